@@ -1,0 +1,1 @@
+"""Cost-aware acquisitions over (candidate, fidelity)."""

@@ -1,0 +1,1 @@
+"""The campaign engine: config, steps, ledger, stopping."""

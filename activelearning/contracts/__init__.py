@@ -1,0 +1,24 @@
+"""The contracts between the rooms: what a space, oracle, surrogate, sampler and acquisition must be able to do."""
+
+from activelearning.contracts.acquisition import Acquisition, AcquisitionContext, Scorer
+from activelearning.contracts.oracle import ExternalId, JobState, OracleContext, OracleLike, QueuedOracleLike
+from activelearning.contracts.sampler import LogReward, Proposal, Sampler
+from activelearning.contracts.space import Space
+from activelearning.contracts.surrogate import Prediction, Surrogate
+
+__all__ = [
+    "Acquisition",
+    "AcquisitionContext",
+    "ExternalId",
+    "JobState",
+    "LogReward",
+    "OracleContext",
+    "OracleLike",
+    "Prediction",
+    "Proposal",
+    "QueuedOracleLike",
+    "Sampler",
+    "Scorer",
+    "Space",
+    "Surrogate",
+]

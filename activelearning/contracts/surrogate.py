@@ -1,0 +1,58 @@
+"""The contract of a surrogate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from botorch.models.model import Model
+from torch import Tensor
+
+from activelearning.candidate import Candidate
+from activelearning.observation import Observation
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Posterior of the noise-free answer: mean and standard deviation, each `n`, float64, in the fidelity's unit."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@runtime_checkable
+class Surrogate(Protocol):
+    """A model of every fidelity's answer.
+
+    A surrogate is made with `(space, fidelities, **params)`.
+    """
+
+    @property
+    def model(self) -> Model:
+        """BoTorch model over `n x (d + 1)`: the space's features, then the fidelity's index.
+
+        Its one output is in *target units* at every fidelity: the fidelity's own mean and scale are inside the model.
+        """
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of hyper-parameters and data."""
+        ...
+
+    def fit(self, observations: Sequence[Observation], *, seed: int) -> Mapping[str, Any]:
+        """Fit to all observations, warm from the last state; returns figures of the fit (JSON)."""
+        ...
+
+    def predict(self, candidates: Sequence[Candidate], fidelity: int) -> Prediction:
+        """Posterior at one fidelity."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The warm state (tensors and plain values)."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take a warm state up again."""
+        ...

@@ -1,0 +1,1 @@
+"""Crystallography: symmetry tables, charge, lattices, features, and the way to atoms."""

@@ -1,0 +1,27 @@
+"""Observations: what the surrogate learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from activelearning.candidate import Candidate
+from activelearning.measurement import Censoring
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One measured property of one candidate at one fidelity.
+
+    Attributes:
+        candidate: What was measured.
+        fidelity: Index of the fidelity that answered.
+        value: In the fidelity's unit; for a bound, the bound.
+        std: Known standard error, or None.
+        censoring: Whether the value is a bound.
+    """
+
+    candidate: Candidate
+    fidelity: int
+    value: float
+    std: float | None = None
+    censoring: Censoring = Censoring.NONE

@@ -1,0 +1,1 @@
+"""Reading a campaign back for people."""

@@ -1,0 +1,1 @@
+"""The campaign store: the one mutable thing, and the truth."""

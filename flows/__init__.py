@@ -1,0 +1,1 @@
+"""Prefect flows: a thin shell around the campaign engine."""

@@ -1,0 +1,96 @@
+"""The classes a user subclasses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from activelearning.candidate import Candidate
+from activelearning.contracts.oracle import ExternalId, JobState, OracleContext
+from activelearning.errors import OracleError
+from activelearning.measurement import Measurement
+
+
+class Oracle(ABC):
+    """A source of one property at one fidelity.
+
+    The smallest oracle writes only `evaluate_one`. Parameters from the config's `params:` arrive in `__init__` as
+    keywords; `self.context` says which campaign, fidelity, property and unit it works for. Give results another
+    `version` when the code behind them changes: it is part of what makes an answer reusable.
+    """
+
+    version: str = "1"
+    is_queued: ClassVar[bool] = False
+    context: OracleContext
+    params: Mapping[str, Any]
+    _keys: Mapping[str, str] = {}
+
+    def __new__(cls, *args: Any, **params: Any) -> Oracle:
+        """Remember the parameters, so that a subclass need not, for the content key."""
+        oracle = super().__new__(cls)
+        oracle.params = params
+        return oracle
+
+    def bind(self, context: OracleContext) -> None:
+        """Take notice of the campaign."""
+        self.context = context
+
+    def check(self) -> None:  # noqa: B027 (a hook; most oracles need no more than their constructor)
+        """Raise an `ActiveLearningError` where the oracle can't work."""
+
+    def content(self) -> Mapping[str, object]:
+        """All that changes results besides the candidate; by default every parameter."""
+        return dict(self.params)
+
+    def evaluate_one(self, candidate: Any) -> float | Measurement:
+        """Answer for one candidate: a number in the campaign's unit, or a `Measurement`."""
+        raise OracleError(f"{type(self).__name__} defines neither evaluate_one() nor evaluate()")
+
+    def evaluate(self, candidates: Sequence[Any]) -> Sequence[Measurement]:
+        """Answer for every candidate, in order; override it to work on batches."""
+        answers = []
+        for candidate in candidates:
+            answer = self.evaluate_one(candidate)
+            answers.append(
+                answer if isinstance(answer, Measurement) else Measurement.of(self.context.property, answer)
+            )
+        return answers
+
+    def expect(self, keys: Mapping[str, str]) -> None:
+        """Take notice of which evaluations the next `evaluate` works for."""
+        self._keys = keys
+
+    def key(self, candidate: Candidate) -> str:
+        """Key of the evaluation at work on a candidate (the candidate's own key outside a campaign)."""
+        return self._keys.get(candidate.key, candidate.key)
+
+    def seed(self, candidate: Candidate) -> int:
+        """Seed, 63 bits, for random work on a candidate: the same for the same evaluation, so it can be repeated."""
+        return int(self.key(candidate)[:16], 16) >> 1
+
+    def cost(self, candidate: Candidate) -> float:
+        """Predicted cost of one answer; by default the configured constant."""
+        return self.context.cost
+
+
+class QueuedOracle(Oracle):
+    """An oracle whose results come later, from elsewhere: a scheduler, a laboratory."""
+
+    is_queued: ClassVar[bool] = True
+
+    @abstractmethod
+    def submit(self, candidate: Any, key: str) -> ExternalId:
+        """Start outside work under the name `key` and return its external id."""
+
+    @abstractmethod
+    def find(self, key: str) -> ExternalId | None:
+        """Look outside work up by its key; None where there is none. This makes submission idempotent."""
+
+    @abstractmethod
+    def poll(self, ids: Sequence[ExternalId]) -> Mapping[ExternalId, JobState | Measurement]:
+        """State or result of each id, in one outside call where possible."""
+
+    @abstractmethod
+    def cancel(self, ids: Sequence[ExternalId]) -> None:
+        """Stop outside work; an unknown id is no error."""

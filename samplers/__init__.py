@@ -1,0 +1,1 @@
+"""Samplers: GFlowNets and the baselines they are measured against."""

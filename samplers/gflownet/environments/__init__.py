@@ -1,0 +1,1 @@
+"""Environments of the GFlowNet: crystal, box, grid."""

@@ -1,0 +1,78 @@
+"""The contract of an environment: a directed acyclic graph of states, seen as tensors only.
+
+The learner knows an environment by tensors of states, masks and action distributions, and nothing else. A state is one
+row of float64; an action is one discrete choice, and for some choices a vector u of continuous coordinates in (0, 1),
+drawn with it in the same step. Every method takes a batch and returns new tensors; none changes its input.
+
+Densities are against counting measure on discrete choices times Lebesgue measure on the unit-scaled free parameters of
+the terminal object. `log_jacobian` converts a density over u into that measure.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from activelearning.contracts import Proposal
+
+
+class Environment(Protocol):
+    """A batched environment over `n` states.
+
+    Attributes:
+        n_state: Width of a state row.
+        n_inputs: Width of the policy's input.
+        n_actions: Number of discrete actions.
+        n_continuous: Width c of the continuous part of an action, 0 where there is none.
+        max_steps: Upper bound on a trajectory's length.
+        has_unique_paths: True when each state has one parent, so that P_B = 1 and log P(x) is one trajectory's log P_F.
+    """
+
+    n_state: int
+    n_inputs: int
+    n_actions: int
+    n_continuous: int
+    max_steps: int
+    has_unique_paths: bool
+
+    def initial(self, n: int) -> Tensor:
+        """`n x n_state`, float64: n copies of the source state."""
+        ...
+
+    def encode(self, states: Tensor) -> Tensor:
+        """Policy inputs, `n x n_inputs`, float32."""
+        ...
+
+    def is_terminal(self, states: Tensor) -> Tensor:
+        """`n`, bool: states without further action."""
+        ...
+
+    def forward_mask(self, states: Tensor) -> Tensor:
+        """`n x n_actions`, bool: actions from which a terminal state can still be reached; no row of a non-terminal
+        state is all False."""
+        ...
+
+    def backward_mask(self, states: Tensor) -> Tensor:
+        """`n x n_actions`, bool: last actions that may have led to each state; all False at the source."""
+        ...
+
+    def continuous_mask(self, states: Tensor, actions: Tensor) -> Tensor:
+        """`n x c`, bool: coordinates that each action draws in its state."""
+        ...
+
+    def step(self, states: Tensor, actions: Tensor, u: Tensor) -> Tensor:
+        """Children, `n x n_state`, of states by actions (`n`, long) and coordinates u (`n x c`)."""
+        ...
+
+    def step_back(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Parents, `n x n_state`, by last actions (`n`, long), and the coordinates u (`n x c`) that led back here."""
+        ...
+
+    def log_jacobian(self, states: Tensor, actions: Tensor, u: Tensor) -> Tensor:
+        """`n`, float64: what is added to log density over u to give log density over unit-scaled parameters."""
+        ...
+
+    def proposals(self, states: Tensor) -> list[Proposal]:
+        """The objects (and fidelities) of terminal states."""
+        ...

@@ -1,0 +1,1 @@
+"""Surrogates: Gaussian processes over candidates and fidelities."""
