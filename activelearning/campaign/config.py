@@ -1,0 +1,297 @@
+"""A campaign's configuration: YAML read into frozen pydantic models, with errors a person can act on.
+
+Sections that name a plug-in (`space`, `sampler`, `surrogate`, `acquisition`, and each fidelity's `oracle`) are checked
+against the signature of the plug-in's own constructor (see `activelearning.campaign.sections`), so that a user's class
+is checked exactly as ours are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from activelearning.campaign.sections import explain
+from activelearning.errors import ConfigError
+
+DEFAULT_STORE = "sqlite:///activelearning.db"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PluginSection(BaseModel):
+    """A section that names a plug-in by `type`; every other key is one of the plug-in's own parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    type: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The plug-in's parameters."""
+        return dict(self.model_extra or {})
+
+
+class ObjectiveConfig(_Model):
+    """What is looked for."""
+
+    property: str
+    unit: str | None = None
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+
+class FidelityConfig(_Model):
+    """One oracle, as the campaign uses it."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    oracle: str
+    cost: float = Field(gt=0)
+    property: str | None = Field(None, description="what it measures; default: the objective's property")
+    unit: str | None = Field(None, description="unit of that property; default: the objective's, if it is the same")
+    target: bool = False
+    charge: Literal["fixed", "measured"] = "fixed"
+    max_in_flight: int | None = Field(None, ge=1)
+    timeout: float | None = Field(None, gt=0, description="seconds; the evaluation is killed and failed at it")
+    params: dict[str, Any] = {}
+
+
+class AcquisitionConfig(PluginSection):
+    """Which acquisition, how candidates and fidelities are drawn from it, and how large a round's batch is."""
+
+    type: str = "mf_gibbon"
+    mode: Literal["joint", "after", "random"] = "joint"
+    batch_size: int = Field(16, ge=1, description="evaluations a round at most; the budget may allow fewer")
+    pool_size: int = Field(256, ge=1, description="samples from the trained sampler that the batch is chosen from")
+    cost_exponent: float = Field(1.0, ge=0, description="utility is divided by cost to this power")
+
+
+class BudgetConfig(_Model):
+    """Limits on cost, in the campaign's cost unit."""
+
+    total: float = Field(gt=0)
+    per_round: float | None = Field(None, gt=0, description="default: a tenth of the total")
+
+
+class InitialDesignConfig(_Model):
+    """Round 0: either counts per fidelity, or a file of known measurements."""
+
+    per_fidelity: dict[str, int] | None = Field(None, description="evaluations of each fidelity")
+    share: float = Field(0.2, gt=0, le=1, description="share of the total budget that round 0 may cost")
+    observations: Path | None = Field(None, description="CSV or JSON of known measurements, free of charge")
+
+    @field_validator("per_fidelity")
+    @classmethod
+    def _counts(cls, value: dict[str, int] | None) -> dict[str, int] | None:
+        if value is not None and (any(n < 0 for n in value.values()) or not sum(value.values())):
+            raise ValueError("counts must not be negative, and at least one must be positive")
+        return value
+
+
+class StoppingConfig(_Model):
+    """When a campaign ends before its budget does."""
+
+    max_rounds: int | None = Field(None, ge=1, description="rounds after the initial design")
+    max_failed_rounds: int = Field(3, ge=1, description="rounds in a row without a single success")
+    target_value: float | None = Field(None, description="objective value at the target fidelity that is good enough")
+
+
+class CampaignConfig(_Model):
+    """A whole campaign."""
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(0, ge=0)
+    space: PluginSection
+    objective: ObjectiveConfig
+    fidelities: tuple[FidelityConfig, ...] = Field(min_length=1)
+    sampler: PluginSection | None = Field(None, description="default: by the space")
+    surrogate: PluginSection = PluginSection(type="multi_fidelity_gp")
+    acquisition: AcquisitionConfig = AcquisitionConfig()
+    budget: BudgetConfig
+    initial_design: InitialDesignConfig = InitialDesignConfig()
+    stopping: StoppingConfig = StoppingConfig()
+    store: str = DEFAULT_STORE
+    artifacts: str | None = Field(None, description="folder for files; default: beside the store")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CampaignConfig:
+        names = [f.name for f in self.fidelities]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"fidelities: the name {name!r} is used twice; each must be unique")
+        targets = [f.name for f in self.fidelities if f.target]
+        if len(targets) > 1:
+            raise ValueError(f"fidelities: {' and '.join(targets)} all say `target: true`; exactly one may")
+        if not targets and len(self.fidelities) > 1:
+            raise ValueError(
+                f"fidelities: none of {', '.join(names)} says `target: true`; mark the one whose answer is the objective"
+            )
+        target = self.target
+        if target.property not in (None, self.objective.property):
+            raise ValueError(
+                f"fidelities: the target {target.name!r} measures {target.property!r}, but the objective is "
+                f"{self.objective.property!r}; they must be the same"
+            )
+        cheapest = min(self.fidelities, key=lambda f: f.cost)
+        for key, limit in (("total", self.budget.total), ("per_round", self.per_round)):
+            if limit < cheapest.cost:
+                raise ValueError(
+                    f"budget.{key}: {limit:g} does not pay for one query of the cheapest fidelity "
+                    f"({cheapest.name!r} costs {cheapest.cost:g})"
+                )
+            if limit < target.cost:
+                raise ValueError(
+                    f"budget.{key}: {limit:g} does not pay for one query of the target fidelity "
+                    f"({target.name!r} costs {target.cost:g}), so it could never be asked"
+                )
+        for name in self.initial_design.per_fidelity or {}:
+            if name not in names:
+                raise ValueError(
+                    f"initial_design.per_fidelity: there is no fidelity {name!r} (known: {', '.join(names)})"
+                )
+        return self
+
+    @property
+    def target(self) -> FidelityConfig:
+        """The target fidelity; a single fidelity is the target without saying so."""
+        marked = [f for f in self.fidelities if f.target]
+        return marked[0] if marked else self.fidelities[0]
+
+    @property
+    def per_round(self) -> float:
+        """Budget of one round."""
+        if self.budget.per_round is not None:
+            return self.budget.per_round
+        # A tenth of the total, but never so little that the target could not be asked at all.
+        return min(self.budget.total, max(self.budget.total / 10, self.target.cost))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON value of the whole config, defaults included; the store keeps this."""
+        return self.model_dump(mode="json")
+
+
+def parse_config(value: Any, *, source: str = "config") -> CampaignConfig:
+    """Validate a plain value.
+
+    Raises:
+        ConfigError: naming every key at fault, with the nearest valid key.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{source} must be a mapping of keys to values, not {type(value).__name__}.")
+    try:
+        return CampaignConfig.model_validate(dict(value))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {explain(error, CampaignConfig)}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file can't be read, is no YAML, or no mapping.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config {path} can't be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The config {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"The config {path} must be a mapping of keys to values, not {type(value).__name__}.")
+    return value
+
+
+def load_config(path: Path, overrides: Mapping[str, str] | None = None) -> CampaignConfig:
+    """Read a campaign from YAML.
+
+    Args:
+        path: The file.
+        overrides: Dotted keys and YAML texts, as in `{"budget.total": "10", "fidelities.0.cost": "2"}`.
+
+    Raises:
+        ConfigError: as `read_yaml` and `parse_config`, or an override that leads nowhere.
+    """
+    value = read_yaml(path)
+    for key, text in (overrides or {}).items():
+        _override(value, key, text)
+    return parse_config(value, source=str(path))
+
+
+def _override(value: dict[str, Any], dotted: str, text: str) -> None:
+    try:
+        new = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {dotted}={text}: the value is not valid YAML.") from error
+    *parents, last = dotted.split(".")
+    here: Any = value
+    for part in parents:
+        if isinstance(here, list):
+            here = _item(here, part, dotted)
+        elif isinstance(here, dict):
+            here = here.setdefault(part, {})
+        if not isinstance(here, (dict, list)):
+            raise ConfigError(f"--set {dotted}: {part!r} is a single value and has no keys below it.")
+    if isinstance(here, list):
+        entry = _item(here, last, dotted)
+        here[here.index(entry)] = new
+    else:
+        here[last] = new
+
+
+def _item(entries: list[Any], part: str, dotted: str) -> Any:
+    """Entry of a list by its position or, as for fidelities, by its `name`."""
+    for position, entry in enumerate(entries):
+        if part == str(position) or (isinstance(entry, dict) and entry.get("name") == part):
+            return entry
+    raise ConfigError(f"--set {dotted}: the list has no entry {part!r} (its length is {len(entries)}).")
+
+
+# What may differ when a campaign is continued; all else would make its rounds incomparable.
+_FREE = ("budget", "stopping", "store", "artifacts")
+_STEPS = ("steps", "warm_steps", "max_iterations", "warm_iterations")
+
+
+def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Compare a stored config with the one at hand.
+
+    Raises:
+        ConfigError: naming the first key that may not change.
+    """
+    for path in _differences(old, new, ()):
+        top, last = path[0], path[-1]
+        if top in _FREE or last == "max_in_flight":
+            continue
+        if top in ("sampler", "surrogate") and last in _STEPS:
+            continue
+        dotted = ".".join(path)
+        raise ConfigError(
+            f"The campaign {old['name']!r} is in the store with another {dotted!r}: it was {_at(old, path)!r} and is now "
+            f"{_at(new, path)!r}. A campaign continues with the same config, except for budget, stopping, max_in_flight "
+            f"and the step counts of surrogate and sampler. Set the key back, or give the campaign another name."
+        )
+
+
+def _differences(old: Any, new: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted(set(old) | set(new))
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), (*path, str(key)))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [d for i, (a, b) in pairs for d in _differences(a, b, (*path, str(i)))]
+    same = old == new or (
+        isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new)
+    )
+    return [] if same else [path]
+
+
+def _at(value: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list):
+            value = value[int(part)]
+    return value

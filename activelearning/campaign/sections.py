@@ -1,0 +1,132 @@
+"""Checking plug-in sections against the constructors they are for, and saying what is wrong in one paragraph."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from activelearning.contracts.registry import load_plugin
+from activelearning.errors import ActiveLearningError, ConfigError, PluginError
+
+# Handed over by the engine, never written in a section.
+_GIVEN = frozenset({"self", "space", "n_fidelities", "fidelities"})
+
+
+@lru_cache(maxsize=256)
+def parameters_model(cls: type[Any]) -> type[BaseModel]:
+    """A pydantic model of a constructor's keyword parameters, by their annotations and defaults.
+
+    A constructor with `**params` takes any further key.
+    """
+    signature = inspect.signature(cls.__init__)
+    try:
+        hints = get_type_hints(cls.__init__)
+    except NameError as error:
+        raise PluginError(f"{cls.__name__}.__init__ has an annotation that can't be read: {error}.") from error
+    fields: dict[str, Any] = {}
+    takes_any = False
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            takes_any = cls.__init__ is not object.__init__
+        elif name not in _GIVEN and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[name] = (hints.get(name, Any), default)
+    return create_model(
+        cls.__name__,
+        __config__=ConfigDict(
+            extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True, protected_namespaces=()
+        ),
+        **fields,
+    )
+
+
+def construct(
+    group: str, name: str, params: Mapping[str, Any], *given: Any, key: str, folder: Path | None
+) -> Any:
+    """Import a plug-in and make it from its section.
+
+    Args:
+        group: Plug-in group, such as `oracles`.
+        name: The section's `type` (or a fidelity's `oracle`).
+        params: The section's other keys.
+        given: What the engine hands over first.
+        key: Dotted key of the section, for messages.
+        folder: Folder of the config; relative paths (parameters annotated as `Path`) and plug-in files start there.
+
+    Raises:
+        PluginError: the plug-in can't be found, imported or made.
+        ConfigError: a parameter is unknown or of the wrong type.
+    """
+    cls = load_plugin(group, name, folder=folder)
+    model = parameters_model(cls)
+    try:
+        checked = model.model_validate(dict(params))
+    except ValidationError as error:
+        raise ConfigError(f"{key} ({name}): {explain(error, model, prefix=key)}") from None
+    # Only what was written is handed over: defaults belong to the constructor alone.
+    values = {k: _resolved(getattr(checked, k), k, model, folder) for k in params}
+    try:
+        return cls(*given, **values)
+    except ActiveLearningError as error:
+        raise type(error)(f"{key} ({name}): {error}") from error
+    except Exception as error:
+        raise PluginError(
+            f"{key}: the plug-in {name!r} can't be made from its parameters: {type(error).__name__}: {error}."
+        ) from error
+
+
+def _resolved(value: Any, name: str, model: type[BaseModel], folder: Path | None) -> Any:
+    field = model.model_fields.get(name)
+    if field is not None and folder is not None and value is not None:
+        annotation = field.annotation
+        if annotation is Path or Path in get_args(annotation):
+            return folder / Path(value)
+    return value
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, prefix: str = "") -> str:
+    """One readable paragraph of all that pydantic found, with the nearest valid key for each unknown one."""
+    sentences = []
+    for found in error.errors():
+        location = [str(part) for part in found["loc"]]
+        dotted = ".".join([prefix, *location] if prefix else location)
+        if found["type"] == "extra_forbidden":
+            known = _keys_at(model, found["loc"][:-1])
+            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
+            sentences.append(f"unknown key {dotted!r}{hint}")
+        elif found["type"] == "missing":
+            sentences.append(f"the key {dotted!r} is missing")
+        elif found["type"] == "value_error" and not location:
+            sentences.append(found["msg"].removeprefix("Value error, "))
+        else:
+            message = found["msg"].removeprefix("Value error, ")
+            sentences.append(f"{dotted!r} is {found['input']!r}: {message[:1].lower()}{message[1:]}")
+    return "; ".join(sentences) + "."
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Valid keys of the model that a location leads to."""
+    here: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = here.model_fields.get(part) if _is_model(here) else None
+        if field is None:
+            return []
+        candidates = [field.annotation, *get_args(field.annotation)]
+        candidates += [inner for c in candidates for inner in get_args(c)]
+        here = next((c for c in candidates if _is_model(c)), None)
+        if here is None:
+            return []
+    return sorted(here.model_fields) if _is_model(here) else []
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
