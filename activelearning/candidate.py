@@ -1,7 +1,8 @@
 """Candidates: frozen, content-addressed points of a search space.
 
-A candidate's `key` is the SHA-256 of its canonical JSON. Numbers are quantised when the candidate is made, so that two
-candidates with the same key have the same features, and a round trip through the store changes nothing.
+A candidate's `key` is the SHA-256 of its canonical JSON. Numbers are quantised when the candidate is made, so
+that two candidates with the same key have the same features, and a round trip through the store changes
+nothing.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ class BoxCandidate(Candidate):
 
 @dataclass(frozen=True, eq=False)
 class CrystalCandidate(Candidate):
-    """A crystal by space group, composition and lattice of the conventional cell (hexagonal axes for R groups).
+    """A crystal by space group, composition and lattice of the conventional cell.
+
+    Groups with an R lattice are on hexagonal axes.
 
     Attributes:
         space_group: International number, 1 to 230.

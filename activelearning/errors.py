@@ -1,7 +1,7 @@
 """Errors a user can act on.
 
-Each message is one readable paragraph that names the key, file or plug-in at fault and what would be right. The command
-line prints it without a traceback and exits with the error's `exit_code`.
+Each message is one readable paragraph that names the key, file or plug-in at fault and what would be right.
+The command line prints it without a traceback and exits with the error's `exit_code`.
 """
 
 

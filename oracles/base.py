@@ -15,9 +15,9 @@ from activelearning.measurement import Measurement
 class Oracle(ABC):
     """A source of one property at one fidelity.
 
-    The smallest oracle writes only `evaluate_one`. Parameters from the config's `params:` arrive in `__init__` as
-    keywords; `self.context` says which campaign, fidelity, property and unit it works for. Give results another
-    `version` when the code behind them changes: it is part of what makes an answer reusable.
+    The smallest oracle writes only `evaluate_one`. Parameters from the config's `params:` arrive in
+    `__init__` as keywords; `self.context` says which campaign, fidelity, property and unit it works for. Give
+    results another `version` when the code behind them changes: it is part of what makes an answer reusable.
     """
 
     version: str = "1"
@@ -66,7 +66,7 @@ class Oracle(ABC):
         return self._keys.get(candidate.key, candidate.key)
 
     def seed(self, candidate: Candidate) -> int:
-        """Seed, 63 bits, for random work on a candidate: the same for the same evaluation, so it can be repeated."""
+        """Seed, 63 bits, for random work on a candidate; the same evaluation always gets the same seed."""
         return int(self.key(candidate)[:16], 16) >> 1
 
     def cost(self, candidate: Candidate) -> float:

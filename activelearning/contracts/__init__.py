@@ -1,4 +1,4 @@
-"""The contracts between the rooms: what a space, oracle, surrogate, sampler and acquisition must be able to do."""
+"""The contracts between the rooms: what a space, oracle, surrogate, sampler and acquisition must do."""
 
 from activelearning.contracts.acquisition import Acquisition, AcquisitionContext, Scorer
 from activelearning.contracts.oracle import ExternalId, JobState, OracleContext, OracleLike, QueuedOracleLike

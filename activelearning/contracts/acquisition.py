@@ -41,7 +41,10 @@ class Scorer(Protocol):
     """Utility of one more query, given what is pending; not yet divided by cost."""
 
     def __call__(self, X: Tensor) -> Tensor:
-        """Utilities, `n`, of queries `n x (d + 1)`; larger is better, differentiable where the acquisition is."""
+        """Utilities, `n`, of queries `n x (d + 1)`; larger is better.
+
+        Differentiable where the acquisition is.
+        """
         ...
 
     def add_pending(self, X: Tensor) -> None:

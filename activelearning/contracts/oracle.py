@@ -62,11 +62,11 @@ class OracleLike(Protocol):
         ...
 
     def content(self) -> Mapping[str, object]:
-        """All that changes results besides the candidate: parameters and checksums of weights and files (JSON)."""
+        """What changes results besides the candidate (JSON): parameters, checksums of weights and files."""
         ...
 
     def expect(self, keys: Mapping[str, str]) -> None:
-        """Told before `evaluate`: each candidate's key and its evaluation's key, from which random work is seeded."""
+        """Told before `evaluate`: candidate keys and their evaluations' keys, which seed random work."""
         ...
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Sequence[Measurement]:

@@ -48,7 +48,8 @@ def load_plugin(group: str, name: str, *, folder: Path | None = None) -> type[An
             loaded = points[name].load()
         except Exception as error:
             raise PluginError(
-                f"The {singular} {name!r} ({points[name].value}) can't be imported: {type(error).__name__}: {error}."
+                f"The {singular} {name!r} ({points[name].value}) can't be imported: "
+                f"{type(error).__name__}: {error}."
             ) from error
     else:
         where, _, attribute = name.rpartition(":")

@@ -31,8 +31,8 @@ class LogReward(Protocol):
 class Sampler(Protocol):
     """Draws candidates in proportion to a reward.
 
-    A sampler is made with `(space, n_fidelities, **params)`; `n_fidelities` is None where the fidelity is not sampled.
-    All randomness of a call comes from its `seed`.
+    A sampler is made with `(space, n_fidelities, **params)`; `n_fidelities` is None where the fidelity is not
+    sampled. All randomness of a call comes from its `seed`.
     """
 
     def fit(self, log_reward: LogReward, *, seed: int) -> Mapping[str, Any]:
@@ -44,11 +44,14 @@ class Sampler(Protocol):
         ...
 
     def sample_untrained(self, n: int, *, seed: int) -> list[Proposal]:
-        """Draw n proposals as a sampler does that has seen no reward (and the initial design's candidates)."""
+        """Draw n proposals as a sampler that has seen no reward; the initial design is drawn so."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `fit` and `sample` depend on: networks, optimiser, scheduler, replay (tensors and plain values)."""
+        """All that `fit` and `sample` depend on, as tensors and plain values.
+
+        Networks, optimiser, scheduler, replay.
+        """
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -14,8 +14,8 @@ from activelearning.candidate import Candidate
 class Space(Protocol):
     """A set of candidates with features.
 
-    A space is made from the config's `space:` mapping, less its `type`, as keywords. It names its usual sampler by
-    `default_sampler` (a plug-in name).
+    A space is made from the config's `space:` mapping, less its `type`, as keywords. It names its usual
+    sampler by `default_sampler` (a plug-in name).
     """
 
     kind: str

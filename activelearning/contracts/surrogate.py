@@ -15,7 +15,10 @@ from activelearning.observation import Observation
 
 @dataclass(frozen=True)
 class Prediction:
-    """Posterior of the noise-free answer: mean and standard deviation, each `n`, float64, in the fidelity's unit."""
+    """Posterior of the noise-free answer.
+
+    Mean and standard deviation, each `n`, float64, in the fidelity's unit.
+    """
 
     mean: Tensor
     std: Tensor
@@ -32,7 +35,8 @@ class Surrogate(Protocol):
     def model(self) -> Model:
         """BoTorch model over `n x (d + 1)`: the space's features, then the fidelity's index.
 
-        Its one output is in *target units* at every fidelity: the fidelity's own mean and scale are inside the model.
+        Its one output is in *target units* at every fidelity: the fidelity's own mean and scale are inside
+        the model.
         """
         ...
 

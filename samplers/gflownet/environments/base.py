@@ -1,16 +1,18 @@
 """The contract of an environment: a directed acyclic graph of states, seen as tensors only.
 
-The learner knows an environment by tensors of states, masks and action distributions, and nothing else. A state is one
-row of float64; an action is one discrete choice, and for some choices a vector u of continuous coordinates in (0, 1),
-drawn with it in the same step. Every method takes a batch and returns new tensors; none changes its input.
+The learner knows an environment by tensors of states, masks and action distributions, and nothing else. A
+state is one row of float64; an action is one discrete choice, and for some choices a vector u of continuous
+coordinates in (0, 1), drawn with it in the same step. Every method takes a batch and returns new tensors;
+none changes its input.
 
-Densities are against counting measure on discrete choices times Lebesgue measure on the unit-scaled free parameters of
-the terminal object. `log_jacobian` converts a density over u into that measure.
+Densities are against counting measure on discrete choices times Lebesgue measure on the unit-scaled free
+parameters of the terminal object. `log_jacobian` converts a density over u into that measure.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -26,7 +28,8 @@ class Environment(Protocol):
         n_actions: Number of discrete actions.
         n_continuous: Width c of the continuous part of an action, 0 where there is none.
         max_steps: Upper bound on a trajectory's length.
-        has_unique_paths: True when each state has one parent, so that P_B = 1 and log P(x) is one trajectory's log P_F.
+        has_unique_paths: True when each state has one parent, so that P_B = 1 and log P(x) is one
+            trajectory's log P_F.
     """
 
     n_state: int
@@ -49,8 +52,10 @@ class Environment(Protocol):
         ...
 
     def forward_mask(self, states: Tensor) -> Tensor:
-        """`n x n_actions`, bool: actions from which a terminal state can still be reached; no row of a non-terminal
-        state is all False."""
+        """`n x n_actions`, bool: actions from which a terminal state can still be reached.
+
+        No row of a non-terminal state is all False.
+        """
         ...
 
     def backward_mask(self, states: Tensor) -> Tensor:
@@ -66,13 +71,26 @@ class Environment(Protocol):
         ...
 
     def step_back(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Parents, `n x n_state`, by last actions (`n`, long), and the coordinates u (`n x c`) that led back here."""
+        """Parents, `n x n_state`, by last actions (`n`, long), and the u (`n x c`) that led back here."""
         ...
 
     def log_jacobian(self, states: Tensor, actions: Tensor, u: Tensor) -> Tensor:
-        """`n`, float64: what is added to log density over u to give log density over unit-scaled parameters."""
+        """`n`, float64: added to a log density over u it gives that over unit-scaled parameters."""
         ...
 
     def proposals(self, states: Tensor) -> list[Proposal]:
         """The objects (and fidelities) of terminal states."""
+        ...
+
+
+@runtime_checkable
+class InvertibleEnvironment(Environment, Protocol):
+    """An environment that also reads its objects back, which `log_probability` and training from given objects need."""
+
+    def states(self, proposals: Sequence[Proposal]) -> Tensor:
+        """Terminal states, `n x n_state`, of proposals: the inverse of `proposals()`.
+
+        Raises:
+            ValueError: an object that no trajectory of this environment ends in.
+        """
         ...
