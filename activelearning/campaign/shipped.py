@@ -22,8 +22,8 @@ def shipped_folder() -> Path:
         ConfigError: the installation carries none.
     """
     in_wheel, in_checkout = _PACKAGE / "_configs", _PACKAGE.parent / "configs"
-    # A wheel's folder comes first: what lies beside an installed package is site-packages, and `configs` there
-    # is a stranger's.
+    # A wheel's own folder comes first: beside an installed package lies site-packages, where `configs`
+    # would be a stranger's.
     for folder in (in_wheel, in_checkout):
         if folder.is_dir():
             return folder
