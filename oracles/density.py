@@ -1,0 +1,100 @@
+"""Mass density of a crystal, exact from its composition and lattice: an answer without physics to doubt.
+
+It makes a campaign on crystals testable end to end, and with `scale`, `bias` or `noise_std` it stands for a
+cheap source of a known error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+from pymatgen.core import Element
+
+from activelearning.candidate import CrystalCandidate
+from activelearning.crystals.descriptors import DALTON_PER_CUBIC_ANGSTROM, cell_volumes
+from activelearning.errors import ConfigError
+from activelearning.measurement import Measurement
+from oracles.base import Oracle
+
+UNIT = "g/cm3"
+UNITS = frozenset({UNIT, "g/cm^3", "g/cm³", "g cm-3", "g cm^-3", "g cm⁻³"})
+
+
+@cache
+def _mass(symbol: str) -> float:
+    return float(Element(symbol).atomic_mass)
+
+
+class DensityOracle(Oracle):
+    """Mass density in g/cm³, of crystal candidates: scale · ρ + bias + noise.
+
+    Args:
+        scale: Factor on the exact density; a negative one is a misleading source.
+        bias: Added to it, in g/cm³.
+        noise_std: Standard deviation of Gaussian noise, in g/cm³, seeded from the evaluation.
+
+    Raises:
+        ConfigError: `scale` is 0 or not finite, `bias` is not finite, or `noise_std` is negative.
+    """
+
+    def __init__(self, scale: float = 1.0, bias: float = 0.0, noise_std: float = 0.0) -> None:
+        if not math.isfinite(scale) or scale == 0.0:
+            raise ConfigError(
+                f"params.scale of the oracle 'density' must be a number other than 0, not {scale}."
+            )
+        if not math.isfinite(bias):
+            raise ConfigError(f"params.bias of the oracle 'density' must be a finite number, not {bias}.")
+        if not (math.isfinite(noise_std) and noise_std >= 0.0):
+            raise ConfigError(
+                f"params.noise_std of the oracle 'density' must be at least 0, not {noise_std}."
+            )
+        self.scale = float(scale)
+        self.bias = float(bias)
+        self.noise_std = float(noise_std)
+
+    def check(self) -> None:
+        """Refuse a campaign that wants the density in another unit.
+
+        Raises:
+            ConfigError: the fidelity's unit is not g/cm³.
+        """
+        if self.context.unit is not None and self.context.unit not in UNITS:
+            raise ConfigError(
+                f"The oracle 'density' of the fidelity {self.context.fidelity!r} answers in {UNIT}, "
+                f"but the unit of {self.context.property!r} is given as {self.context.unit!r}: write unit: {UNIT}."
+            )
+
+    def content(self) -> Mapping[str, object]:
+        """The parameters, defaults filled in: equal sources share answers however they are written."""
+        return {"scale": self.scale, "bias": self.bias, "noise_std": self.noise_std}
+
+    def evaluate(self, candidates: Sequence[CrystalCandidate]) -> Sequence[Measurement]:
+        """Answer for every candidate; one that is no crystal, or whose lattice closes no cell, fails."""
+        is_crystal = [isinstance(candidate, CrystalCandidate) for candidate in candidates]
+        crystals = [c for c, usable in zip(candidates, is_crystal, strict=True) if usable]
+        masses = np.array(
+            [math.fsum(n * _mass(symbol) for symbol, n in c.composition.items()) for c in crystals]
+        )
+        volumes = cell_volumes(np.array([c.lattice for c in crystals], dtype=np.float64).reshape(-1, 6))
+        densities = iter((DALTON_PER_CUBIC_ANGSTROM * masses / volumes).tolist())
+        return [
+            self._measurement(candidate, next(densities))
+            if usable
+            else Measurement.failed(
+                f"the oracle 'density' needs crystals (a space of type crystal, or a pool of them), not a "
+                f"{type(candidate).__name__}"
+            )
+            for candidate, usable in zip(candidates, is_crystal, strict=True)
+        ]
+
+    def _measurement(self, candidate: CrystalCandidate, density: float) -> Measurement:
+        if not math.isfinite(density):
+            return Measurement.failed(f"the lattice {candidate.lattice} closes no cell")
+        value = self.scale * density + self.bias
+        if self.noise_std == 0.0:
+            return Measurement.of(self.context.property, value)
+        noise = np.random.default_rng(self.seed(candidate)).normal(0.0, self.noise_std)
+        return Measurement.of(self.context.property, value + float(noise), std=self.noise_std)
