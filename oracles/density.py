@@ -64,7 +64,8 @@ class DensityOracle(Oracle):
         if self.context.unit is not None and self.context.unit not in UNITS:
             raise ConfigError(
                 f"The oracle 'density' of the fidelity {self.context.fidelity!r} answers in {UNIT}, "
-                f"but the unit of {self.context.property!r} is given as {self.context.unit!r}: write unit: {UNIT}."
+                f"but the unit of {self.context.property!r} is given as {self.context.unit!r}: "
+                f"write unit: {UNIT}."
             )
 
     def content(self) -> Mapping[str, object]:

@@ -44,7 +44,9 @@ def test_it_is_the_density_of_pymatgen(crystals):
     for crystal, answer in zip(crystals, answers, strict=True):
         species = [symbol for symbol, n in crystal.composition.items() for _ in range(n)]
         structure = Structure(Lattice.from_parameters(*crystal.lattice), species, np.zeros((len(species), 3)))
-        assert answer.values["density"].value == pytest.approx(float(structure.density), rel=1e-9)
+        assert answer.values["density"].value == pytest.approx(
+            float(structure.density), rel=1e-8
+        )  # constants of different years
 
 
 @given(st.lists(CRYSTALS, min_size=1, max_size=6))
