@@ -24,8 +24,8 @@ class PoolSpace:
     """Candidates listed in a file, crystals or rows of numbers.
 
     The file is a CSV table with a header, or a JSON list of mappings. Where it has the columns `space_group`,
-    `composition` (JSON, or a formula such as `Li6PS5Cl`), `a`, `b`, `c` (Å) and `alpha`, `beta`, `gamma`
-    (degrees), and optionally `wyckoff` (JSON), each row is a crystal, conventional cell. Otherwise each row is
+    `composition` (JSON, or a formula as `Li6PS5Cl`), `a`, `b`, `c` (Å) and `alpha`, `beta`, `gamma` (in
+    degrees), and optionally `wyckoff` (JSON), each row is a crystal, conventional cell. Otherwise each row is
     a point whose coordinates are the columns named by `features`, or all columns. Rows that are the same
     candidate count once.
 
