@@ -16,7 +16,7 @@ DEMO := runs/demo
 DEMO_STORE := sqlite:///$(DEMO)/campaign.db
 
 PYTEST := $(BIN)/python -m pytest
-# Workers of the test run. Tests of one module stay together, so that module fixtures are built once.
+# Workers of the test run; tests/conftest.py says which tests share one.
 JOBS ?= 2
 
 .PHONY: help install demo demo-clean test lint format test-fast test-slow test-postgres test-slurm test-gpu build \
@@ -63,7 +63,7 @@ format: $(STAMP) ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 test-fast: $(STAMP) ## Run the tests that need no server, cluster or accelerator
-	$(PYTEST) -m "not slow and not postgres and not slurm and not gpu" -n $(JOBS) --dist loadscope
+	$(PYTEST) -m "not slow and not postgres and not slurm and not gpu" -n $(JOBS) --dist loadgroup
 
 test-slow: $(STAMP) ## Run the tests that take minutes each
 	$(PYTEST) -m "slow and not postgres and not slurm and not gpu" --timeout 3600
