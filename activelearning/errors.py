@@ -43,3 +43,7 @@ class LeaseHeldError(ActiveLearningError):
 
 class OracleError(ActiveLearningError):
     """An oracle broke its contract (NaN, too few values, wrong type)."""
+
+
+class SamplerError(ActiveLearningError):
+    """A sampler was given a reward, a state or a request that it can't work with."""
