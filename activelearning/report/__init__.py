@@ -1,1 +1,18 @@
-"""Reading a campaign back for people."""
+"""Pure reading functions over the campaign store, for the command line, the flows and benchmarks."""
+
+from activelearning.report.progress import TracePoint, batch, rounds, trace
+from activelearning.report.reading import campaign_names
+from activelearning.report.results import EXPORT_COLUMNS, best, export_rows
+from activelearning.report.status import status
+
+__all__ = [
+    "EXPORT_COLUMNS",
+    "TracePoint",
+    "batch",
+    "best",
+    "campaign_names",
+    "export_rows",
+    "rounds",
+    "status",
+    "trace",
+]

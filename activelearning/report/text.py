@@ -1,0 +1,31 @@
+"""Short texts for people: candidates, values with their errors, and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from activelearning.measurement import Censoring
+
+_BOUND_SIGNS = {Censoring.UPPER: "≤ ", Censoring.LOWER: "≥ "}
+
+
+def candidate_text(candidate: Mapping[str, Any]) -> str:
+    """A candidate's JSON value in one short line: formula, space group and lattice, or the coordinates."""
+    if candidate.get("kind") == "crystal":
+        formula = " ".join(f"{symbol}{n if n > 1 else ''}" for symbol, n in candidate["composition"].items())
+        a, b, c, alpha, beta, gamma = candidate["lattice"]
+        cell = f"{a:.2f} {b:.2f} {c:.2f} Å {alpha:.0f} {beta:.0f} {gamma:.0f}°"
+        return f"{formula}, group {candidate['space_group']}, {cell}"
+    if "values" in candidate:
+        return "(" + ", ".join(f"{value:.4g}" for value in candidate["values"]) + ")"
+    return str(dict(candidate))
+
+
+def value_text(value: float | None, std: float | None = None, censoring: str | None = None) -> str:
+    """A value with its standard error, as in `-3.2 ± 0.1` or `≤ -4.5`; `-` where there is none."""
+    if value is None:
+        return "-"
+    sign = _BOUND_SIGNS.get(Censoring(censoring), "") if censoring else ""
+    error = f" ± {std:.2g}" if std else ""
+    return f"{sign}{value:.4g}{error}"
