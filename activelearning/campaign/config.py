@@ -52,11 +52,15 @@ class FidelityConfig(_Model):
     oracle: str
     cost: float = Field(gt=0)
     property: str | None = Field(None, description="what it measures; default: the objective's property")
-    unit: str | None = Field(None, description="unit of that property; default: the objective's, if it is the same")
+    unit: str | None = Field(
+        None, description="unit of that property; default: the objective's, if it is the same"
+    )
     target: bool = False
     charge: Literal["fixed", "measured"] = "fixed"
     max_in_flight: int | None = Field(None, ge=1)
-    timeout: float | None = Field(None, gt=0, description="seconds; the evaluation is killed and failed at it")
+    timeout: float | None = Field(
+        None, gt=0, description="seconds; the evaluation is killed and failed at it"
+    )
     params: dict[str, Any] = {}
 
 
@@ -66,7 +70,9 @@ class AcquisitionConfig(PluginSection):
     type: str = "mf_gibbon"
     mode: Literal["joint", "after", "random"] = "joint"
     batch_size: int = Field(16, ge=1, description="evaluations a round at most; the budget may allow fewer")
-    pool_size: int = Field(256, ge=1, description="samples from the trained sampler that the batch is chosen from")
+    pool_size: int = Field(
+        256, ge=1, description="samples from the trained sampler that the batch is chosen from"
+    )
     cost_exponent: float = Field(1.0, ge=0, description="utility is divided by cost to this power")
 
 
@@ -97,7 +103,9 @@ class StoppingConfig(_Model):
 
     max_rounds: int | None = Field(None, ge=1, description="rounds after the initial design")
     max_failed_rounds: int = Field(3, ge=1, description="rounds in a row without a single success")
-    target_value: float | None = Field(None, description="objective value at the target fidelity that is good enough")
+    target_value: float | None = Field(
+        None, description="objective value at the target fidelity that is good enough"
+    )
 
 
 class CampaignConfig(_Model):
@@ -201,7 +209,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"The config {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"The config {path} must be a mapping of keys to values, not {type(value).__name__}.")
+        raise ConfigError(
+            f"The config {path} must be a mapping of keys to values, not {type(value).__name__}."
+        )
     return value
 
 

@@ -28,7 +28,9 @@ def parameters_model(cls: type[Any]) -> type[BaseModel]:
     try:
         hints = get_type_hints(cls.__init__)
     except NameError as error:
-        raise PluginError(f"{cls.__name__}.__init__ has an annotation that can't be read: {error}.") from error
+        raise PluginError(
+            f"{cls.__name__}.__init__ has an annotation that can't be read: {error}."
+        ) from error
     fields: dict[str, Any] = {}
     takes_any = False
     for name, parameter in signature.parameters.items():

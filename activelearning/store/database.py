@@ -46,9 +46,13 @@ def resolve_url(url: str, folder: Path | None = None) -> URL:
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise StoreError(f"The store {parsed.render_as_string()!r} is not supported: use SQLite or PostgreSQL.")
+        raise StoreError(
+            f"The store {parsed.render_as_string()!r} is not supported: use SQLite or PostgreSQL."
+        )
     if not parsed.database or parsed.database == ":memory:":
-        raise StoreError("The store must be a file ('sqlite:///campaigns.db'): a campaign must outlive its process.")
+        raise StoreError(
+            "The store must be a file ('sqlite:///campaigns.db'): a campaign must outlive its process."
+        )
     path = Path(parsed.database).expanduser()
     return parsed.set(database=str((folder or Path.cwd()) / path))
 
@@ -197,16 +201,24 @@ def _check_schema(database: Database, *, create: bool) -> None:
     shown_url = shown(database.url)
     with database.read() as session:
         tables = inspect(session.connection()).get_table_names()
-        rows = session.execute(text("SELECT version_num FROM alembic_version")).all() if "alembic_version" in tables else []
+        rows = (
+            session.execute(text("SELECT version_num FROM alembic_version")).all()
+            if "alembic_version" in tables
+            else []
+        )
     found = rows[0][0] if rows else None
     head = head_revision()
     if found == head:
         return
     if found is None:
         if "campaigns" in tables:
-            raise StoreError(f"The store {shown_url} has tables of this name but no schema revision; name another store.")
+            raise StoreError(
+                f"The store {shown_url} has tables of this name but no schema revision; name another store."
+            )
         if not create:
-            raise StoreError(f"The store {shown_url} holds no campaigns yet; `activelearning run CONFIG` makes one.")
+            raise StoreError(
+                f"The store {shown_url} holds no campaigns yet; `activelearning run CONFIG` makes one."
+            )
         upgrade(database)
         return
     if found in _known_revisions():

@@ -1,0 +1,88 @@
+"""Asking an oracle, and holding it to its contract: what it does wrong fails its evaluation, never the campaign."""
+
+from __future__ import annotations
+
+import json
+import numbers
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from activelearning.candidate import Candidate
+from activelearning.contracts.oracle import OracleLike
+from activelearning.measurement import MeasuredValue, Measurement
+
+
+def ask(
+    oracle: OracleLike,
+    name: str,
+    prop: str,
+    unit: str | None,
+    candidates: Sequence[Candidate],
+    keys: Sequence[str],
+) -> list[Measurement]:
+    """Evaluate candidates; whatever happens there is one measurement for each.
+
+    A batch that raises is asked again one by one, so that one bad candidate does not fail the others.
+
+    Args:
+        oracle: The oracle, bound to its campaign.
+        name: The plug-in's name, for reasons of failure.
+        prop: Property that must be among the values.
+        unit: Unit that the campaign states for it, or None.
+        candidates: What to measure.
+        keys: Keys of the evaluations, in the same order.
+    """
+    oracle.expect({candidate.key: key for candidate, key in zip(candidates, keys, strict=True)})
+    begin = time.perf_counter()
+    try:
+        answers = list(oracle.evaluate(candidates))
+    except Exception as error:
+        if len(candidates) > 1:
+            pairs = zip(candidates, keys, strict=True)
+            return [ask(oracle, name, prop, unit, [candidate], [key])[0] for candidate, key in pairs]
+        text = " ".join(str(error).split())
+        return [Measurement.failed(f"the oracle {name!r} raised {type(error).__name__}: {text}")]
+    seconds = (time.perf_counter() - begin) / max(len(candidates), 1)
+    if len(answers) != len(candidates):
+        reason = (
+            f"the oracle {name!r} returned {len(answers)} values for {len(candidates)} candidates; "
+            f"evaluate() must return one for each, in order"
+        )
+        return [Measurement.failed(reason) for _ in candidates]
+    return [checked(answer, name, prop, unit, seconds) for answer in answers]
+
+
+def checked(answer: Any, name: str, prop: str, unit: str | None, seconds: float | None = None) -> Measurement:
+    """The answer as a measurement that keeps the contract, or a failure that says how it breaks it."""
+    if isinstance(answer, numbers.Real) and not isinstance(answer, bool):
+        try:
+            answer = Measurement(values={prop: MeasuredValue(float(answer))})
+        except ValueError as error:
+            return Measurement.failed(f"the oracle {name!r} returned {answer!r}: {error}")
+    if not isinstance(answer, Measurement):
+        return Measurement.failed(
+            f"the oracle {name!r} returned a {type(answer).__name__}; a number or a Measurement is wanted"
+        )
+    try:
+        json.dumps(dict(answer.metadata), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return Measurement.failed(f"the oracle {name!r} returned metadata that is no JSON: {error}")
+    if answer.seconds is None and seconds is not None:
+        answer = replace(answer, seconds=seconds)
+    if not answer.is_success:
+        return answer
+    if prop not in answer.values:
+        measured = ", ".join(answer.values)
+        return Measurement.failed(
+            f"the oracle {name!r} measured {measured}, but this fidelity's property is {prop!r}"
+        )
+    stated = answer.values[prop].unit
+    if unit is not None and stated is not None and stated != unit:
+        return Measurement.failed(
+            f"the oracle {name!r} measured {prop} in {stated!r}, but the campaign states the unit {unit!r}"
+        )
+    values = dict(answer.values)
+    values[prop] = replace(values[prop], unit=stated or unit)
+    return replace(answer, values=values)

@@ -1,0 +1,103 @@
+"""Round 0: what is asked, or known, before there is a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from activelearning.campaign.config import InitialDesignConfig
+from activelearning.candidate import Candidate
+from activelearning.contracts.space import Space
+from activelearning.errors import ConfigError
+from activelearning.fidelity import Fidelity
+from activelearning.measurement import Censoring, MeasuredValue, Measurement
+
+
+def design_counts(
+    design: InitialDesignConfig, fidelities: Sequence[Fidelity], n_features: int, total: float
+) -> dict[int, int]:
+    """Evaluations of each fidelity in round 0, by index.
+
+    Stated counts are taken as they are. By default every fidelity gets the same share of the design's budget, between
+    one and twice the number of features (5 to 20) evaluations each, the target's one first.
+
+    Raises:
+        ConfigError: stated counts cost more than the whole budget.
+    """
+    if design.per_fidelity is not None:
+        counts = {f.index: design.per_fidelity.get(f.name, 0) for f in fidelities}
+        cost = sum(f.cost * counts[f.index] for f in fidelities)
+        if cost > total * (1 + 1e-9):
+            raise ConfigError(
+                f"initial_design.per_fidelity costs {cost:g} in all, but budget.total is {total:g}; ask for fewer."
+            )
+        return counts
+    cap = min(max(2 * n_features, 5), 20)
+    budget = design.share * total
+    counts = dict.fromkeys((f.index for f in fidelities), 0)
+    # One of each first, the target before the others, so that even a dear fidelity is seen where it can be paid for.
+    for f in sorted(fidelities, key=lambda f: (not f.is_target, f.cost)):
+        first = f.cost <= budget or (f.is_target and f.cost <= total)
+        if first:
+            counts[f.index] = 1
+            budget -= f.cost
+    share = max(budget, 0.0) / len(fidelities)
+    for f in sorted(fidelities, key=lambda f: f.cost):
+        if counts[f.index]:
+            counts[f.index] += min(cap - 1, int(share / f.cost * (1 + 1e-12)))
+    return counts
+
+
+def design_pairs(candidates: Sequence[Candidate], counts: Mapping[int, int]) -> list[tuple[Candidate, int]]:
+    """Nested design: each fidelity takes the first of the same candidates, so that fidelities can be compared."""
+    return [(candidate, index) for index, n in counts.items() for candidate in candidates[:n]]
+
+
+def read_observations(
+    path: Path, space: Space, fidelities: Sequence[Fidelity]
+) -> list[tuple[Candidate, Fidelity, Measurement]]:
+    """Known measurements from a CSV table or a JSON list, with the columns that `activelearning export` writes.
+
+    Needed: `candidate` (JSON) and `value`; optional: `fidelity` (default: the target), `std`, `censoring`, `unit`.
+
+    Raises:
+        ConfigError: naming the file, the row and what is wrong with it.
+    """
+    key = f"initial_design.observations ({path})"
+    try:
+        if path.suffix == ".json":
+            rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            frame = pd.read_csv(path, keep_default_na=True)
+            rows = [{k: v for k, v in row.items() if not pd.isna(v)} for row in frame.to_dict("records")]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key} can't be read: {error}.") from error
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(f"{key} holds no rows.")
+    by_name = {f.name: f for f in fidelities}
+    target = next(f for f in fidelities if f.is_target)
+    known = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            name = row.get("fidelity", target.name)
+            if name not in by_name:
+                raise ValueError(f"there is no fidelity {name!r} (known: {', '.join(by_name)})")
+            fidelity = by_name[name]
+            unit = row.get("unit")
+            if unit is not None and fidelity.unit is not None and unit != fidelity.unit:
+                raise ValueError(f"its unit is {unit!r}, the fidelity's is {fidelity.unit!r}")
+            value = row["candidate"]
+            candidate = space.from_json(json.loads(value) if isinstance(value, str) else value)
+            measured = MeasuredValue(
+                row["value"], unit or fidelity.unit, row.get("std"), Censoring(row.get("censoring") or "none")
+            )
+        except KeyError as error:
+            raise ConfigError(f"{key}: row {number} has no {error.args[0]!r}.") from error
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{key}: row {number}: {error}.") from error
+        known.append((candidate, fidelity, Measurement(values={fidelity.property: measured})))
+    return known

@@ -1,0 +1,212 @@
+"""Making the parts of a campaign from its config: everything is checked here, before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from activelearning.campaign.config import CampaignConfig, FidelityConfig
+from activelearning.campaign.isolation import OracleSpec
+from activelearning.campaign.sections import construct
+from activelearning.candidate import Candidate, digest
+from activelearning.contracts.acquisition import Acquisition
+from activelearning.contracts.oracle import OracleContext, OracleLike, QueuedOracleLike
+from activelearning.contracts.sampler import Sampler
+from activelearning.contracts.space import Space
+from activelearning.contracts.surrogate import Surrogate
+from activelearning.errors import ActiveLearningError, ConfigError, PluginError
+from activelearning.fidelity import Fidelity
+
+
+@dataclass(frozen=True)
+class Source:
+    """A fidelity with the oracle behind it."""
+
+    fidelity: Fidelity
+    config: FidelityConfig
+    oracle: OracleLike
+    spec: OracleSpec
+    content: str  # digest of all that changes results besides the candidate
+
+    @property
+    def name(self) -> str:
+        """The fidelity's name."""
+        return self.fidelity.name
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether answers come later, from elsewhere."""
+        return self.oracle.is_queued
+
+    @property
+    def queue(self) -> QueuedOracleLike:
+        """The oracle as a queued one."""
+        if not isinstance(self.oracle, QueuedOracleLike):
+            raise PluginError(
+                f"The oracle {self.config.oracle!r} says is_queued but lacks submit, find, poll or cancel; "
+                f"subclass oracles.QueuedOracle."
+            )
+        return self.oracle
+
+    def content_key(self, candidate: Candidate) -> str:
+        """SHA-256 of the question: candidate, property, oracle and all that changes its result."""
+        return digest([candidate.key, self.fidelity.property, self.content])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one campaign, made and checked."""
+
+    space: Space
+    sources: tuple[Source, ...]
+    sampler: Sampler
+    surrogate: Surrogate
+    acquisition: Acquisition
+    mode: str
+
+    @property
+    def fidelities(self) -> tuple[Fidelity, ...]:
+        """All fidelities, by index."""
+        return tuple(source.fidelity for source in self.sources)
+
+    @property
+    def target(self) -> Source:
+        """The source whose answer is the objective."""
+        return next(source for source in self.sources if source.fidelity.is_target)
+
+    def source(self, name: str) -> Source:
+        """The source of a fidelity's name."""
+        return next(source for source in self.sources if source.name == name)
+
+
+def fidelities_of(config: CampaignConfig) -> tuple[Fidelity, ...]:
+    """The fidelities that a config states."""
+    objective = config.objective
+    return tuple(
+        Fidelity(
+            name=f.name,
+            index=index,
+            property=f.property or objective.property,
+            unit=f.unit or (objective.unit if f.property in (None, objective.property) else None),
+            cost=f.cost,
+            is_target=f is config.target,
+        )
+        for index, f in enumerate(config.fidelities)
+    )
+
+
+def make_space(config: CampaignConfig, folder: Path) -> Space:
+    """The search space."""
+    space: Space = construct("spaces", config.space.type, config.space.params, key="space", folder=folder)
+    return space
+
+
+def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: Path) -> Parts:
+    """Make and check every part.
+
+    Args:
+        config: The campaign's config.
+        folder: Folder of the config, where relative paths start.
+        store: Database URL, for oracles that work through the store.
+        artifacts: The campaign's folder for files; nothing is created in it here.
+
+    Raises:
+        ActiveLearningError: naming the key or plug-in at fault.
+    """
+    space = make_space(config, folder)
+    fidelities = fidelities_of(config)
+    sources = tuple(
+        _source(config, f, c, folder=folder, store=store, workdir=artifacts / f.name)
+        for f, c in zip(fidelities, config.fidelities, strict=True)
+    )
+    acquisition = config.acquisition
+    joint = acquisition.mode == "joint" and len(fidelities) > 1
+    sampler = config.sampler
+    sampler_type = sampler.type if sampler else space.default_sampler
+    return Parts(
+        space=space,
+        sources=sources,
+        sampler=construct(
+            "samplers",
+            sampler_type,
+            sampler.params if sampler else {},
+            space,
+            len(fidelities) if joint else None,
+            key="sampler",
+            folder=folder,
+        ),
+        surrogate=construct(
+            "surrogates",
+            config.surrogate.type,
+            config.surrogate.params,
+            space,
+            fidelities,
+            key="surrogate",
+            folder=folder,
+        ),
+        acquisition=construct(
+            "acquisitions", acquisition.type, acquisition.params, key="acquisition", folder=folder
+        ),
+        mode="joint" if joint else "random" if acquisition.mode == "random" else "after",
+    )
+
+
+def _source(
+    config: CampaignConfig,
+    fidelity: Fidelity,
+    section: FidelityConfig,
+    *,
+    folder: Path,
+    store: str,
+    workdir: Path,
+) -> Source:
+    key = f"fidelities.{fidelity.name}.params"
+    context = OracleContext(
+        campaign=config.name,
+        fidelity=fidelity.name,
+        property=fidelity.property,
+        unit=fidelity.unit,
+        cost=fidelity.cost,
+        store=store,
+        workdir=workdir,
+    )
+    oracle: OracleLike = construct("oracles", section.oracle, section.params, key=key, folder=folder)
+    for attribute in ("bind", "check", "content", "expect", "evaluate", "cost", "version", "is_queued"):
+        if not hasattr(oracle, attribute):
+            raise PluginError(
+                f"fidelities.{fidelity.name}.oracle: {section.oracle!r} has no {attribute!r}; subclass oracles.Oracle."
+            )
+    try:
+        oracle.bind(context)
+        oracle.check()
+        content = digest(
+            {
+                "oracle": _identity(section.oracle, folder),
+                "version": str(oracle.version),
+                "content": dict(oracle.content()),
+            }
+        )
+    except ActiveLearningError as error:
+        raise type(error)(f"fidelities.{fidelity.name}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"fidelities.{fidelity.name}: the content of the oracle {section.oracle!r} is no JSON: {error}."
+        ) from error
+    except Exception as error:
+        raise PluginError(
+            f"fidelities.{fidelity.name}: the oracle {section.oracle!r} fails its own check: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    spec = OracleSpec(section.oracle, section.params, key, folder, context)
+    return Source(fidelity, section, oracle, spec, content)
+
+
+def _identity(name: str, folder: Path) -> Mapping[str, Any]:
+    """An oracle's name; for a file of the user's own, its content, wherever it lies."""
+    where, _, attribute = name.rpartition(":")
+    if where.endswith(".py"):
+        return {"class": attribute, "file": hashlib.sha256((folder / where).read_bytes()).hexdigest()}
+    return {"name": name}

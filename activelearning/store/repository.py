@@ -1,0 +1,475 @@
+"""Everything the engine reads from and writes to the store, each method one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from activelearning.candidate import Candidate, candidate_from_dict
+from activelearning.errors import StoreError
+from activelearning.measurement import Censoring, MeasuredValue, Measurement
+from activelearning.store.database import Database, now
+from activelearning.store.models import (
+    FOLLOWS,
+    OPEN_STATES,
+    Artifact,
+    Campaign,
+    CampaignState,
+    Checkpoint,
+    Entry,
+    Evaluation,
+    LedgerEntry,
+    MeasurementRow,
+    Round,
+    State,
+    Transition,
+    Worker,
+)
+from activelearning.store.workers import WorkerRegistration, is_alive
+
+# Sums of costs are compared with this relative tolerance: 0.1 + 0.2 must fit into a budget of 0.3.
+COST_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Balance:
+    """A campaign's money, in its cost unit."""
+
+    total: float
+    reserved: float
+    spent: float
+
+    @property
+    def remaining(self) -> float:
+        """What neither is spent nor reserved."""
+        return self.total - self.reserved - self.spent
+
+
+@dataclass(frozen=True)
+class NewEvaluation:
+    """An evaluation about to be committed; with a measurement it is an answer known beforehand, free of charge."""
+
+    key: str
+    content_key: str
+    candidate: Candidate
+    fidelity: str
+    oracle: str
+    oracle_version: str
+    property: str
+    cost: float
+    replicate: int = 0
+    acquisition: float | None = None
+    predicted_mean: float | None = None
+    predicted_std: float | None = None
+    measurement: Measurement | None = None
+
+
+@dataclass(frozen=True)
+class NewRound:
+    """A round about to be committed, in one transaction with the warm states of its components."""
+
+    index: int
+    evaluations: Sequence[NewEvaluation]
+    fingerprint: str | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    checkpoints: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished evaluation: what came back, what is charged, and the files kept (path, sha256, size)."""
+
+    key: str
+    measurement: Measurement
+    charge: float
+    artifacts: Sequence[tuple[str, str, int]] = ()
+
+
+class Repository:
+    """One campaign's rows."""
+
+    def __init__(self, database: Database, campaign: str) -> None:
+        self.database = database
+        self.campaign = campaign
+
+    # -- the campaign itself ------------------------------------------------------------------------------------------
+
+    def stored_config(self) -> dict[str, Any] | None:
+        """The config the campaign was created or last continued with, or None where there is no such campaign."""
+        with self.database.read() as session:
+            row = session.get(Campaign, self.campaign)
+            return None if row is None else dict(row.config)
+
+    def save(self, config: Mapping[str, Any], folder: str, artifacts: str) -> None:
+        """Create the campaign, or keep its new config."""
+        with self.database.write() as session:
+            row = session.get(Campaign, self.campaign)
+            if row is None:
+                at = now()
+                session.add(
+                    Campaign(
+                        name=self.campaign,
+                        config=dict(config),
+                        folder=folder,
+                        artifacts=artifacts,
+                        state=CampaignState.RUNNING,
+                        reason=None,
+                        created_at=at,
+                        updated_at=at,
+                    )
+                )
+            else:
+                row.config = dict(config)
+                row.updated_at = now()
+
+    def state(self) -> tuple[CampaignState, str | None]:
+        """The campaign's state and its reason."""
+        with self.database.read() as session:
+            row = session.get_one(Campaign, self.campaign)
+            return CampaignState(row.state), row.reason
+
+    def set_state(self, state: CampaignState, reason: str | None) -> None:
+        """Record the campaign's state; nothing is written where it is the same."""
+        with self.database.write() as session:
+            row = session.get_one(Campaign, self.campaign)
+            if (row.state, row.reason) != (state, reason):
+                row.state, row.reason, row.updated_at = state, reason, now()
+
+    # -- money --------------------------------------------------------------------------------------------------------
+
+    def balance(self, total: float) -> Balance:
+        """What is reserved and spent of a total."""
+        with self.database.read() as session:
+            return self._balance(session, total)
+
+    def _balance(self, session: Session, total: float) -> Balance:
+        reserved, spent = session.execute(
+            select(
+                func.coalesce(func.sum(LedgerEntry.reserved), 0.0),
+                func.coalesce(func.sum(LedgerEntry.spent), 0.0),
+            ).where(LedgerEntry.campaign == self.campaign)
+        ).one()
+        # What was reserved and settled in other orders may leave rounding behind, never a debt.
+        return Balance(total=total, reserved=max(float(reserved), 0.0), spent=float(spent))
+
+    @staticmethod
+    def _book(session: Session, row: Evaluation, kind: Entry, reserved: float, spent: float) -> None:
+        sequence = session.scalar(
+            select(func.count()).select_from(LedgerEntry).where(LedgerEntry.evaluation_key == row.key)
+        )
+        session.add(
+            LedgerEntry(
+                evaluation_key=row.key,
+                sequence=sequence or 0,
+                campaign=row.campaign,
+                kind=kind,
+                reserved=reserved,
+                spent=spent,
+                at=now(),
+            )
+        )
+
+    # -- rounds -------------------------------------------------------------------------------------------------------
+
+    def last_round(self) -> int | None:
+        """Index of the last committed round."""
+        with self.database.read() as session:
+            return session.scalar(select(func.max(Round.index)).where(Round.campaign == self.campaign))
+
+    def round_summary(self, index: int) -> dict[str, Any]:
+        """Figures recorded with a round."""
+        with self.database.read() as session:
+            return dict(session.get_one(Round, (self.campaign, index)).summary)
+
+    def commit_round(self, new: NewRound, *, total: float, worker: WorkerRegistration) -> None:
+        """Write a round, its evaluations with their reservations, and the warm states: all or nothing.
+
+        Raises:
+            LeaseHeldError: the lease was lost meanwhile.
+            StoreError: the reservations would exceed the budget.
+        """
+        with self.database.write() as session:
+            worker.check_lease(session, self.campaign)
+            balance = self._balance(session, total)
+            wanted = sum(e.cost for e in new.evaluations if e.measurement is None)
+            if wanted > balance.remaining + COST_TOLERANCE * max(total, 1.0):
+                raise StoreError(
+                    f"Round {new.index} of {self.campaign!r} would reserve {wanted:g}, but {balance.remaining:g} of the "
+                    f"budget of {total:g} remains; nothing was committed."
+                )
+            at = now()
+            session.add(
+                Round(
+                    campaign=self.campaign,
+                    index=new.index,
+                    model_fingerprint=new.fingerprint,
+                    summary=dict(new.summary),
+                    timings=dict(new.timings),
+                    committed_at=at,
+                )
+            )
+            session.flush()
+            rows = [self._row(e, new.index, position, at) for position, e in enumerate(new.evaluations)]
+            session.add_all(rows)
+            session.flush()
+            for row, e in zip(rows, new.evaluations, strict=True):
+                state = State.INTENT if e.measurement is None else State.SUCCEEDED
+                session.add(Transition(evaluation_key=row.key, sequence=0, state=state, reason=None, at=at))
+                if e.measurement is None:
+                    self._book(session, row, Entry.RESERVE, e.cost, 0.0)
+                else:
+                    self._keep_values(session, row, e.measurement)
+            for component, state_bytes in new.checkpoints.items():
+                kept = session.get(Checkpoint, (self.campaign, component))
+                if kept is None:
+                    session.add(
+                        Checkpoint(
+                            campaign=self.campaign, component=component, round=new.index, state=state_bytes
+                        )
+                    )
+                else:
+                    kept.round, kept.state = new.index, state_bytes
+
+    def _row(self, e: NewEvaluation, round_index: int, position: int, at: str) -> Evaluation:
+        known = e.measurement is not None
+        return Evaluation(
+            key=e.key,
+            campaign=self.campaign,
+            round=round_index,
+            position=position,
+            content_key=e.content_key,
+            replicate=e.replicate,
+            candidate_key=e.candidate.key,
+            candidate=e.candidate.to_dict(),
+            fidelity=e.fidelity,
+            oracle=e.oracle,
+            oracle_version=e.oracle_version,
+            property=e.property,
+            state=State.SUCCEEDED if known else State.INTENT,
+            acquisition=e.acquisition,
+            predicted_mean=e.predicted_mean,
+            predicted_std=e.predicted_std,
+            cost_reserved=0.0 if known else e.cost,
+            cost_paid=0.0 if known else None,
+            details=dict(e.measurement.metadata) if e.measurement is not None else {},
+            created_at=at,
+            finished_at=at if known else None,
+        )
+
+    def checkpoint(self, component: str) -> bytes | None:
+        """Warm state of a component as of the last committed round."""
+        with self.database.read() as session:
+            row = session.get(Checkpoint, (self.campaign, component))
+            return None if row is None else row.state
+
+    # -- evaluations --------------------------------------------------------------------------------------------------
+
+    def evaluations(
+        self, *, states: Iterable[State] | None = None, fidelities: Iterable[str] | None = None
+    ) -> list[Evaluation]:
+        """Rows in the stated order: by round, then by position in it."""
+        query = select(Evaluation).where(Evaluation.campaign == self.campaign)
+        if states is not None:
+            query = query.where(Evaluation.state.in_(list(states)))
+        if fidelities is not None:
+            query = query.where(Evaluation.fidelity.in_(list(fidelities)))
+        with self.database.read() as session:
+            return list(session.scalars(query.order_by(Evaluation.round, Evaluation.position)))
+
+    def answers(self) -> list[tuple[Candidate, str, MeasuredValue]]:
+        """Every measured (candidate, fidelity name, value) of each evaluation's own property, in the stated order."""
+        query = (
+            select(Evaluation.candidate, Evaluation.fidelity, MeasurementRow)
+            .join(MeasurementRow, MeasurementRow.evaluation_key == Evaluation.key)
+            .where(Evaluation.campaign == self.campaign, MeasurementRow.property == Evaluation.property)
+            .order_by(Evaluation.round, Evaluation.position)
+        )
+        with self.database.read() as session:
+            return [
+                (
+                    candidate_from_dict(candidate),
+                    fidelity,
+                    MeasuredValue(row.value, row.unit, row.std, Censoring(row.censoring)),
+                )
+                for candidate, fidelity, row in session.execute(query)
+            ]
+
+    def count_by_round(self) -> dict[int, dict[State, int]]:
+        """Number of evaluations by round and state."""
+        query = (
+            select(Evaluation.round, Evaluation.state, func.count())
+            .where(Evaluation.campaign == self.campaign)
+            .group_by(Evaluation.round, Evaluation.state)
+        )
+        counts: dict[int, dict[State, int]] = {}
+        with self.database.read() as session:
+            for index, state, n in session.execute(query):
+                counts.setdefault(index, {})[State(state)] = n
+        return counts
+
+    def known_pairs(self) -> set[tuple[str, str]]:
+        """(candidate key, fidelity) of everything asked so far, less what was cancelled before it was answered."""
+        query = select(Evaluation.candidate_key, Evaluation.fidelity).where(
+            Evaluation.campaign == self.campaign, Evaluation.state != State.CANCELLED
+        )
+        with self.database.read() as session:
+            return {(key, fidelity) for key, fidelity in session.execute(query)}
+
+    def shared_answer(self, content_key: str) -> tuple[str, Measurement] | None:
+        """An answer to the same question in another campaign of this store, with its evaluation's key."""
+        query = (
+            select(Evaluation)
+            .where(
+                Evaluation.content_key == content_key,
+                Evaluation.campaign != self.campaign,
+                Evaluation.state == State.SUCCEEDED,
+            )
+            .order_by(Evaluation.key)
+            .limit(1)
+        )
+        with self.database.read() as session:
+            row = session.scalar(query)
+            if row is None:
+                return None
+            values = session.scalars(
+                select(MeasurementRow).where(MeasurementRow.evaluation_key == row.key)
+            ).all()
+            measured = {
+                v.property: MeasuredValue(v.value, v.unit, v.std, Censoring(v.censoring)) for v in values
+            }
+            details = {k: v for k, v in row.details.items() if k != "shared_from"}
+            return row.key, Measurement(values=measured, metadata=details)
+
+    def claim(self, keys: Sequence[str], worker: str) -> list[Evaluation]:
+        """Take evaluations for this process: those of `keys` that are open and in no live process's hands.
+
+        An evaluation whose worker died is taken over without a new entry in its log: its state does not change.
+        """
+        taken = []
+        with self.database.write() as session:
+            alive: dict[str, bool] = {}
+            for key in keys:
+                row = session.get(Evaluation, key, with_for_update=True)
+                if row is None or row.state not in (State.SUBMITTED, State.RUNNING):
+                    continue
+                holder = row.claimed_by
+                if holder is not None and holder != worker:
+                    if holder not in alive:
+                        alive[holder] = is_alive(session.get(Worker, holder))
+                    if alive[holder]:
+                        continue
+                row.claimed_by = worker
+                if row.state != State.RUNNING:
+                    self._move(session, row, State.RUNNING)
+                taken.append(row)
+        return taken
+
+    def release_claims(self, worker: str) -> None:
+        """Give back what this process took and did not finish."""
+        with self.database.write() as session:
+            query = select(Evaluation).where(
+                Evaluation.campaign == self.campaign, Evaluation.claimed_by == worker
+            )
+            for row in session.scalars(query):
+                row.claimed_by = None
+
+    def advance(
+        self, keys: Sequence[str], state: State, *, external_ids: Mapping[str, str] | None = None
+    ) -> None:
+        """Move evaluations to a state that is not terminal; those already there or further are left alone."""
+        with self.database.write() as session:
+            for key in keys:
+                row = session.get_one(Evaluation, key, with_for_update=True)
+                if external_ids and key in external_ids:
+                    row.external_id = external_ids[key]
+                if state in FOLLOWS.get(State(row.state), ()):
+                    self._move(session, row, state)
+
+    def finish(self, answers: Sequence[Answer], *, worker: str | None = None) -> list[str]:
+        """Keep answers: values, state, charge and files, in one transaction.
+
+        Args:
+            answers: What came back.
+            worker: Where the work was claimed, the claimant; answers to claims lost to another process are dropped.
+
+        Returns:
+            Keys of the answers that were kept.
+        """
+        kept = []
+        with self.database.write() as session:
+            for answer in answers:
+                row = session.get_one(Evaluation, answer.key, with_for_update=True)
+                if row.state not in OPEN_STATES or (worker is not None and row.claimed_by != worker):
+                    continue
+                measurement = answer.measurement
+                row.details = dict(measurement.metadata)
+                row.seconds = measurement.seconds
+                row.cost_paid = answer.charge
+                row.claimed_by = None
+                if measurement.is_success:
+                    self._keep_values(session, row, measurement)
+                self._move(
+                    session,
+                    row,
+                    State.SUCCEEDED if measurement.is_success else State.FAILED,
+                    measurement.reason,
+                )
+                self._book(session, row, Entry.SETTLE, -row.cost_reserved, answer.charge)
+                for path, checksum, size in answer.artifacts:
+                    session.add(Artifact(evaluation_key=row.key, path=path, sha256=checksum, size=size))
+                kept.append(row.key)
+        return kept
+
+    def cancel(self, keys: Sequence[str], reason: str) -> None:
+        """Cancel open evaluations and release what was reserved for them."""
+        with self.database.write() as session:
+            for key in keys:
+                row = session.get_one(Evaluation, key, with_for_update=True)
+                if row.state in OPEN_STATES:
+                    row.claimed_by = None
+                    row.cost_paid = 0.0
+                    self._move(session, row, State.CANCELLED, reason)
+                    self._book(session, row, Entry.RELEASE, -row.cost_reserved, 0.0)
+
+    def abandon(self, keys: Sequence[str], reason: str) -> None:
+        """Give up work lost from sight; it may still be alive outside, so its reservation stays charged."""
+        with self.database.write() as session:
+            for key in keys:
+                row = session.get_one(Evaluation, key, with_for_update=True)
+                if State.ABANDONED in FOLLOWS.get(State(row.state), ()):
+                    self._move(session, row, State.ABANDONED, reason)
+
+    @staticmethod
+    def _move(session: Session, row: Evaluation, state: State, reason: str | None = None) -> None:
+        if state not in FOLLOWS.get(State(row.state), ()):
+            raise StoreError(f"The evaluation {row.key} can't go from {row.state} to {state}.")
+        sequence = session.scalar(
+            select(func.count()).select_from(Transition).where(Transition.evaluation_key == row.key)
+        )
+        at = now()
+        row.state = state
+        row.reason = reason
+        if state not in OPEN_STATES:
+            row.finished_at = at
+        session.add(
+            Transition(evaluation_key=row.key, sequence=sequence or 0, state=state, reason=reason, at=at)
+        )
+
+    @staticmethod
+    def _keep_values(session: Session, row: Evaluation, measurement: Measurement) -> None:
+        for prop, measured in measurement.values.items():
+            session.add(
+                MeasurementRow(
+                    evaluation_key=row.key,
+                    property=prop,
+                    value=measured.value,
+                    std=measured.std,
+                    censoring=measured.censoring,
+                    unit=measured.unit,
+                )
+            )
