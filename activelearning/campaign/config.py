@@ -7,7 +7,6 @@ is checked exactly as ours are.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -136,7 +135,7 @@ class CampaignConfig(_Model):
             raise ValueError(f"fidelities: {' and '.join(targets)} all say `target: true`; exactly one may")
         if not targets and len(self.fidelities) > 1:
             raise ValueError(
-                f"fidelities: none of {', '.join(names)} says `target: true`; mark the one whose answer is the objective"
+                f"fidelities: none of {', '.join(names)} says `target: true`; mark the one that answers the objective"
             )
         target = self.target
         if target.property not in (None, self.objective.property):
@@ -258,50 +257,3 @@ def _item(entries: list[Any], part: str, dotted: str) -> Any:
         if part == str(position) or (isinstance(entry, dict) and entry.get("name") == part):
             return entry
     raise ConfigError(f"--set {dotted}: the list has no entry {part!r} (its length is {len(entries)}).")
-
-
-# What may differ when a campaign is continued; all else would make its rounds incomparable.
-_FREE = ("budget", "stopping", "store", "artifacts")
-_STEPS = ("steps", "warm_steps", "max_iterations", "warm_iterations")
-
-
-def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Compare a stored config with the one at hand.
-
-    Raises:
-        ConfigError: naming the first key that may not change.
-    """
-    for path in _differences(old, new, ()):
-        top, last = path[0], path[-1]
-        if top in _FREE or last == "max_in_flight":
-            continue
-        if top in ("sampler", "surrogate") and last in _STEPS:
-            continue
-        dotted = ".".join(path)
-        raise ConfigError(
-            f"The campaign {old['name']!r} is in the store with another {dotted!r}: it was {_at(old, path)!r} and is now "
-            f"{_at(new, path)!r}. A campaign continues with the same config, except for budget, stopping, max_in_flight "
-            f"and the step counts of surrogate and sampler. Set the key back, or give the campaign another name."
-        )
-
-
-def _differences(old: Any, new: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = sorted(set(old) | set(new))
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), (*path, str(key)))]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return [d for i, (a, b) in pairs for d in _differences(a, b, (*path, str(i)))]
-    same = old == new or (
-        isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new)
-    )
-    return [] if same else [path]
-
-
-def _at(value: Any, path: tuple[str, ...]) -> Any:
-    for part in path:
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, list):
-            value = value[int(part)]
-    return value

@@ -22,7 +22,8 @@ import torch
 from sqlalchemy.engine import URL
 
 from activelearning.campaign.answering import ask, checked
-from activelearning.campaign.config import CampaignConfig, check_continuation
+from activelearning.campaign.config import CampaignConfig
+from activelearning.campaign.continuation import check_continuation
 from activelearning.campaign.initial import design_counts, design_pairs, read_observations
 from activelearning.campaign.isolation import WorkerPool
 from activelearning.campaign.parts import Parts, Source, make_parts

@@ -73,7 +73,7 @@ def read_observations(
             rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         else:
             frame = pd.read_csv(path, keep_default_na=True)
-            rows = [{k: v for k, v in row.items() if not pd.isna(v)} for row in frame.to_dict("records")]
+            rows = [{str(k): v for k, v in row.items() if not pd.isna(v)} for row in frame.to_dict("records")]
     except (OSError, ValueError) as error:
         raise ConfigError(f"{key} can't be read: {error}.") from error
     if not isinstance(rows, list) or not rows:

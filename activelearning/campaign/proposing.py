@@ -18,7 +18,7 @@ from activelearning.campaign.parts import Parts
 from activelearning.campaign.seeds import seed_for
 from activelearning.candidate import Candidate
 from activelearning.contracts.acquisition import AcquisitionContext, Scorer
-from activelearning.contracts.sampler import Proposal
+from activelearning.contracts.sampler import LogReward, Proposal
 from activelearning.measurement import Measurement
 from activelearning.spaces.box import BoxSpace
 
@@ -143,7 +143,7 @@ class Proposer:
         """Every candidate at every fidelity, candidate by candidate."""
         return [(candidate, f.index) for candidate in candidates for f in self.parts.fidelities]
 
-    def _log_reward(self, scorer: Scorer) -> Callable[[Sequence[Candidate], Sequence[int] | None], Tensor]:
+    def _log_reward(self, scorer: Scorer) -> LogReward:
         exponent = self.config.acquisition.cost_exponent
         target = self.parts.target.fidelity.index
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -18,7 +17,6 @@ from activelearning.errors import ActiveLearningError, ConfigError, PluginError
 _GIVEN = frozenset({"self", "space", "n_fidelities", "fidelities"})
 
 
-@lru_cache(maxsize=256)
 def parameters_model(cls: type[Any]) -> type[BaseModel]:
     """A pydantic model of a constructor's keyword parameters, by their annotations and defaults.
 
@@ -110,7 +108,8 @@ def explain(error: ValidationError, model: type[BaseModel], *, prefix: str = "")
         else:
             message = found["msg"].removeprefix("Value error, ")
             sentences.append(f"{dotted!r} is {found['input']!r}: {message[:1].lower()}{message[1:]}")
-    return "; ".join(sentences) + "."
+    text = "; ".join(sentences)
+    return text if text.endswith("?") else f"{text}."
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -199,8 +199,8 @@ class Repository:
             wanted = sum(e.cost for e in new.evaluations if e.measurement is None)
             if wanted > balance.remaining + COST_TOLERANCE * max(total, 1.0):
                 raise StoreError(
-                    f"Round {new.index} of {self.campaign!r} would reserve {wanted:g}, but {balance.remaining:g} of the "
-                    f"budget of {total:g} remains; nothing was committed."
+                    f"Round {new.index} of {self.campaign!r} would reserve {wanted:g}, but "
+                    f"{balance.remaining:g} of the budget of {total:g} remains; nothing was committed."
                 )
             at = now()
             session.add(

@@ -1,0 +1,52 @@
+"""Continuing a campaign: what its config may change, and what it may not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from activelearning.errors import ConfigError
+
+# What may differ when a campaign is continued; all else would make its rounds incomparable.
+_FREE = ("budget", "stopping", "store", "artifacts")
+_STEPS = ("steps", "warm_steps", "max_iterations", "warm_iterations")
+
+
+def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Compare a stored config with the one at hand.
+
+    Raises:
+        ConfigError: naming the first key that may not change.
+    """
+    for path in _differences(old, new, ()):
+        top, last = path[0], path[-1]
+        if top in _FREE or last == "max_in_flight":
+            continue
+        if top in ("sampler", "surrogate") and last in _STEPS:
+            continue
+        dotted = ".".join(path)
+        raise ConfigError(
+            f"The campaign {old['name']!r} is in the store with another {dotted!r}: it was {_at(old, path)!r} "
+            f"and is now {_at(new, path)!r}. A campaign continues with the same config, except for budget, "
+            f"stopping, max_in_flight and the step counts of surrogate and sampler. Set the key back, or give "
+            f"the campaign another name."
+        )
+
+
+def _differences(old: Any, new: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted(set(old) | set(new))
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), (*path, str(key)))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [d for i, (a, b) in pairs for d in _differences(a, b, (*path, str(i)))]
+    return [] if old == new else [path]
+
+
+def _at(value: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list):
+            value = value[int(part)]
+    return value
