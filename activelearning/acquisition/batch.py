@@ -1,0 +1,127 @@
+"""Choosing a batch: greedy, under a budget and limits, each pick conditioning the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from activelearning.acquisition.cost import per_cost
+from activelearning.contracts import Scorer
+
+# Relative slack of the budget, for sums of costs that are decimal fractions.
+_SLACK = 1e-9
+
+
+def expand_fidelities(features: Tensor, n_fidelities: int) -> Tensor:
+    """Queries `(n · M) x (d + 1)` of all features `n x d` at all M fidelities; row i·M + m is (i, m)."""
+    fidelity = torch.arange(n_fidelities, dtype=features.dtype).repeat(len(features)).unsqueeze(-1)
+    return torch.cat([features.repeat_interleave(n_fidelities, dim=0), fidelity], dim=-1)
+
+
+def choose_batch(
+    scorer: Scorer,
+    X: Tensor,
+    costs: Tensor,
+    *,
+    budget: float,
+    batch_size: int | None = None,
+    remaining: Mapping[int, int] | None = None,
+    forbidden: Tensor | None = None,
+    exponent: float = 1.0,
+    one_fidelity_each: bool = False,
+) -> list[int]:
+    """Rows of a batch, in order of choice; the scorer is left conditioned on them.
+
+    Greedy: the query with the greatest utility per cost that is still allowed and affordable is chosen, the
+        scorer told
+    that it is pending, and the rest scored again. Ties go to the lower row. Equal rows (a candidate at a
+    fidelity) are chosen once. Utility per cost fills the round's budget with cheap queries as long as they
+    tell more per cost; a dear query is chosen only while it still fits what is left.
+
+    Args:
+        scorer: Utilities given what is pending.
+        X: Queries, `n x (d + 1)`.
+        costs: Predicted cost of each, positive, `n`.
+        budget: Most that the batch may cost together.
+        batch_size: Most queries; None for no limit but the budget.
+        remaining: Most queries of a fidelity (its index) that may still be started; a fidelity not named has
+            no limit.
+        forbidden: Rows that may not be chosen (asked before), `n`, bool.
+        exponent: Of the cost.
+        one_fidelity_each: Choose each candidate (equal features) once at most, at one fidelity.
+    """
+    n = len(X)
+    allowed = torch.ones(n, dtype=torch.bool) if forbidden is None else ~forbidden.clone()
+    left = dict(remaining or {})
+    fidelity = X[:, -1].round().long()
+    identity = X[:, :-1] if one_fidelity_each else X
+    _, group = torch.unique(identity, dim=0, return_inverse=True)
+    chosen: list[int] = []
+    money = budget * (1.0 + _SLACK)
+    while batch_size is None or len(chosen) < batch_size:
+        for index, count in left.items():
+            if count <= 0:
+                allowed &= fidelity != index
+        allowed &= costs <= money
+        rows = allowed.nonzero().flatten()
+        if not len(rows):
+            break
+        with torch.no_grad():
+            scores = per_cost(scorer(X[rows]), costs[rows], exponent)
+        # argmax does not promise the first of equal maxima.
+        best = int(rows[(scores == scores.max()).nonzero()[0, 0]])
+        chosen.append(best)
+        money -= float(costs[best])
+        allowed &= group != group[best]
+        index = int(fidelity[best])
+        if index in left:
+            left[index] -= 1
+        scorer.add_pending(X[best : best + 1])
+    return chosen
+
+
+def polish(scorer: Scorer, X: Tensor, *, n_steps: int = 20, step: float = 0.05) -> Tensor:
+    """Move queries uphill within the unit box, their fidelities fixed.
+
+    Projected ascent along each query's own normalised gradient; a step that does not improve is taken back
+    and halved, one that does grows. Every query ends at least as good as it began. Deterministic and bounded
+    by `n_steps`.
+
+    Args:
+        scorer: Utilities, differentiable.
+        X: Queries, features in [0, 1], `n x (d + 1)`.
+        n_steps: Number of steps.
+        step: Length of the first step, in units of the box.
+
+    Returns:
+        Polished queries, `n x (d + 1)`.
+    """
+    best = X.detach().clone()
+    value, slope = _value_and_slope(scorer, best)
+    lengths = torch.full((len(X), 1), step, dtype=X.dtype)
+    for _ in range(n_steps):
+        direction = slope / slope.norm(dim=-1, keepdim=True).clamp_min(1e-300)
+        trial = best.clone()
+        trial[:, :-1] = (best[:, :-1] + lengths * direction).clamp(0.0, 1.0)
+        trial_value, trial_slope = _value_and_slope(scorer, trial)
+        better = trial_value > value
+        best = torch.where(better.unsqueeze(-1), trial, best)
+        slope = torch.where(better.unsqueeze(-1), trial_slope, slope)
+        value = torch.where(better, trial_value, value)
+        lengths = torch.where(better.unsqueeze(-1), 1.5 * lengths, 0.5 * lengths)
+    return best
+
+
+def _value_and_slope(scorer: Scorer, X: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = X.clone().requires_grad_(True)
+    value = scorer(leaf)
+    if not value.requires_grad:
+        return value.detach(), torch.zeros_like(X[:, :-1])
+    (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    gradient = torch.where(gradient.isfinite(), gradient, torch.zeros_like(gradient))
+    # On the boundary, what points out of the box leads nowhere.
+    features, slope = X[:, :-1], gradient[:, :-1]
+    blocked = ((features <= 0.0) & (slope < 0.0)) | ((features >= 1.0) & (slope > 0.0))
+    return value.detach(), torch.where(blocked, torch.zeros_like(slope), slope)

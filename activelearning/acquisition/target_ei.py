@@ -1,0 +1,88 @@
+"""Expected improvement at the target, weighted by how much a query tells about it: the cheap acquisition."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from activelearning.acquisition.posterior import joint_factor, query_moments
+from activelearning.contracts import AcquisitionContext, Scorer
+
+_SMALLEST = 1e-12
+
+
+class TargetExpectedImprovement:
+    """Expected improvement of the target (Jones, Schonlau & Welch 1998) times the squared correlation of the
+    query with it.
+
+    The correlation is that of the query's noisy answer, given what is pending, as in the fidelity choice of
+    augmented EI (Huang, Allen, Notz & Miller 2006).
+    """
+
+    def build(self, context: AcquisitionContext) -> Scorer:
+        """A scorer on the round's model."""
+        return TargetEIScorer(context)
+
+
+class TargetEIScorer:
+    """Utilities, in the target's unit, of queries given what is pending."""
+
+    def __init__(self, context: AcquisitionContext) -> None:
+        self._context = context
+        self._pending = context.reference.new_empty(0, context.reference.shape[1] + 1)
+        self._factor = context.reference.new_empty(0, 0)
+        self._best = _incumbent(context)
+        self.add_pending(context.pending)
+
+    def add_pending(self, X: Tensor) -> None:
+        """Condition on further queries in flight, `q x (d + 1)`: their answers are taken to be as the model expects."""
+        if not len(X):
+            return
+        self._pending = torch.cat([self._pending, X.detach().to(self._pending)])
+        with torch.no_grad():
+            answers = self._context.model.posterior(self._pending, observation_noise=True)
+            self._factor = joint_factor(answers.distribution.covariance_matrix)
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Utilities, `n`, of queries `n x (d + 1)`."""
+        sign = 1.0 if self._context.maximize else -1.0
+        parts = [X.new_empty(0)]
+        for moments in query_moments(self._context.model, X, self._context.target, self._pending):
+            variance, noisy, cross = moments.variance, moments.noisy_variance, moments.cross
+            if len(self._pending):
+                y = torch.linalg.solve_triangular(self._factor, moments.pending.T, upper=False)
+                t = torch.linalg.solve_triangular(self._factor, moments.target_pending.T, upper=False)
+                variance, noisy = variance - t.square().sum(0), noisy - y.square().sum(0)
+                cross = cross - (y * t).sum(0)
+            noisy = noisy.clamp_min(_SMALLEST * moments.noisy_variance.detach())
+            variance = variance.clamp_min(_SMALLEST * moments.variance.detach().clamp_min(1e-300))
+            deviation = variance.sqrt()
+            z = sign * (moments.mean - self._best) / deviation
+            improvement = deviation * _standard_improvement(z)
+            parts.append(improvement * (cross.square() / (variance * noisy)).clamp_max(1.0))
+        return torch.cat(parts)
+
+
+def _incumbent(context: AcquisitionContext) -> float:
+    """Best value observed at the target or, before any, the best that the model expects on the reference points."""
+    if context.best is not None:
+        return context.best
+    column = torch.full((len(context.reference), 1), float(context.target), dtype=context.reference.dtype)
+    with torch.no_grad():
+        rows = torch.cat([context.reference, column], dim=-1).unsqueeze(-2)
+        mean = context.model.posterior(rows).mean
+    return float(mean.max() if context.maximize else mean.min())
+
+
+def _standard_improvement(z: Tensor) -> Tensor:
+    """φ(z) + z Φ(z), elementwise, without cancellation far to the left."""
+    log_pdf = -0.5 * z.square() - 0.5 * math.log(2.0 * math.pi)
+    far = z < -8.0
+    near = torch.where(far, torch.zeros_like(z), z)
+    direct = (-0.5 * near.square()).exp() / math.sqrt(2.0 * math.pi) + near * torch.special.ndtr(near)
+    # Asymptotic series of the Mills ratio: φ(z)/z² · (1 − 3/z² + 15/z⁴ …).
+    inverse = z.clamp_max(-8.0).square().reciprocal()
+    series = log_pdf.clamp_min(-700.0).exp() * inverse * (1.0 - 3.0 * inverse + 15.0 * inverse.square())
+    return torch.where(far, series, direct)
