@@ -7,13 +7,9 @@ the seed, so that repeating them gives the same result, bit for bit.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,51 +17,28 @@ from typing import Any
 import torch
 from sqlalchemy.engine import URL
 
-from activelearning.campaign.answering import ask, checked
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.continuation import check_continuation
+from activelearning.campaign.evaluation import Evaluator, Observer
 from activelearning.campaign.initial import design_counts, design_pairs, read_observations
-from activelearning.campaign.isolation import WorkerPool
-from activelearning.campaign.parts import Parts, Source, make_parts
+from activelearning.campaign.parts import Parts, make_parts
 from activelearning.campaign.proposing import Plan, PlannedEvaluation, Proposer
+from activelearning.campaign.queues import Queues
 from activelearning.campaign.seeds import seed_for
 from activelearning.campaign.states import pack, unpack
+from activelearning.campaign.stopping import Action, Decision, Stopping
 from activelearning.candidate import Candidate, candidate_from_dict, digest
-from activelearning.contracts.oracle import JobState
 from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError
-from activelearning.measurement import Measurement
 from activelearning.observation import Observation
 from activelearning.store.database import Database, check_reachable, open_database, resolve_url
-from activelearning.store.models import OPEN_STATES, CampaignState, Evaluation, State
+from activelearning.store.models import OPEN_STATES, CampaignState, State
 from activelearning.store.repository import (
-    COST_TOLERANCE,
-    Answer,
     Balance,
     NewEvaluation,
     NewRound,
     Repository,
 )
 from activelearning.store.workers import WorkerRegistration
-
-Observer = Callable[[str, Mapping[str, Any]], None]
-BATCH = 512  # candidates handed to an in-process oracle at once: bounds memory and what a kill repeats
-
-
-class Action(StrEnum):
-    """What a campaign does next."""
-
-    CONTINUE = "continue"
-    WAITING = "waiting"
-    FINISHED = "finished"
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a campaign does next, and why."""
-
-    action: Action
-    reason: str
 
 
 def _silent(_event: str, _facts: Mapping[str, Any]) -> None:
@@ -90,7 +63,9 @@ class Engine:
         self.repository = Repository(database, config.name)
         self._observe: Observer = observer or _silent
         self._worker = WorkerRegistration(database)
-        self._pools: dict[str, WorkerPool] = {}
+        self._evaluator = Evaluator(parts, self.repository, self._worker.id, artifacts, self._observe)
+        self._queues = Queues(parts, self.repository, self._evaluator, self._observe)
+        self._stopping = Stopping(config, parts, self.repository)
         self._plan: Plan | None = None
         self._timings: dict[str, float] = {}
         self._fit_figures: Mapping[str, Any] = {}
@@ -163,9 +138,7 @@ class Engine:
 
     def close(self) -> None:
         """End worker processes and give back lease, claims and connections."""
-        for pool in self._pools.values():
-            pool.close()
-        self._pools.clear()
+        self._evaluator.close()
         self.repository.release_claims(self._worker.id)
         self._worker.close()
         self.database.close()
@@ -179,8 +152,7 @@ class Engine:
     ) -> None:
         """Close; after an error the worker processes are killed first."""
         if error is not None:
-            for pool in self._pools.values():
-                pool.kill()
+            self._evaluator.kill()
         self.close()
 
     @contextmanager
@@ -209,40 +181,14 @@ class Engine:
             if state not in (CampaignState.RUNNING, CampaignState.CANCELLED):
                 self.repository.set_state(CampaignState.RUNNING, None)
             if state is not CampaignState.CANCELLED:
-                self._submit_intents()
+                self._queues.submit()
             else:
-                self._cancel_open("the campaign was cancelled")
+                self._queues.cancel("the campaign was cancelled")
 
     def ingest(self) -> int:
         """Take in what outside oracles have finished; returns the number of results."""
         with self._step("ingest"):
-            return sum(self._ingest(source) for source in self.parts.sources if source.is_queued)
-
-    def _ingest(self, source: Source) -> int:
-        rows = self.repository.evaluations(states=[State.SUBMITTED, State.RUNNING], fidelities=[source.name])
-        by_id = {row.external_id: row for row in rows if row.external_id is not None}
-        if not by_id:
-            return 0
-        found = source.queue.poll(list(by_id))
-        results, running, cancelled, lost = [], [], [], []
-        for external_id, row in by_id.items():
-            # An outside that does not answer for a job has not said that it is lost.
-            what = found.get(external_id, JobState.SUBMITTED)
-            if not isinstance(what, JobState):
-                results.append(
-                    (row, checked(what, source.config.oracle, source.fidelity.property, source.fidelity.unit))
-                )
-            elif what is JobState.RUNNING:
-                running.append(row.key)
-            elif what is JobState.CANCELLED:
-                cancelled.append(row.key)
-            elif what is JobState.LOST:
-                lost.append(row.key)
-        self.repository.advance(running, State.RUNNING)
-        self.repository.cancel(cancelled, "cancelled outside")
-        self.repository.abandon(lost, "the outside no longer knows the job")
-        self._finish(source, results)
-        return len(results)
+            return self._queues.ingest()
 
     def outstanding(self) -> dict[str, list[str]]:
         """Evaluations still to be made in process, by fidelity, in the stated order."""
@@ -261,65 +207,11 @@ class Engine:
         Raises:
             LeaseHeldError: another process is still evaluating for this campaign.
         """
-        state, reason = self.repository.state()
-        if state is CampaignState.CANCELLED:
-            return Decision(Action.CANCELLED, reason or "cancelled")
-        last = self.repository.last_round()
-        if last is None:
-            return Decision(Action.CONTINUE, "the initial design is due")
         if any(self.outstanding().values()):
             raise LeaseHeldError(
                 f"Another process is still evaluating for the campaign {self.name!r}; go on when it is done."
             )
-        waiting = len(self.repository.evaluations(states=OPEN_STATES))
-        end = self._reason_to_end(last, waiting)
-        if end is not None:
-            if waiting:
-                return Decision(Action.WAITING, f"{end}; {waiting} evaluations are still out")
-            return Decision(Action.FINISHED, end)
-        if waiting and self.repository.round_summary(last).get("n_answers") == self._n_answers():
-            return Decision(
-                Action.WAITING,
-                f"{waiting} evaluations are out and nothing new was learned since the last round",
-            )
-        return Decision(Action.CONTINUE, "")
-
-    def _n_answers(self) -> int:
-        counts = self.repository.count_by_round()
-        return sum(n for states in counts.values() for state, n in states.items() if state not in OPEN_STATES)
-
-    def _reason_to_end(self, last: int, waiting: int) -> str | None:
-        stopping = self.config.stopping
-        wanted = stopping.target_value
-        best = self._best_at_target()
-        if wanted is not None and best is not None and self._sign * (best - wanted) >= 0:
-            return f"the target fidelity reached {best:g} (wanted: {wanted:g})"
-        if stopping.max_rounds is not None and last >= stopping.max_rounds:
-            return f"all {stopping.max_rounds} rounds are done"
-        remaining = self.balance().remaining + COST_TOLERANCE * self.config.budget.total
-        if remaining < self.parts.target.fidelity.cost:
-            return f"the budget is spent: what remains does not pay for the target fidelity {self.parts.target.name!r}"
-        # Cheap answers alone can't end a dead campaign's agony, so any success counts.
-        counts = self.repository.count_by_round()
-        recent = [
-            counts.get(index, {}) for index in range(max(last - stopping.max_failed_rounds + 1, 0), last + 1)
-        ]
-        hopeless = len(recent) >= stopping.max_failed_rounds and not waiting
-        if hopeless and not any(states.get(State.SUCCEEDED, 0) for states in recent):
-            return f"{stopping.max_failed_rounds} rounds in a row brought not a single success"
-        return None
-
-    @property
-    def _sign(self) -> float:
-        return 1.0 if self.config.objective.direction == "maximize" else -1.0
-
-    def _best_at_target(self) -> float | None:
-        """Best objective measured at the target fidelity, bounds aside."""
-        target = self.parts.target.name
-        values = [
-            m.value for _, name, m in self.repository.answers() if name == target and m.censoring == "none"
-        ]
-        return max(values, key=lambda v: self._sign * v) if values else None
+        return self._stopping.decide()
 
     def fit(self) -> Mapping[str, Any]:
         """Fit the surrogate to every observation in the store; returns figures. Round 0 has nothing to fit."""
@@ -410,7 +302,7 @@ class Engine:
             pending=pending,
             known=self.repository.known_pairs(),
             observed=[candidate for candidate, _, _ in self.repository.answers()],
-            best=self._best_at_target(),
+            best=self._stopping.best_at_target(),
             cost=self.cost,
         )
 
@@ -437,7 +329,7 @@ class Engine:
                 fingerprint=self.parts.surrogate.fingerprint if index > 0 else None,
                 summary={
                     **plan.summary,
-                    "n_answers": self._n_answers(),
+                    "n_answers": self._stopping.n_answers(),
                     **({"surrogate": dict(self._fit_figures)} if index > 0 else {}),
                 },
                 timings={**self._timings, **plan.timings},
@@ -469,141 +361,11 @@ class Engine:
     def submit(self) -> int:
         """Hand over what is committed; returns the number of evaluations handed over."""
         with self._step("submit"):
-            return self._submit_intents()
-
-    def _submit_intents(self) -> int:
-        rows = self.repository.evaluations(states=[State.INTENT])
-        by_fidelity: dict[str, list[Evaluation]] = {}
-        for row in rows:
-            by_fidelity.setdefault(row.fidelity, []).append(row)
-        for name, waiting in by_fidelity.items():
-            source = self.parts.source(name)
-            if not source.is_queued:
-                # In process there is nothing outside to look up: the store itself is the queue.
-                self.repository.advance([row.key for row in waiting], State.SUBMITTED)
-                continue
-            for row in waiting:
-                # A process lost between submission and this record leaves the job outside under its key.
-                external_id = source.queue.find(row.key)
-                if external_id is None:
-                    external_id = source.queue.submit(candidate_from_dict(row.candidate), row.key)
-                self._observe("evaluation.handed_over", {"key": row.key, "fidelity": name})
-                self.repository.advance([row.key], State.SUBMITTED, external_ids={row.key: external_id})
-        return len(rows)
-
-    # -- evaluation in process ----------------------------------------------------------------------------------------
+            return self._queues.submit()
 
     def evaluate(self, fidelity: str, keys: Sequence[str]) -> None:
-        """Evaluate in process, outside the lease; different fidelities may run in different threads.
-
-        Evaluations in another live process's hands are left to it.
-        """
-        source = self.parts.source(fidelity)
-        self._observe("step.evaluate", {"round": self.round - 1, "fidelity": fidelity, "n": len(keys)})
-        if source.config.timeout is None:
-            for begin in range(0, len(keys), BATCH):
-                self._evaluate_batch(source, keys[begin : begin + BATCH])
-        else:
-            self._evaluate_isolated(source, keys, source.config.timeout)
-
-    def _evaluate_batch(self, source: Source, keys: Sequence[str]) -> None:
-        rows = self.repository.claim(keys, self._worker.id)
-        self._observe("evaluation.running", {"keys": [row.key for row in rows], "fidelity": source.name})
-        shared = {row.key: self.repository.shared_answer(row.content_key) for row in rows}
-        asked = [row for row in rows if shared[row.key] is None]
-        answers = ask(
-            source.oracle,
-            source.config.oracle,
-            source.fidelity.property,
-            source.fidelity.unit,
-            [candidate_from_dict(row.candidate) for row in asked],
-            [row.key for row in asked],
-        )
-        fresh = {row.key: answer for row, answer in zip(asked, answers, strict=True)}
-        results = [(row, fresh[row.key] if row.key in fresh else _shared(shared[row.key])) for row in rows]
-        self._finish(source, results, worker=self._worker.id)
-
-    def _evaluate_isolated(self, source: Source, keys: Sequence[str], timeout: float) -> None:
-        pool = self._pools.get(source.name)
-        if pool is None:
-            n = source.config.max_in_flight or 1
-            pool = WorkerPool(source.spec, n, timeout, source.spec.context.workdir)
-            self._pools[source.name] = pool
-        wanted = set(keys)
-        rows = {
-            row.key: row
-            for row in self.repository.evaluations(
-                states=[State.SUBMITTED, State.RUNNING], fidelities=[source.name]
-            )
-            if row.key in wanted
-        }
-
-        def claim(key: str) -> bool:
-            claimed = self.repository.claim([key], self._worker.id)
-            if not claimed:
-                return False
-            self._observe("evaluation.running", {"keys": [key], "fidelity": source.name})
-            shared = self.repository.shared_answer(rows[key].content_key)
-            if shared is not None:
-                self._finish(source, [(rows[key], _shared(shared))], worker=self._worker.id)
-            return shared is None
-
-        def done(key: str, measurement: Measurement) -> None:
-            self._finish(source, [(rows[key], measurement)], worker=self._worker.id)
-
-        pool.run(
-            [(candidate_from_dict(rows[key].candidate), key) for key in keys if key in rows], claim, done
-        )
-
-    def _finish(
-        self, source: Source, results: Sequence[tuple[Evaluation, Measurement]], worker: str | None = None
-    ) -> None:
-        answers = [
-            Answer(
-                row.key,
-                measurement,
-                self._charge(source, row, measurement),
-                self._keep_files(row, measurement),
-            )
-            for row, measurement in results
-        ]
-        kept = set(self.repository.finish(answers, worker=worker)) if answers else set()
-        for row, measurement in results:
-            if row.key in kept:
-                values = {prop: measured.value for prop, measured in measurement.values.items()}
-                facts = {
-                    "key": row.key,
-                    "fidelity": source.name,
-                    "value": values.get(source.fidelity.property),
-                    "reason": measurement.reason,
-                    "seconds": measurement.seconds,
-                }
-                self._observe(
-                    "evaluation.succeeded" if measurement.is_success else "evaluation.failed", facts
-                )
-
-    @staticmethod
-    def _charge(source: Source, row: Evaluation, measurement: Measurement) -> float:
-        """What an answer costs: never more than was reserved."""
-        stated = measurement.cost
-        if measurement.is_success and source.config.charge == "fixed":
-            return row.cost_reserved
-        return row.cost_reserved if stated is None else min(stated, row.cost_reserved)
-
-    def _keep_files(self, row: Evaluation, measurement: Measurement) -> list[tuple[str, str, int]]:
-        """Checksums of the files of an answer; files elsewhere are first copied into the campaign's folder."""
-        kept = []
-        for text in measurement.artifacts:
-            path = Path(text)
-            if not path.is_file():
-                continue
-            if not path.resolve().is_relative_to(self.artifacts.resolve()):
-                home = self.artifacts / row.fidelity / row.key[:16]
-                home.mkdir(parents=True, exist_ok=True)
-                path = Path(shutil.copy2(path, home / path.name))
-            relative = path.resolve().relative_to(self.artifacts.resolve()).as_posix()
-            kept.append((relative, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size))
-        return kept
+        """Evaluate in process, outside the lease; different fidelities may run in different threads."""
+        self._evaluator.evaluate(fidelity, keys)
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -616,27 +378,13 @@ class Engine:
             Action.CANCELLED: CampaignState.CANCELLED,
         }
         if decision.action is Action.CANCELLED:
-            self._cancel_open(decision.reason)
+            self._queues.cancel(decision.reason)
         self.repository.set_state(states[decision.action], decision.reason)
         self._observe(f"campaign.{states[decision.action]}", {"reason": decision.reason})
 
     def mark_interrupted(self, reason: str) -> None:
         """Record that the run was stopped from outside; the next run goes on from here."""
         self.repository.set_state(CampaignState.INTERRUPTED, reason)
-
-    def _cancel_open(self, reason: str) -> None:
-        rows = self.repository.evaluations(states=OPEN_STATES)
-        for source in self.parts.sources:
-            if source.is_queued:
-                mine = [row for row in rows if row.fidelity == source.name]
-                source.queue.cancel([row.external_id for row in mine if row.external_id is not None])
-        self.repository.cancel([row.key for row in rows], reason)
-
-
-def _shared(found: tuple[str, Measurement] | None) -> Measurement:
-    assert found is not None
-    key, measurement = found
-    return replace(measurement, cost=0.0, metadata={**measurement.metadata, "shared_from": key})
 
 
 def artifacts_folder(config: CampaignConfig, url: URL) -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from activelearning.acquisition.batch import choose_batch, polish
-from activelearning.acquisition.cost import log_score, score
+from activelearning.acquisition.cost import log_per_cost, per_cost
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.parts import Parts
 from activelearning.campaign.seeds import seed_for
@@ -83,7 +83,8 @@ class Proposer:
         timings = {}
 
         begin = time.perf_counter()
-        training = self.parts.sampler.fit(self._log_reward(scorer), seed=self._seed("sampler.fit"))
+        log_reward = self._log_reward(scorer, [proposal.candidate for proposal in untrained])
+        training = self.parts.sampler.fit(log_reward, seed=self._seed("sampler.fit"))
         timings["sampler"] = time.perf_counter() - begin
 
         begin = time.perf_counter()
@@ -143,20 +144,28 @@ class Proposer:
         """Every candidate at every fidelity, candidate by candidate."""
         return [(candidate, f.index) for candidate in candidates for f in self.parts.fidelities]
 
-    def _log_reward(self, scorer: Scorer) -> LogReward:
+    def _log_reward(self, scorer: Scorer, untrained: Sequence[Candidate]) -> LogReward:
+        """The sampler's reward: cost-aware acquisition, in logarithms, floored relative to what is known to be there."""
         exponent = self.config.acquisition.cost_exponent
         target = self.parts.target.fidelity.index
+        known = list(dict.fromkeys([*self.observed, *untrained]))
+        reference = float(self._utilities(scorer, self._expanded(known)).max())
+
+        def of_pairs(pairs: Sequence[Pair]) -> Tensor:
+            return log_per_cost(
+                self._utilities(scorer, pairs),
+                self._costs(pairs),
+                reference_utility=reference,
+                exponent=exponent,
+            )
 
         def log_reward(candidates: Sequence[Candidate], fidelities: Sequence[int] | None) -> Tensor:
             if fidelities is not None:
-                pairs = list(zip(candidates, fidelities, strict=True))
-                return log_score(self._utilities(scorer, pairs), self._costs(pairs), exponent)
+                return of_pairs(list(zip(candidates, fidelities, strict=True)))
             if self.parts.mode == "random":
                 # The fidelity is drawn blindly later: candidates are sought for the target alone.
-                pairs = [(candidate, target) for candidate in candidates]
-                return log_score(self._utilities(scorer, pairs), self._costs(pairs), exponent)
-            pairs = self._expanded(candidates)
-            each = log_score(self._utilities(scorer, pairs), self._costs(pairs), exponent)
+                return of_pairs([(candidate, target) for candidate in candidates])
+            each = of_pairs(self._expanded(candidates))
             return each.reshape(len(candidates), -1).max(dim=1).values
 
         return log_reward
@@ -164,7 +173,7 @@ class Proposer:
     def _mean_score(self, scorer: Scorer, proposals: Sequence[Proposal]) -> float:
         """Mean of acquisition ÷ cost over samples as the sampler gave them."""
         pairs = self._with_fidelity(scorer, proposals)
-        return float(score(self._utilities(scorer, pairs), self._costs(pairs), 1.0).mean())
+        return float(per_cost(self._utilities(scorer, pairs), self._costs(pairs)).mean())
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
@@ -206,7 +215,7 @@ class Proposer:
         if not isinstance(space, BoxSpace) or not pairs:
             return pairs
         exponent = self.config.acquisition.cost_exponent
-        scores = score(self._utilities(scorer, pairs), self._costs(pairs), exponent)
+        scores = per_cost(self._utilities(scorer, pairs), self._costs(pairs), exponent)
         order = torch.argsort(scores, descending=True, stable=True)[: self.config.acquisition.batch_size]
         best = [pairs[i] for i in order.tolist()]
         improved = polish(scorer, self._inputs(best))
@@ -223,8 +232,8 @@ class Proposer:
             inputs,
             costs,
             budget=self.budget,
-            slots=self.slots,
-            cost_exponent=self.config.acquisition.cost_exponent,
+            remaining=self.slots,
+            exponent=self.config.acquisition.cost_exponent,
         )
         predicted: dict[int, tuple[float, float]] = {}
         for index in {pairs[i][1] for i in picked}:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from activelearning.campaign.engine import Action, Decision, Engine
+from activelearning.campaign.engine import Engine
+from activelearning.campaign.stopping import Action, Decision
 
 
 def tick(engine: Engine) -> Decision:

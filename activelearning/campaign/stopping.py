@@ -1,0 +1,97 @@
+"""Whether a campaign goes on, waits or ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from activelearning.campaign.config import CampaignConfig
+from activelearning.campaign.parts import Parts
+from activelearning.store.models import OPEN_STATES, CampaignState, State
+from activelearning.store.repository import COST_TOLERANCE, Repository
+
+
+class Action(StrEnum):
+    """What a campaign does next."""
+
+    CONTINUE = "continue"
+    WAITING = "waiting"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a campaign does next, and why."""
+
+    action: Action
+    reason: str
+
+
+class Stopping:
+    """Reads the store to decide."""
+
+    def __init__(self, config: CampaignConfig, parts: Parts, repository: Repository) -> None:
+        self.config = config
+        self.parts = parts
+        self.repository = repository
+
+    def decide(self) -> Decision:
+        """Whether another round is due."""
+        state, reason = self.repository.state()
+        if state is CampaignState.CANCELLED:
+            return Decision(Action.CANCELLED, reason or "cancelled")
+        last = self.repository.last_round()
+        if last is None:
+            return Decision(Action.CONTINUE, "the initial design is due")
+        waiting = len(self.repository.evaluations(states=OPEN_STATES))
+        end = self._reason_to_end(last, waiting)
+        if end is not None:
+            if waiting:
+                return Decision(Action.WAITING, f"{end}; {waiting} evaluations are still out")
+            return Decision(Action.FINISHED, end)
+        if waiting and self.repository.round_summary(last).get("n_answers") == self.n_answers():
+            return Decision(
+                Action.WAITING,
+                f"{waiting} evaluations are out and nothing new was learned since the last round",
+            )
+        return Decision(Action.CONTINUE, "")
+
+    def n_answers(self) -> int:
+        """Number of evaluations that have ended, one way or another."""
+        counts = self.repository.count_by_round()
+        return sum(n for states in counts.values() for state, n in states.items() if state not in OPEN_STATES)
+
+    def _reason_to_end(self, last: int, waiting: int) -> str | None:
+        stopping = self.config.stopping
+        wanted = stopping.target_value
+        best = self.best_at_target()
+        if wanted is not None and best is not None and self._sign * (best - wanted) >= 0:
+            return f"the target fidelity reached {best:g} (wanted: {wanted:g})"
+        if stopping.max_rounds is not None and last >= stopping.max_rounds:
+            return f"all {stopping.max_rounds} rounds are done"
+        total = self.config.budget.total
+        remaining = self.repository.balance(total).remaining
+        if remaining + COST_TOLERANCE * total < self.parts.target.fidelity.cost:
+            return f"the budget is spent: what remains does not pay for the target fidelity {self.parts.target.name!r}"
+        # Cheap answers alone can't end a dead campaign's agony, so any success counts.
+        counts = self.repository.count_by_round()
+        recent = [
+            counts.get(index, {}) for index in range(max(last - stopping.max_failed_rounds + 1, 0), last + 1)
+        ]
+        hopeless = len(recent) >= stopping.max_failed_rounds and not waiting
+        if hopeless and not any(states.get(State.SUCCEEDED, 0) for states in recent):
+            return f"{stopping.max_failed_rounds} rounds in a row brought not a single success"
+        return None
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.config.objective.direction == "maximize" else -1.0
+
+    def best_at_target(self) -> float | None:
+        """Best objective measured at the target fidelity, bounds aside."""
+        target = self.parts.target.name
+        values = [
+            m.value for _, name, m in self.repository.answers() if name == target and m.censoring == "none"
+        ]
+        return max(values, key=lambda v: self._sign * v) if values else None
