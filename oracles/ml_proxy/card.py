@@ -1,0 +1,82 @@
+"""The model card that goes beside a weights file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oracles.ml_proxy.model import ProxyModel, checksum
+from oracles.ml_proxy.properties import proxy_property
+
+TEMPLATE = """\
+# Model card: `{name}`
+
+Written by `activelearning proxy train --property {name} --data PATH`, with the weights `{file}`
+(SHA-256 `{checksum}`). The same data, seed and library versions give the same file.
+
+| | |
+|---|---|
+| Predicts | `{name}` in {unit}, with a predictive standard deviation |
+| From | composition, space group and lattice of the conventional cell ({n_descriptors} descriptors) |
+| Model | {n_trees} extremely randomised trees, at least two rows a leaf, half of the descriptors tried at a split |
+| Seed | {seed} |
+| Rows | {n_rows}, {n_bounds} of them upper bounds, in {n_groups} groups |
+| Elements | {elements} |
+
+## Data
+
+{data}
+
+## How good it is
+
+Cross-validation in {n_folds} folds by groups: rows that share a composition or a publication, however indirectly, are
+in one fold. The calibration of the error bars, too, is fitted without the fold it is judged on.
+
+| figure | value |
+|---|---|
+| Mean absolute error | {mae:.2f} |
+| Root mean square error | {rmse:.2f} |
+| R² (rows that are no bounds) | {r2:.2f} |
+| Spearman's rank correlation | {spearman:.2f} |
+| Coverage of the 90 % interval | {coverage:.2f} |
+
+A row that is an upper bound contributes max(0, prediction - bound). Predictions made in cross-validation are kept in the
+weights, so that `activelearning proxy evaluate` never scores the model on a row it has learned.
+
+The standard deviation is sqrt(f² + s² v): v is the variance between trees, f = {floor:.2f} and s = {slope:.2f}.
+
+## Limits
+
+- It ranks families of materials; the effect of a small change within one family is mostly below its error.
+- It sees no atomic positions: polymorphs of one space group and nearly equal lattice are the same to it.
+- Trees do not extrapolate. Far from known materials (volume per atom, elements) it gives the value of the nearest known
+  ones, and the error bar, calibrated on known materials that were left out, is then too small. Elements that no
+  training row holds are named in an answer's metadata.
+- Measured conductivities hold grain boundaries, density of the pellet and impurities; so do the predictions.
+"""
+
+
+def write_card(model: ProxyModel, weights: Path) -> Path:
+    """Write the card of a model beside its weights file, as Markdown, and return its path."""
+    info, figures = model.info, model.info["figures"]
+    card = weights.with_suffix(".md")
+    card.write_text(
+        TEMPLATE.format(
+            name=model.property,
+            file=weights.name,
+            checksum=checksum(weights),
+            unit=model.unit,
+            n_descriptors=len(model.descriptors),
+            elements=", ".join(model.elements),
+            data=proxy_property(model.property).data,
+            mae=figures["mae"],
+            rmse=figures["rmse"],
+            r2=figures["r2"],
+            spearman=figures["spearman"],
+            coverage=figures["coverage_90"],
+            floor=model.calibration.floor,
+            slope=model.calibration.slope,
+            **{key: info[key] for key in ("seed", "n_rows", "n_bounds", "n_groups", "n_folds", "n_trees")},
+        ),
+        encoding="utf-8",
+    )
+    return card

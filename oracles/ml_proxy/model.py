@@ -1,0 +1,157 @@
+"""The fitted proxy: a forest over crystal descriptors, a calibrated error, and the file they are kept in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from activelearning.crystals.features import DESCRIPTOR_NAMES, descriptor_table
+from activelearning.errors import InputError
+from oracles.ml_proxy.forest import Forest
+
+FORMAT = 1
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predictive variance floor² + (slope² · variance between trees), fitted to errors of cross-validation.
+
+    Attributes:
+        floor: Error where all trees agree, in the property's unit.
+        slope: Factor on the standard deviation between trees.
+    """
+
+    floor: float
+    slope: float
+
+    def std(self, variance: Array) -> Array:
+        """Predictive standard deviations, `n`, from variances between trees, `n`."""
+        return np.sqrt(self.floor**2 + self.slope**2 * variance)
+
+
+@dataclass(frozen=True)
+class ProxyModel:
+    """A model of one property of crystals.
+
+    Attributes:
+        property: Name of the property.
+        unit: Its unit.
+        descriptors: Names of the forest's columns.
+        forest: The trees.
+        calibration: Turns disagreement of trees into an error.
+        elements: Elements the training data held.
+        training_keys: Keys of the crystals trained on, `m`, uint64, ascending.
+        held_out: Mean and standard deviation predicted for each of them when its group was left out, `m x 2`.
+        info: How it was made (JSON).
+    """
+
+    property: str
+    unit: str
+    descriptors: tuple[str, ...]
+    forest: Forest
+    calibration: Calibration
+    elements: tuple[str, ...]
+    training_keys: npt.NDArray[np.uint64]
+    held_out: Array
+    info: Mapping[str, Any]
+
+    def predict(
+        self,
+        compositions: Sequence[Mapping[str, float]],
+        space_groups: Sequence[int],
+        lattices: npt.ArrayLike,
+    ) -> tuple[Array, Array]:
+        """Mean and predictive standard deviation, each `n`, in the property's unit.
+
+        Args:
+            compositions: Atoms of each element in the conventional cell.
+            space_groups: International numbers.
+            lattices: (a, b, c, α, β, γ) of the conventional cell in Å and degrees, `n x 6`.
+
+        Raises:
+            ValueError: a crystal can't be described.
+        """
+        columns = [DESCRIPTOR_NAMES.index(name) for name in self.descriptors]
+        mean, variance = self.forest.predict(
+            descriptor_table(compositions, space_groups, lattices)[:, columns]
+        )
+        return mean, self.calibration.std(variance)
+
+    def save(self, path: Path) -> None:
+        """Write an npz file; equal models give equal bytes."""
+        header = {
+            "format": FORMAT,
+            "property": self.property,
+            "unit": self.unit,
+            "descriptors": list(self.descriptors),
+            "calibration": {"floor": self.calibration.floor, "slope": self.calibration.slope},
+            "elements": list(self.elements),
+            "info": dict(self.info),
+        }
+        text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
+        arrays: dict[str, Any] = {
+            "training_keys": self.training_keys,
+            "held_out": self.held_out,
+            **self.forest.arrays(),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(file, header=text, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> ProxyModel:
+        """Read a model back.
+
+        Raises:
+            InputError: the file is missing, is no such model, or needs descriptors this version does not compute.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(arrays["header"].tobytes())
+            if header["format"] != FORMAT:
+                raise ValueError(f"its format is {header['format']}, this version reads {FORMAT}")
+            unknown = [name for name in header["descriptors"] if name not in DESCRIPTOR_NAMES]
+            if unknown:
+                raise ValueError(
+                    f"it needs the descriptors {', '.join(unknown[:3])}, which this version lacks"
+                )
+            return cls(
+                property=header["property"],
+                unit=header["unit"],
+                descriptors=tuple(header["descriptors"]),
+                forest=Forest.from_arrays(arrays),
+                calibration=Calibration(**header["calibration"]),
+                elements=tuple(header["elements"]),
+                training_keys=arrays["training_keys"],
+                held_out=arrays["held_out"],
+                info=header["info"],
+            )
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"The weights of the ML proxy can't be read from {path}: {error}. Weights are made by "
+                f"'activelearning proxy train'."
+            ) from error
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 (hex) of a file.
+
+    Raises:
+        InputError: the file can't be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"The weights of the ML proxy can't be read from {path}: {error.strerror}."
+        ) from error
