@@ -1,0 +1,62 @@
+"""The pages say what is true: links lead somewhere, configs are valid, shown code is the example's code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from activelearning.campaign.config import parse_config
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    relative = [target for target in targets if "://" not in target]
+    missing = [target for target in relative if not (page.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_shown_campaigns_are_valid(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        value = yaml.safe_load(block)
+        # Excerpts show single sections; what names a campaign is shown whole.
+        if "name" in value:
+            parse_config(value, source=page.name)
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_example_campaigns_are_valid_and_say_what_they_are(example: Path) -> None:
+    text = example.read_text()
+    assert text.startswith("# ")
+    parse_config(yaml.safe_load(text), source=example.name)
+
+
+def test_the_plugin_page_shows_the_oracle_that_runs() -> None:
+    page = ROOT / "docs" / "plugins.md"
+    source = ast.parse((EXAMPLES / "branin_oracle.py").read_text())
+    without_docstring = ast.Module(body=source.body[1:], type_ignores=[])
+    shown = [ast.parse(block) for block in blocks(page, "python")]
+    assert ast.dump(without_docstring) in [ast.dump(module) for module in shown]
+    campaign = yaml.safe_load((EXAMPLES / "plugin_campaign.yaml").read_text())
+    assert campaign in [yaml.safe_load(block) for block in blocks(page, "yaml")]
+
+
+def test_the_plugin_page_shows_the_sections_of_the_example_with_own_parts() -> None:
+    campaign = yaml.safe_load((EXAMPLES / "own_parts_campaign.yaml").read_text())
+    shown = [yaml.safe_load(block) for block in blocks(ROOT / "docs" / "plugins.md", "yaml")]
+    parts = ("space", "sampler", "surrogate", "acquisition")
+    assert {part: campaign[part] for part in parts} in shown
