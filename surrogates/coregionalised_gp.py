@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from botorch.acquisition.objective import PosteriorTransform
 from botorch.models.model import Model
-from botorch.posteriors.posterior import Posterior
 from botorch.posteriors.gpytorch import GPyTorchPosterior
+from botorch.posteriors.posterior import Posterior
 from botorch.sampling.base import MCSampler
 from gpytorch.distributions import MultivariateNormal
+from linear_operator import to_linear_operator
 from torch import Tensor
 
 MEAN_VARIANCE = 1.0  # of each fidelity's constant, in units of its scale
@@ -150,9 +151,9 @@ class CoregionalisedGP(Model):
         floor = 1e-10 * self.hyperparameters.amplitudes[fidelity].square()
         lack = (floor - covariance.diagonal(dim1=-1, dim2=-2)).clamp_min(0.0)
         covariance = covariance + torch.diag_embed(lack)
-        return MultivariateNormal(
-            self.units.offset[fidelity] + scale * mean, scale.unsqueeze(-1) * covariance * scale.unsqueeze(-2)
-        )
+        covariance = scale.unsqueeze(-1) * covariance * scale.unsqueeze(-2)
+        # As an operator, so that it is factorised only where somebody samples.
+        return MultivariateNormal(self.units.offset[fidelity] + scale * mean, to_linear_operator(covariance))
 
     def posterior(
         self,
@@ -178,9 +179,8 @@ class CoregionalisedGP(Model):
                 noise = observation_noise.reshape(observation_noise.shape[: X.dim() - 1])
             else:
                 noise = self.noise_variance(X)
-            distribution = MultivariateNormal(
-                distribution.mean, distribution.covariance_matrix + torch.diag_embed(noise)
-            )
+            covariance = distribution.covariance_matrix + torch.diag_embed(noise)
+            distribution = MultivariateNormal(distribution.mean, to_linear_operator(covariance))
         posterior = GPyTorchPosterior(distribution)
         return posterior if posterior_transform is None else posterior_transform(posterior)
 

@@ -69,7 +69,7 @@ class AcquisitionConfig(PluginSection):
     type: str = "mf_gibbon"
     mode: Literal["joint", "after", "random"] = "joint"
     batch_size: int = Field(
-        16, ge=1, description="evaluations of one fidelity a round at most; the budget may allow fewer"
+        16, ge=1, description="of each fidelity a round at most; the budget may allow fewer"
     )
     pool_size: int = Field(
         256, ge=1, description="samples from the trained sampler that the batch is chosen from"

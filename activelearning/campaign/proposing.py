@@ -145,7 +145,7 @@ class Proposer:
         return [(candidate, f.index) for candidate in candidates for f in self.parts.fidelities]
 
     def _log_reward(self, scorer: Scorer, untrained: Sequence[Candidate]) -> LogReward:
-        """The sampler's reward: cost-aware acquisition, in logarithms, floored relative to what is known to be there."""
+        """The sampler's reward: cost-aware acquisition, in logarithms, floored relative to what is known."""
         exponent = self.config.acquisition.cost_exponent
         target = self.parts.target.fidelity.index
         known = list(dict.fromkeys([*self.observed, *untrained]))
@@ -194,7 +194,7 @@ class Proposer:
                 )
             ]
         pairs = self._expanded(candidates)
-        scores = score(
+        scores = per_cost(
             self._utilities(scorer, pairs), self._costs(pairs), self.config.acquisition.cost_exponent
         )
         picked = scores.reshape(len(candidates), n).argmax(dim=1).tolist()
