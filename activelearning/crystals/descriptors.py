@@ -79,7 +79,8 @@ def amounts_of(compositions: Sequence[Mapping[str, float]]) -> NDArray[np.float6
     """Atoms of each element in the cell, `n x 103`.
 
     Raises:
-        ValueError: a composition is empty, names no element of H to Lr, or has an amount that is not positive.
+        ValueError: a composition is empty, names no element of H to Lr, or has an amount that is not
+            positive.
     """
     rows = element_rows()
     amounts = np.zeros((len(compositions), len(rows)))

@@ -1,8 +1,8 @@
 """Making of the shipped tables `symmetry.json` and `elements.json`.
 
-Run `python -m activelearning.crystals.tables` to write both files again from the installed PyXtal, pymatgen and
-ASE. They are shipped so that features, and with them every fitted model, stay the same whatever versions are
-installed, and so that nothing slow is imported at run time.
+Run `python -m activelearning.crystals.tables` to write both files again from the installed PyXtal, pymatgen
+and ASE. They are shipped so that features, and with them every fitted model, stay the same whatever versions
+are installed, and so that nothing slow is imported at run time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 FOLDER = Path(__file__).parent
 LAST_ATOMIC_NUMBER = 103
 
-# Pauling's scale has no value for these; Allen's, close to it elsewhere, does (J. Am. Chem. Soc. 1989, 111, 9003).
+# Pauling's scale has no value for these; Allen's, close to it elsewhere, does (J. Am. Chem. Soc. 1989, 111,
+# 9003).
 ALLEN_ELECTRONEGATIVITY = {"He": 4.16, "Ne": 4.79, "Ar": 3.24}
 
 
@@ -48,8 +49,8 @@ def element_table() -> dict[str, Any]:
     """Elemental properties of H to Lr, one row an element in the order of `columns`.
 
     From pymatgen: mass (u), Pauling electronegativity, mean ionic radius (Å), Mendeleev number, group, row,
-    first ionisation energy and electron affinity (eV), electrons beyond the noble-gas core by shell. From ASE:
-    covalent radius (Å; Cordero et al., Dalton Trans. 2008).
+    first ionisation energy and electron affinity (eV), electrons beyond the noble-gas core by shell. From
+    ASE: covalent radius (Å; Cordero et al., Dalton Trans. 2008).
     """
     from ase.data import covalent_radii
     from pymatgen.core import Element

@@ -1,0 +1,349 @@
+"""Lattice parameters from coordinates u in (0, 1)^6, so that every u gives a real cell within its limits.
+
+The free parameters of a lattice system are reached in one step: angles first, each on the interval that the
+earlier ones leave open, then the volume, then lengths. With x = cos α, y = cos β, z = cos γ the volume is `a
+b c f`, where f² = 1 − x² − y² − z² + 2xyz is the determinant of the Gram matrix of three unit vectors. Its
+logarithm is concave in (x, y, z), so {f ≥ f₀} within a box of angles is convex, and each conditional set of
+one angle is an interval, given here in closed form. Volume and lengths are drawn on logarithmic scales, where
+{a b c f = V} with lengths in their range gives intervals too; log-uniform volumes put the middle of 4 to 80
+Å³ per atom at 18, as in real inorganic crystals, and log-uniform lengths make no axis special.
+
+Columns of u belong to (volume, a, b, α, β, γ); those that a lattice system does not use are ignored. All
+arrays are float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from activelearning.crystals.symmetry import LATTICE_SYSTEMS, LatticeSystem
+
+Array = NDArray[np.float64]
+
+# The flattest cell, f = V / (a b c). Niggli cells have f ≥ 0.7, conventional ones hardly less; near f = 0 a
+# cell is a sheet.
+MIN_VOLUME_FACTOR = 0.2
+
+# Candidates are rounded to 1e-4 Å and 1e-3°. Intervals are narrower than the limits by these margins, so that
+# a rounded cell keeps them: at f ≥ 0.2 rounding changes the volume by less than 7e-4 of itself, lengths of
+# 0.5 Å included.
+LENGTH_MARGIN = 1e-4
+ANGLE_MARGIN = 1e-3
+VOLUME_MARGIN = 1e-3
+MIN_LENGTH = 0.5
+
+_HEXAGONAL = (
+    LatticeSystem.TRIGONAL_RHOMBOHEDRAL,
+    LatticeSystem.TRIGONAL_HEXAGONAL,
+    LatticeSystem.HEXAGONAL,
+)
+# Columns of u that each system uses.
+FREE_COORDINATES: dict[LatticeSystem, tuple[int, ...]] = {
+    LatticeSystem.TRICLINIC: (0, 1, 2, 3, 4, 5),
+    LatticeSystem.MONOCLINIC: (0, 1, 2, 4),
+    LatticeSystem.ORTHORHOMBIC: (0, 1, 2),
+    LatticeSystem.TETRAGONAL: (0, 1),
+    **dict.fromkeys(_HEXAGONAL, (0, 1)),
+    LatticeSystem.CUBIC: (0,),
+}
+
+
+def free_coordinates() -> NDArray[np.bool_]:
+    """`8 x 6`: whether each system of `LATTICE_SYSTEMS` uses each column of u."""
+    return np.array([[j in FREE_COORDINATES[s] for j in range(6)] for s in LATTICE_SYSTEMS])
+
+
+def fixed_angles(system: LatticeSystem) -> tuple[float | None, float | None, float | None]:
+    """α, β, γ in degrees where the system fixes them (unique axis b, hexagonal axes for R groups)."""
+    if system == LatticeSystem.TRICLINIC:
+        return (None, None, None)
+    if system == LatticeSystem.MONOCLINIC:
+        return (90.0, None, 90.0)
+    return (90.0, 90.0, 120.0) if system in _HEXAGONAL else (90.0, 90.0, 90.0)
+
+
+def equal_lengths(system: LatticeSystem) -> int:
+    """How many of the lengths equal a: 1, 2 (a = b) or 3 (a = b = c)."""
+    if system == LatticeSystem.CUBIC:
+        return 3
+    if system == LatticeSystem.TETRAGONAL or system in _HEXAGONAL:
+        return 2
+    return 1
+
+
+def volume_factor(x: Array, y: Array, z: Array) -> Array:
+    """f = V / (a b c) of cosines x, y, z of the angles; 0 where they close no cell."""
+    factor: Array = np.sqrt(np.maximum(1.0 - x * x - y * y - z * z + 2.0 * x * y * z, 0.0))
+    return factor
+
+
+def _cos(degrees: Array) -> Array:
+    cosines: Array = np.cos(np.radians(degrees))
+    return cosines
+
+
+@dataclass(frozen=True)
+class LatticeLimits:
+    """Ranges of lattice parameters, each (lowest, highest), which hold for free and for fixed parameters
+    alike.
+
+    Attributes:
+        lengths: a, b and c in Å.
+        angles: α, β and γ in degrees.
+        volume_per_atom: Å³ per atom.
+    """
+
+    lengths: tuple[float, float]
+    angles: tuple[float, float]
+    volume_per_atom: tuple[float, float]
+
+    @cached_property
+    def _log_lengths(self) -> tuple[float, float]:
+        return math.log(self.lengths[0] + LENGTH_MARGIN), math.log(self.lengths[1] - LENGTH_MARGIN)
+
+    @cached_property
+    def _angles(self) -> tuple[float, float]:
+        return self.angles[0] + ANGLE_MARGIN, self.angles[1] - ANGLE_MARGIN
+
+    @cached_property
+    def _cosines(self) -> tuple[float, float]:
+        low, high = self._angles
+        return math.cos(math.radians(high)), math.cos(math.radians(low))
+
+    @cached_property
+    def _log_volumes(self) -> tuple[float, float]:
+        margin = math.log1p(VOLUME_MARGIN)
+        return math.log(self.volume_per_atom[0]) + margin, math.log(self.volume_per_atom[1]) - margin
+
+    @cached_property
+    def _nearest_cosine(self) -> float:
+        """Cosine of the allowed angle nearest to 90°, where three equal angles give the largest f."""
+        low, high = self._cosines
+        return min(max(0.0, low), high)
+
+    def largest_factor(self, system: LatticeSystem) -> float | None:
+        """Largest f of a system within the range of angles; None where no cell of the system is within it."""
+        low, high = self.angles
+        fixed = fixed_angles(system)
+        if any(angle is not None and not low <= angle <= high for angle in fixed):
+            return None
+        if system == LatticeSystem.TRICLINIC:
+            t = self._nearest_cosine
+            squared = 1.0 - 3.0 * t * t + 2.0 * t**3
+            factor = math.sqrt(max(squared, 0.0))
+        else:
+            factor = math.sqrt(0.75) if system in _HEXAGONAL else 1.0
+        return factor if factor > MIN_VOLUME_FACTOR * (1.0 + VOLUME_MARGIN) else None
+
+    def atoms(self, system: LatticeSystem) -> tuple[int, int] | None:
+        """Fewest and most atoms a cell of the system can hold; None where it can hold none.
+
+        The largest cell must not be too small for them, nor the cell of shortest lengths and largest f (a
+        cube, where the angles are free) too large. The second is a definition: flatter and smaller cells are
+        left out with it, so that the allowed angles stay a convex set.
+        """
+        factor = self.largest_factor(system)
+        if factor is None:
+            return None
+        log_low, log_high = self._log_volumes
+        # Margins of 1e-9 keep the intervals from being empty at the very ends.
+        fewest = math.exp(math.log(factor) + 3 * self._log_lengths[0] - log_high)
+        most = math.exp(math.log(factor) + 3 * self._log_lengths[1] - log_low)
+        low, high = max(1, math.ceil(fewest * (1 + 1e-9))), math.floor(most * (1 - 1e-9))
+        return (low, high) if low <= high else None
+
+    # ---------------------------------------------------------------- the map
+
+    def parameters(
+        self, systems: NDArray[np.int64], n_atoms: NDArray[np.int64], u: Array
+    ) -> tuple[Array, Array]:
+        """Lattice parameters of coordinates.
+
+        Args:
+            systems: Indices in `LATTICE_SYSTEMS`, `n`.
+            n_atoms: Atoms in the cell, `n`, within `atoms` of the system.
+            u: Coordinates in (0, 1), `n x 6`.
+
+        Returns:
+            (a, b, c, α, β, γ) in Å and degrees, `n x 6`, and `n` values log |det ∂θ/∂u| over the system's
+            free parameters θ, each scaled to [0, 1] by its configured range (lengths: a, b, c less those
+            equal to an earlier one).
+        """
+        walk = _Walk(self, systems, n_atoms)
+        return walk.down(u)
+
+    def coordinates(self, systems: NDArray[np.int64], n_atoms: NDArray[np.int64], lattices: Array) -> Array:
+        """Coordinates u, `n x 6`, of lattices, `n x 6`: the inverse of `parameters`.
+
+        Unused columns are 0.5. Lattices inside the margins of rounding are taken to the nearest u in [1e-9, 1
+        − 1e-9].
+        """
+        walk = _Walk(self, systems, n_atoms)
+        return walk.up(lattices)
+
+    def violations(self, system: LatticeSystem, n_atoms: int, lattice: Sequence[float]) -> list[str]:
+        """What is wrong with a lattice, in words; empty where all is well."""
+        lengths, angles = list(lattice[:3]), list(lattice[3:])
+        found = [
+            f"{name} = {value:g} is not within {kind} {list(limits)}"
+            for names, values, kind, limits in (
+                (("a", "b", "c"), lengths, "lengths", self.lengths),
+                (("alpha", "beta", "gamma"), angles, "angles", self.angles),
+            )
+            for name, value in zip(names, values, strict=True)
+            if not limits[0] <= value <= limits[1]
+        ]
+        for name, value, fixed in zip(("alpha", "beta", "gamma"), angles, fixed_angles(system), strict=True):
+            if fixed is not None and value != fixed:
+                found.append(f"{name} = {value:g} must be {fixed:g} in the {system} lattice system")
+        if len(set(lengths[: equal_lengths(system)])) > 1:
+            equal = "a = b = c" if equal_lengths(system) == 3 else "a = b"
+            found.append(f"lengths {lengths} must have {equal} in the {system} lattice system")
+        x, y, z = _cos(np.array(angles))
+        factor = float(volume_factor(x, y, z))
+        if factor < MIN_VOLUME_FACTOR:
+            found.append(
+                f"angles {angles} give a cell of V/(abc) = {factor:.3g}, flatter than {MIN_VOLUME_FACTOR}"
+            )
+        per_atom = math.prod(lengths) * factor / n_atoms
+        if not self.volume_per_atom[0] <= per_atom <= self.volume_per_atom[1]:
+            found.append(
+                f"volume per atom {per_atom:.4g} Å³ is not within volume_per_atom {list(self.volume_per_atom)}"
+            )
+        return found
+
+
+class _Walk:
+    """Intervals of the parameters in turn, for a batch of cells of mixed systems."""
+
+    def __init__(self, limits: LatticeLimits, systems: NDArray[np.int64], n_atoms: NDArray[np.int64]) -> None:
+        self.limits = limits
+        self.is_free = _FREE[systems]
+        self.fixed = _FIXED_ANGLES[systems]
+        self.equal = _EQUAL_LENGTHS[systems]
+        log_atoms = np.log(n_atoms.astype(np.float64))
+        self.log_volume = (log_atoms + limits._log_volumes[0], log_atoms + limits._log_volumes[1])
+        # The flattest angles that still reach the smallest volume with the longest axes.
+        log_factor = np.maximum(
+            self.log_volume[0] - 3.0 * limits._log_lengths[1],
+            math.log(MIN_VOLUME_FACTOR) + math.log1p(VOLUME_MARGIN),
+        )
+        self.least = np.exp(2.0 * log_factor)
+
+    def angle_interval(self, column: int, rows: NDArray[np.int64], cosines: Array) -> tuple[Array, Array]:
+        """Lowest and highest angle of some rows in degrees, given cosines whose earlier columns are set.
+
+        A monoclinic β (x = 0, γ = 90° within the range) has the interval of a triclinic one.
+        """
+        low, high = self.limits._cosines
+        least = self.least[rows]
+        x, y, _ = cosines.T
+        if column == 0:
+            # The other two at the cosine nearest to zero leave most room: 1 − x² − 2t²(1 − x) ≥ f₀².
+            t = self.limits._nearest_cosine**2
+            half = np.sqrt(np.maximum((1.0 - t) ** 2 - least, 0.0))
+            ends = t - half, t + half
+        elif column == 1:
+            # |y − xz| ≤ √((1 − x²)(1 − z²) − f₀²) for some z; the extreme y is reached at ±x·y₀, or as near
+            # as z may go.
+            sine = 1.0 - x * x
+            reach = np.sqrt(np.maximum(1.0 - least / sine, 0.0))
+            bottom, top = np.maximum(low, -reach), np.minimum(high, reach)
+            z = np.clip(-x * reach, bottom, np.maximum(top, bottom))
+            first = x * z - np.sqrt(np.maximum(sine * (1.0 - z * z) - least, 0.0))
+            z = np.clip(x * reach, bottom, np.maximum(top, bottom))
+            ends = first, x * z + np.sqrt(np.maximum(sine * (1.0 - z * z) - least, 0.0))
+        else:
+            half = np.sqrt(np.maximum((1.0 - x * x) * (1.0 - y * y) - least, 0.0))
+            ends = x * y - half, x * y + half
+        first, last = np.clip(ends[0], low, high), np.clip(ends[1], low, high)
+        return np.degrees(np.arccos(last)), np.degrees(np.arccos(first))
+
+    def log_volume_interval(self, log_factor: Array) -> tuple[Array, Array]:
+        """Lowest and highest log volume, given log f."""
+        low, high = self.limits._log_lengths
+        return (
+            np.maximum(self.log_volume[0], log_factor + 3.0 * low),
+            np.minimum(self.log_volume[1], log_factor + 3.0 * high),
+        )
+
+    def log_a_interval(self, rest: Array) -> tuple[Array, Array]:
+        """Lowest and highest log a, given log(a b c)."""
+        low, high = self.limits._log_lengths
+        single = self.equal == 1
+        bottom = np.where(single, rest - 2.0 * high, (rest - high) / 2.0)
+        top = np.where(single, rest - 2.0 * low, (rest - low) / 2.0)
+        return np.maximum(bottom, low), np.minimum(top, high)
+
+    def log_b_interval(self, rest: Array) -> tuple[Array, Array]:
+        """Lowest and highest log b, given log(b c)."""
+        low, high = self.limits._log_lengths
+        return np.maximum(rest - high, low), np.minimum(rest - low, high)
+
+    def down(self, u: Array) -> tuple[Array, Array]:
+        """From u to parameters."""
+        n = len(u)
+        angles = self.fixed.copy()
+        cosines = _cos(angles)
+        log_det = np.zeros(n)
+        angle_range = self.limits.angles[1] - self.limits.angles[0]
+        for k in range(3):
+            rows = np.flatnonzero(self.is_free[:, 3 + k])
+            low, high = self.angle_interval(k, rows, cosines[rows])
+            width = np.maximum(high - low, _TINY)
+            angles[rows, k] = low + u[rows, 3 + k] * width
+            cosines[rows, k] = _cos(angles[rows, k])
+            log_det[rows] += np.log(width / angle_range)
+        log_factor = np.log(volume_factor(*cosines.T))
+        low, high = self.log_volume_interval(log_factor)
+        width_v = np.maximum(high - low, _TINY)
+        rest = low + u[:, 0] * width_v - log_factor
+        low, high = self.log_a_interval(rest)
+        width_a = np.maximum(high - low, _TINY)
+        log_a = np.where(self.equal == 3, rest / 3.0, low + u[:, 1] * width_a)
+        low, high = self.log_b_interval(rest - log_a)
+        width_b = np.maximum(high - low, _TINY)
+        log_b = np.where(self.equal > 1, log_a, low + u[:, 2] * width_b)
+        log_c = np.where(self.equal == 3, log_a, rest - log_a - log_b)
+        # log a, log b, log c have unit Jacobian in (log V, log a, log b), or (log V, log a); a cube's edge
+        # has 1/3.
+        n_lengths = 4 - self.equal
+        log_det += np.log(width_v) + np.where(self.equal == 3, log_a - math.log(3.0), log_a + log_c)
+        log_det += np.where(self.equal < 3, np.log(width_a), 0.0)
+        log_det += np.where(self.equal == 1, np.log(width_b) + log_b, 0.0)
+        log_det -= n_lengths * math.log(self.limits.lengths[1] - self.limits.lengths[0])
+        lengths = np.exp(np.stack([log_a, log_b, log_c], axis=1))
+        return np.concatenate([lengths, angles], axis=1), log_det
+
+    def up(self, lattices: Array) -> Array:
+        """From parameters to u."""
+        u = np.full((len(lattices), 6), 0.5)
+        angles = np.where(self.is_free[:, 3:], lattices[:, 3:], self.fixed)
+        cosines = _cos(angles)
+        for k in range(3):
+            rows = np.flatnonzero(self.is_free[:, 3 + k])
+            low, high = self.angle_interval(k, rows, cosines[rows])
+            u[rows, 3 + k] = (angles[rows, k] - low) / np.maximum(high - low, _TINY)
+        log_a, log_b, log_c = np.log(lattices[:, :3]).T
+        log_factor = np.log(np.maximum(volume_factor(*cosines.T), _TINY))
+        rest = log_a + log_b + log_c
+        for column, value, (low, high) in (
+            (0, rest + log_factor, self.log_volume_interval(log_factor)),
+            (1, log_a, self.log_a_interval(rest)),
+            (2, log_b, self.log_b_interval(rest - log_a)),
+        ):
+            u[:, column] = (value - low) / np.maximum(high - low, _TINY)
+        return np.where(self.is_free, np.clip(u, 1e-9, 1.0 - 1e-9), 0.5)
+
+
+_TINY = 1e-12
+_FREE = free_coordinates()
+# Angles where fixed, NaN-free: free ones start from 90° and are replaced in turn.
+_FIXED_ANGLES = np.array([[90.0 if a is None else a for a in fixed_angles(s)] for s in LATTICE_SYSTEMS])
+_EQUAL_LENGTHS = np.array([equal_lengths(s) for s in LATTICE_SYSTEMS])
