@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
 import zipfile
 from email.parser import HeaderParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -147,3 +150,34 @@ def test_constraints_pin_exactly_and_name_no_place() -> None:
         assert name, pin
         assert version, pin
         assert not set("/@+") & set(pin), pin
+
+
+def test_every_imported_package_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {_normalised(re.split(r"[\[<>=!~; ]", entry)[0]) for entry in project["dependencies"]}
+    providers = packages_distributions()
+    undeclared: dict[str, str] = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for name in _imports(path) - set(PACKAGES) - sys.stdlib_module_names:
+                given_by = {_normalised(provider) for provider in providers.get(name, [name])}
+                # pymatgen is a shell around a distribution of its own name.
+                given_by |= {provider.removesuffix("-core") for provider in given_by}
+                if not given_by & declared:
+                    undeclared[name] = str(path.relative_to(ROOT))
+    assert not undeclared
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _imports(path: Path) -> set[str]:
+    """Top-level names of all absolute imports, those inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
