@@ -28,8 +28,8 @@ Written by `activelearning proxy train --property {name} --data PATH`, with the 
 
 ## How good it is
 
-Cross-validation in {n_folds} folds by groups: rows that share a composition or a publication, however indirectly, are
-in one fold. The calibration of the error bars, too, is fitted without the fold it is judged on.
+Cross-validation in {n_folds} folds by groups: rows that share a composition or a publication, however indirectly,
+are in one fold. The calibration of the error bars, too, is fitted without the fold it is judged on.
 
 | figure | value |
 |---|---|
@@ -39,8 +39,8 @@ in one fold. The calibration of the error bars, too, is fitted without the fold 
 | Spearman's rank correlation | {spearman:.2f} |
 | Coverage of the 90 % interval | {coverage:.2f} |
 
-A row that is an upper bound contributes max(0, prediction - bound). Predictions made in cross-validation are kept in the
-weights, so that `activelearning proxy evaluate` never scores the model on a row it has learned.
+A row that is an upper bound contributes max(0, prediction - bound). Predictions made in cross-validation are kept in
+the weights, so that `activelearning proxy evaluate` never scores the model on a row it has learned.
 
 The standard deviation is sqrt(f² + s² v): v is the variance between trees, f = {floor:.2f} and s = {slope:.2f}.
 
@@ -48,7 +48,7 @@ The standard deviation is sqrt(f² + s² v): v is the variance between trees, f 
 
 - It ranks families of materials; the effect of a small change within one family is mostly below its error.
 - It sees no atomic positions: polymorphs of one space group and nearly equal lattice are the same to it.
-- Trees do not extrapolate. Far from known materials (volume per atom, elements) it gives the value of the nearest known
+- Trees do not extrapolate. Far from known materials (volume per atom, elements) it gives the value of the nearest
   ones, and the error bar, calibrated on known materials that were left out, is then too small. Elements that no
   training row holds are named in an answer's metadata.
 - Measured conductivities hold grain boundaries, density of the pellet and impurities; so do the predictions.

@@ -201,21 +201,20 @@ def read_csv(path: Path) -> CrystalTable:
 
 
 def _parse(row: Mapping[str, str]) -> tuple[dict[str, float], int, list[float], float, bool]:
-    from pymatgen.core import Composition
+    from pymatgen.core import Composition, Element
 
     match = re.fullmatch(r"(<?)\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)", row[CONDUCTIVITY])
     if match is None or not float(match[2]) > 0.0:
         raise ValueError(
             f"{CONDUCTIVITY!r} must be a positive number or a bound as in '<1E-10', not {row[CONDUCTIVITY]!r}"
         )
+    formula = row["True Composition"]
     try:
-        composition = {
-            str(s): float(n) for s, n in Composition(row["True Composition"]).get_el_amt_dict().items()
-        }
-    except Exception as error:
-        raise ValueError(f"'True Composition' {row['True Composition']!r} is no formula: {error}") from error
-    if not composition:
-        raise ValueError("'True Composition' is empty")
+        composition = {str(s): float(n) for s, n in Composition(formula).get_el_amt_dict().items()}
+    except Exception as error:  # the parser of formulas raises errors of many kinds
+        raise ValueError(f"'True Composition' {formula!r} is no formula: {error}") from error
+    if not composition or not all(Element.is_valid_symbol(symbol) for symbol in composition):
+        raise ValueError(f"'True Composition' {formula!r} is no formula of elements")
     group = float(row["Space group #"])
     if group not in range(1, 231):
         raise ValueError(f"'Space group #' must be 1 to 230, not {row['Space group #']}")

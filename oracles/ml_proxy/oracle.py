@@ -28,16 +28,17 @@ class MLProxyOracle(Oracle):
     Args:
         property: What the proxy predicts; the fidelity must measure it.
         weights: Path of weights made by `activelearning proxy train`; the shipped ones by default.
-        report_std: Whether an answer carries the predictive error as its standard error. It is the error against
-            measured values, so that answers of the proxy can be compared with answers of others; the proxy itself
-            repeats exactly. It is in the metadata in either case.
+        report_std: Whether an answer carries the predictive error as its standard error. A surrogate takes a standard
+            error for noise of the source; but the proxy repeats exactly, and how far it is from the truth is what a
+            multi-fidelity surrogate learns. So it is off by default, and the predictive error is in the metadata
+            (`predictive_std`) in either case.
 
     Raises:
         ConfigError: the proxy does not know the property.
     """
 
     def __init__(
-        self, property: str = "log10_conductivity", weights: str | None = None, report_std: bool = True
+        self, property: str = "log10_conductivity", weights: str | None = None, report_std: bool = False
     ) -> None:
         self.property = proxy_property(property)
         self.weights = Path(weights).expanduser() if weights is not None else self.property.weights

@@ -129,6 +129,8 @@ def score(property: str, table: CrystalTable, mean: Array, std: Array) -> dict[s
     """
     from scipy.stats import spearmanr
 
+    # JSON has no NaN: what a constant leaves undefined is null.
+    is_constant = len(np.unique(mean)) == 1 or len(np.unique(table.values)) == 1
     residual = mean - table.values
     error = np.where(table.is_bound, np.maximum(0.0, residual), np.abs(residual))
     exact = table.values[~table.is_bound]
@@ -139,14 +141,9 @@ def score(property: str, table: CrystalTable, mean: Array, std: Array) -> dict[s
         "mae": float(error.mean()),
         "rmse": float(np.sqrt((error**2).mean())),
         "r2": 1.0 - float((residual[~table.is_bound] ** 2).sum()) / total if total > 0.0 else None,
-        "spearman": _finite(spearmanr(mean, table.values).statistic),
+        "spearman": None if is_constant else float(spearmanr(mean, table.values).statistic),
         "coverage_90": float((error <= Z_90 * std).mean()),
     }
-
-
-def _finite(value: float) -> float | None:
-    """A number, or None (JSON has no NaN), as for the correlation of a constant."""
-    return float(value) if np.isfinite(value) else None
 
 
 def describe(table: CrystalTable, path: Path) -> Array:
