@@ -18,6 +18,15 @@ from activelearning.errors import InputError
 from oracles.ml_proxy.forest import Forest
 
 FORMAT = 1
+# Crystals whose predictions are kept with the weights: where they come out otherwise, the descriptors have changed.
+PROBES: tuple[tuple[Mapping[str, float], int, tuple[float, ...]], ...] = (
+    ({"Li": 20, "Ge": 2, "P": 4, "S": 24}, 137, (8.69, 8.69, 12.6, 90.0, 90.0, 90.0)),
+    ({"Li": 24, "P": 4, "S": 20, "Cl": 4}, 216, (9.86, 9.86, 9.86, 90.0, 90.0, 90.0)),
+    ({"Li": 56, "La": 24, "Zr": 16, "O": 96}, 230, (12.97, 12.97, 12.97, 90.0, 90.0, 90.0)),
+    ({"Li": 7.8, "Al": 1.8, "Ti": 10.2, "P": 18, "O": 72}, 167, (8.5, 8.5, 20.8, 90.0, 90.0, 120.0)),
+    ({"Li": 3, "N": 1}, 191, (3.65, 3.65, 3.87, 90.0, 90.0, 120.0)),
+    ({"Li": 2, "P": 2, "S": 6, "Cl": 1}, 2, (6.1, 6.6, 8.2, 83.0, 95.0, 101.0)),
+)
 Array = npt.NDArray[np.float64]
 
 
@@ -86,6 +95,11 @@ class ProxyModel:
         )
         return mean, self.calibration.std(variance)
 
+    def probe(self) -> list[float]:
+        """Predictions for `PROBES`."""
+        compositions, groups, lattices = zip(*PROBES, strict=True)
+        return [float(value) for value in self.predict(compositions, groups, lattices)[0]]
+
     def save(self, path: Path) -> None:
         """Write an npz file; equal models give equal bytes."""
         header = {
@@ -96,6 +110,7 @@ class ProxyModel:
             "calibration": {"floor": self.calibration.floor, "slope": self.calibration.slope},
             "elements": list(self.elements),
             "info": dict(self.info),
+            "probe": self.probe(),
         }
         text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
         arrays: dict[str, Any] = {
@@ -112,7 +127,8 @@ class ProxyModel:
         """Read a model back.
 
         Raises:
-            InputError: the file is missing, is no such model, or needs descriptors this version does not compute.
+            InputError: the file is missing, is no such model, or this version computes other descriptors than the one
+                it was trained with.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -125,7 +141,7 @@ class ProxyModel:
                 raise ValueError(
                     f"it needs the descriptors {', '.join(unknown[:3])}, which this version lacks"
                 )
-            return cls(
+            model = cls(
                 property=header["property"],
                 unit=header["unit"],
                 descriptors=tuple(header["descriptors"]),
@@ -136,6 +152,9 @@ class ProxyModel:
                 held_out=arrays["held_out"],
                 info=header["info"],
             )
+            if not np.allclose(model.probe(), header["probe"], rtol=0.0, atol=1e-6):
+                raise ValueError("this version computes other descriptors than the one it was trained with")
+            return model
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"The weights of the ML proxy can't be read from {path}: {error}. Weights are made by "

@@ -10,6 +10,7 @@ import pytest
 
 from activelearning.candidate import BoxCandidate, CrystalCandidate, candidate_from_dict
 from activelearning.contracts import OracleContext, OracleLike
+from activelearning.crystals.features import descriptor_table
 from activelearning.errors import ConfigError, InputError
 from oracles.ml_proxy import MLProxyOracle
 from oracles.ml_proxy.data import COLUMNS, CrystalTable, read_training
@@ -250,6 +251,15 @@ def test_check_refuses_another_property_unit_or_file(tmp_path, trained):
     broken.write_bytes(trained[1].read_bytes()[:2000])
     with pytest.raises(InputError, match=r"broken\.npz"):
         make(weights=str(broken)).check()
+
+
+def test_weights_of_other_descriptors_are_refused(trained, monkeypatch):
+    def shifted(*args):
+        return descriptor_table(*args) * 1.5
+
+    monkeypatch.setattr("oracles.ml_proxy.model.descriptor_table", shifted)
+    with pytest.raises(InputError, match=r"other descriptors.*activelearning proxy train"):
+        ProxyModel.load(trained[1])
 
 
 def test_content_follows_the_weights(trained):
