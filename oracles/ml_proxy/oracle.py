@@ -38,7 +38,7 @@ class MLProxyOracle(Oracle):
     """
 
     def __init__(
-        self, property: str = "log10_conductivity", weights: str | None = None, report_std: bool = False
+        self, property: str = "log10_conductivity", weights: Path | None = None, report_std: bool = False
     ) -> None:
         self.property = proxy_property(property)
         self.weights = Path(weights).expanduser() if weights is not None else self.property.weights
