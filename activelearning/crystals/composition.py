@@ -20,6 +20,17 @@ from activelearning.crystals.wyckoff import DEAD, CountAutomaton
 # Memory for the charge tables of automaton nodes; they are made when first visited and dropped when this is
 # full.
 TABLE_BYTES = 256 * 2**20
+# States are worked on in chunks of so many, so that intermediate arrays stay small (and in cache).
+CHUNK = 256
+
+
+def _before(after: int, n: int, states: Sequence[int]) -> int:
+    """Bit set of charges from which n atoms in one of the states lead into the bit set `after`."""
+    charges = 0
+    if after:
+        for q in states:
+            charges |= shifted(after, -n * q)
+    return charges
 
 
 class CompositionMasks:
@@ -62,23 +73,21 @@ class CompositionMasks:
 
     def masks(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Allowed actions, `n x n_actions`, in states given by automaton roots, `n`, and counts so far, `n x E`."""
-        n = len(counts)
         nodes = self.nodes(roots, counts)
-        words = np.zeros((n, self._n_words), dtype=np.uint64)
+        words = np.zeros((len(counts), self._n_words), dtype=np.uint64)
+        # By node, so that a chunk needs few tables.
         alive = np.flatnonzero(nodes != DEAD)
+        alive = alive[np.argsort(nodes[alive], kind="stable")]
         while len(alive):
-            # As many rows as their nodes' tables fit into memory together.
-            distinct = np.unique(nodes[alive])
-            taken = alive
-            if len(distinct) > self._capacity:
-                taken = alive[np.isin(nodes[alive], distinct[: self._capacity])]
-                distinct = distinct[: self._capacity]
-            words[taken] = self._words(nodes[taken], distinct, counts[taken])
-            alive = np.setdiff1d(alive, taken, assume_unique=True) if len(taken) < len(alive) else alive[:0]
-        last = np.where(counts.any(axis=1), self.n_elements - np.argmax(counts[:, ::-1] > 0, axis=1), 0)
-        words &= self._later[last]
+            chunk = alive[:CHUNK]
+            distinct = np.unique(nodes[chunk])[: self._capacity]
+            chunk = chunk[nodes[chunk] <= distinct[-1]]
+            words[chunk] = self._words(nodes[chunk], distinct, counts[chunk])
+            alive = alive[len(chunk) :]
+        passed = np.where(counts.any(axis=1), self.n_elements - np.argmax(counts[:, ::-1] > 0, axis=1), 0)
+        words &= self._later[passed]
         bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little", count=self.n_actions)
-        return bits.astype(bool)
+        return bits.view(np.bool_)
 
     # ---------------------------------------------------------------- construction
 
@@ -103,13 +112,16 @@ class CompositionMasks:
         alive = self._alive_children()
         for states, is_required in zip(reversed(self._states), reversed(self._required), strict=True):
             after = reach[-1]
+            # Many nodes share a child by the same count.
+            known: dict[tuple[int, int], int] = {}
             row = []
-            for node, children in enumerate(alive):
+            for node, moves in enumerate(alive):
                 charges = 0 if is_required else after[node]
-                for n, child in children:
-                    if after[child]:
-                        for q in states:
-                            charges |= shifted(after[child], -n * q)
+                for move in moves:
+                    if move not in known:
+                        n, child = move
+                        known[move] = _before(after[child], n, states)
+                    charges |= known[move]
                 row.append(charges)
             reach.append(row)
         return reach[::-1]
@@ -131,7 +143,8 @@ class CompositionMasks:
         self._n_words = -(-self.n_actions // 64)
         per_node = self._n_charges * self._n_words * 8
         self._capacity = max(1, min(TABLE_BYTES // per_node, self._automaton.n_nodes))
-        self._tables = np.zeros((0, self._n_charges, self._n_words), dtype=np.uint64)
+        # Pages that are never written take no memory.
+        self._tables = np.empty((self._capacity, self._n_charges, self._n_words), dtype=np.uint64)
         self._slots = np.full(self._automaton.n_nodes, DEAD, dtype=np.int64)
         self._n_slots = 0
         # Row i: what may follow when i elements have been passed; no required element may be skipped.
@@ -157,10 +170,7 @@ class CompositionMasks:
                 after = self._reach[e + 1][child]
                 if not after:
                     continue
-                charges = 0
-                for q in states:
-                    charges |= shifted(after, -n * q)
-                charges = charges >> self._lowest & full
+                charges = _before(after, n, states) >> self._lowest & full
                 rows[e * self.per_element + n - 1] = np.frombuffer(
                     charges.to_bytes(n_bytes, "little"), dtype=np.uint8
                 )
@@ -175,12 +185,6 @@ class CompositionMasks:
             self._slots[:] = DEAD
             self._n_slots = 0
             missing = distinct
-        needed = self._n_slots + len(missing)
-        if needed > len(self._tables):
-            size = min(self._capacity, max(needed, 2 * len(self._tables)))
-            grown = np.zeros((size, self._n_charges, self._n_words), dtype=np.uint64)
-            grown[: self._n_slots] = self._tables[: self._n_slots]
-            self._tables = grown
         for node in missing:
             self._tables[self._n_slots] = self._table(int(node))
             self._slots[node] = self._n_slots
