@@ -1,1 +1,2 @@
-"""Prefect flows: a thin shell around the campaign engine."""
+"""Prefect around the campaign engine: one task a step, artifacts per round. Nothing of a campaign lives in
+here."""

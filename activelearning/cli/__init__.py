@@ -1,1 +1,1 @@
-"""The command line: thin commands over flows and store."""
+"""The command line: thin Typer commands, one module per group."""

@@ -1,0 +1,57 @@
+"""`activelearning proxy`: train the machine-learned proxy anew, and measure how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from activelearning.cli.common import JsonOption, print_json
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The machine-learned proxy.")
+
+PropertyOption = Annotated[str, typer.Option("--property", help="What is predicted.")]
+DataOption = Annotated[Path, typer.Option("--data", help="The data set, in its own format.")]
+
+
+@app.command()
+def train(
+    property: PropertyOption,
+    data: DataOption,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Weights to write (.npz).", show_default="PROPERTY.npz")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of folds and trees.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Train on a data set; the figures are those of cross-validation by groups."""
+    from oracles.ml_proxy import train as training
+
+    weights = out or Path(f"{property}.npz")
+    _show(training.train(property, data, weights, seed), json)
+    if not json:
+        typer.echo(f"weights       {weights}")
+
+
+@app.command()
+def evaluate(
+    property: PropertyOption,
+    data: DataOption,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Weights to use.", show_default="those shipped")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare predictions with a table of measurements."""
+    from oracles.ml_proxy import train as training
+
+    _show(training.evaluate(property, data, weights), json)
+
+
+def _show(figures: dict[str, Any], json: bool) -> None:
+    if json:
+        print_json(figures)
+        return
+    for name, value in figures.items():
+        typer.echo(f"{name:12s}  {value:.4g}" if isinstance(value, float) else f"{name:12s}  {value}")

@@ -1,0 +1,104 @@
+"""What Prefect's UI shows of a campaign: after each round its summary, its batch with results, and a picture.
+
+Artifacts of one key are versions of one another, so the UI shows the newest first and the earlier rounds
+below it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from activelearning.campaign.engine import Engine
+from activelearning.report import batch, rounds, status, trace
+from activelearning.report.text import candidate_text, value_text
+from flows.plots import best_against_cost, data_uri
+
+
+def artifact_key(campaign: str, what: str) -> str:
+    """Key of an artifact: lower case letters, digits and dashes, as Prefect wants it."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{campaign}-{what}".lower()).strip("-")
+
+
+def publish(engine: Engine, index: int) -> None:
+    """Create a round's artifacts; where Prefect does not take them, the campaign goes on without.
+
+    Must be called within a flow, to which the artifacts then belong.
+    """
+    import httpx
+    from prefect import get_run_logger
+    from prefect.artifacts import (
+        create_image_artifact,
+        create_markdown_artifact,
+        create_table_artifact,
+    )
+    from prefect.exceptions import PrefectException
+
+    name, database = engine.name, engine.database
+    objective = engine.config.objective
+    label = f"{objective.property} [{objective.unit}]" if objective.unit else objective.property
+    png = best_against_cost(trace(database, name), label=label, total=engine.config.budget.total)
+    shown = f"Campaign {name}, round {index}"
+    try:
+        create_markdown_artifact(
+            summary_markdown(status(database, name), rounds(database, name), label),
+            key=artifact_key(name, "round"),
+            description=f"{shown}: budget, best so far, every round",
+        )
+        create_table_artifact(
+            [table_row(row) for row in batch(database, name, index)],
+            key=artifact_key(name, "batch"),
+            description=f"{shown}: the batch and its results",
+        )
+        create_image_artifact(
+            data_uri(png),
+            key=artifact_key(name, "best"),
+            description=f"{shown}: best {label} against cumulative cost",
+        )
+    except (httpx.HTTPError, PrefectException, OSError) as error:
+        get_run_logger().warning("the artifacts of round %d are lost: %s", index, error)
+
+
+def table_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One evaluation of a batch as the UI's table shows it."""
+    return {
+        "candidate": candidate_text(row["candidate"]),
+        "fidelity": row["fidelity"],
+        "state": row["state"],
+        "value": value_text(row["value"], row["std"], row["censoring"]),
+        "predicted": value_text(row["predicted_mean"], row["predicted_std"]),
+        "cost": row["cost_reserved"] if row["cost_paid"] is None else row["cost_paid"],
+        "reason": row["reason"] or "",
+        "key": row["key"][:16],
+    }
+
+
+def summary_markdown(standing: Mapping[str, Any], committed: list[dict[str, Any]], label: str) -> str:
+    """The campaign so far as Markdown: budget, best result, and a table of its rounds."""
+    budget = standing["budget"]
+    lines = [
+        f"# {standing['campaign']}",
+        "",
+        f"**Budget** {budget['spent']:g} spent, {budget['reserved']:g} reserved, {budget['remaining']:g} of "
+        f"{budget['total']:g} left",
+        "",
+        f"**Best {label}** {_best(standing['best'])}",
+        "",
+        "| round | evaluations | cost | spent | best |",
+        "|---:|---|---:|---:|---:|",
+    ]
+    for row in committed:
+        evaluations = "; ".join(
+            f"{fidelity}: " + ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
+            for fidelity, states in sorted(row["evaluations"].items())
+        )
+        best = value_text(row["best"])
+        lines.append(f"| {row['round']} | {evaluations} | {row['cost_paid']:g} | {row['spent']:g} | {best} |")
+    return "\n".join(lines)
+
+
+def _best(best: Mapping[str, Any] | None) -> str:
+    if best is None:
+        return "nothing measured at the target fidelity yet"
+    return f"{value_text(best['value'], best['std'])} at {candidate_text(best['candidate'])}"
