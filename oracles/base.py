@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from activelearning.candidate import Candidate
@@ -40,8 +42,11 @@ class Oracle(ABC):
         """Raise an `ActiveLearningError` where the oracle can't work."""
 
     def content(self) -> Mapping[str, object]:
-        """All that changes results besides the candidate; by default every parameter."""
-        return dict(self.params)
+        """All that changes results besides the candidate; by default every parameter, files by their checksums.
+
+        Override it where a parameter changes only where or how fast the work is done.
+        """
+        return {name: _content(value) for name, value in self.params.items()}
 
     def evaluate_one(self, candidate: Any) -> float | Measurement:
         """Answer for one candidate: a number in the campaign's unit, or a `Measurement`."""
@@ -72,6 +77,12 @@ class Oracle(ABC):
     def cost(self, candidate: Candidate) -> float:
         """Predicted cost of one answer; by default the configured constant."""
         return self.context.cost
+
+
+def _content(value: Any) -> Any:
+    if not isinstance(value, Path):
+        return value
+    return {"sha256": hashlib.sha256(value.read_bytes()).hexdigest()} if value.is_file() else str(value)
 
 
 class QueuedOracle(Oracle):
