@@ -7,15 +7,18 @@ Moss, Leslie, Gonzalez & Rayson, *GIBBON: General-purpose Information-Based Baye
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from activelearning.acquisition.posterior import joint_factor, query_moments
+from activelearning.acquisition.posterior import PendingWork, QueryMoments, joint_factor, joint_posterior
 from activelearning.contracts import AcquisitionContext, Scorer
 from activelearning.errors import ConfigError
 
 _SMALLEST = 1e-12
+
+PendingRule = Literal["conditioning", "repulsion"]
 
 
 class MultiFidelityGibbon:
@@ -24,17 +27,22 @@ class MultiFidelityGibbon:
     Args:
         n_max_samples: Draws of the target's greatest value.
         n_candidates: Most reference points over which that greatest value is taken.
+        pending: How work in flight counts, see `GibbonScorer`. Against brute force, `conditioning` ranks
+            queries better and keeps the scale of the information; `repulsion` is the paper's.
 
     Raises:
         ConfigError: a number is below 1.
     """
 
-    def __init__(self, n_max_samples: int = 32, n_candidates: int = 1024) -> None:
+    def __init__(
+        self, n_max_samples: int = 32, n_candidates: int = 1024, pending: PendingRule = "conditioning"
+    ) -> None:
         for key, value in {"n_max_samples": n_max_samples, "n_candidates": n_candidates}.items():
             if value < 1:
                 raise ConfigError(f"acquisition.{key} must be at least 1, not {value}.")
         self.n_max_samples = n_max_samples
         self.n_candidates = n_candidates
+        self.pending = pending
 
     def build(self, context: AcquisitionContext) -> Scorer:
         """A scorer on the round's model.
@@ -42,7 +50,7 @@ class MultiFidelityGibbon:
         Raises:
             ConfigError: the context has no reference points.
         """
-        return GibbonScorer(context, self._max_values(context))
+        return GibbonScorer(context, self._max_values(context), self.pending)
 
     def _max_values(self, context: AcquisitionContext) -> Tensor:
         """Draws of max (min, where the objective is minimised: of −min) of the target, `n_max_samples`."""
@@ -55,66 +63,53 @@ class MultiFidelityGibbon:
             reference = reference[chosen.sort().values]
         column = torch.full((len(reference), 1), float(context.target), dtype=reference.dtype)
         with torch.no_grad():
-            posterior = context.model.posterior(torch.cat([reference, column], dim=-1))
-            mean = posterior.mean.squeeze(-1)
-            factor = joint_factor(posterior.distribution.covariance_matrix)
+            mean, covariance = joint_posterior(context.model, torch.cat([reference, column], dim=-1))
+            factor = joint_factor(covariance)
             normal = torch.randn(len(mean), self.n_max_samples, generator=generator, dtype=mean.dtype)
             draws = mean.unsqueeze(-1) + factor @ normal
         return (draws if context.maximize else -draws).amax(0)
 
 
 class GibbonScorer:
-    """Utilities in nats: information of one more answer about the target's greatest value, less what pending
-    answers say already.
+    """Utilities in nats: what one more answer tells about the target's greatest value, given what is pending.
 
-    For a query y of any fidelity, with ρ its posterior correlation (noise included) with the target t at the
-    same features, and γ = (t* − E t)/sd t for a draw t* of the greatest value,
+    For a query with noisy answer y of any fidelity, t the target at the same features, ρ their posterior
+    correlation, and γ = (t* − E t)/sd t for a draw t* of the greatest value,
 
-        utility = −½ E log(1 − ρ² r(γ) (γ + r(γ))) + ½ log(1 − cᵀ V⁻¹ c / var y),     r = φ/Φ,
+        utility = −½ E log(1 − ρ² r(γ) (γ + r(γ))),     r = φ/Φ.
 
-    where c holds the covariances of y with the pending answers and V is theirs. The second term is the
-    increment of the paper's ½ log |R|; it may outweigh the first, and a utility be negative.
+    With pending work either ρ and sd t are those after the pending answers are known (`conditioning`), or
+    the utility gains ½ log(1 − cᵀ V⁻¹ c / var y), with c the covariances of y with the pending answers and V
+    theirs, which is the increment of the paper's ½ log |R| (`repulsion`). The first is never negative.
     """
 
-    def __init__(self, context: AcquisitionContext, max_values: Tensor) -> None:
-        self._model = context.model
-        self._target = context.target
-        self._sign = 1.0 if context.maximize else -1.0
+    def __init__(self, context: AcquisitionContext, max_values: Tensor, pending: PendingRule) -> None:
         self.max_values = max_values
-        self._pending = context.reference.new_empty(0, context.reference.shape[1] + 1)
-        self._factor = context.reference.new_empty(0, 0)
-        self.add_pending(context.pending)
-
-    @property
-    def pending(self) -> Tensor:
-        """Queries in flight, `p x (d + 1)`."""
-        return self._pending
+        self._sign = 1.0 if context.maximize else -1.0
+        self._pending = pending
+        self._work = PendingWork(context.model, context.target, context.pending)
 
     def add_pending(self, X: Tensor) -> None:
         """Condition on further queries in flight, `q x (d + 1)`."""
-        if not len(X):
-            return
-        self._pending = torch.cat([self._pending, X.detach().to(self._pending)])
-        with torch.no_grad():
-            answers = self._model.posterior(self._pending, observation_noise=True)
-            self._factor = joint_factor(answers.distribution.covariance_matrix)
+        self._work.add(X)
 
     def __call__(self, X: Tensor) -> Tensor:
         """Utilities, `n`, of queries `n x (d + 1)`."""
         parts = [X.new_empty(0)]
-        for moments in query_moments(self._model, X, self._target, self._pending):
-            smallest = _SMALLEST * moments.noisy_variance.detach().clamp_min(1e-300)
-            variance = moments.variance.clamp_min(smallest)
-            gamma = (self.max_values.unsqueeze(-1) - self._sign * moments.mean) / variance.sqrt()
-            correlation = moments.cross.square() / (variance * moments.noisy_variance)
-            known = correlation.clamp_max(1.0) * truncation_shrinkage(gamma)
-            utility = -0.5 * torch.log1p(-known.clamp_max(1.0 - _SMALLEST)).mean(0)
-            if len(self._pending):
-                solved = torch.linalg.solve_triangular(self._factor, moments.pending.T, upper=False)
-                said = solved.square().sum(0) / moments.noisy_variance
-                utility = utility + 0.5 * torch.log1p(-said.clamp_max(1.0 - _SMALLEST))
-            parts.append(utility)
+        for before, after in self._work.moments(X):
+            if self._pending == "conditioning":
+                parts.append(self._information(after))
+            else:
+                # The conditional variance of y is var y − cᵀ V⁻¹ c.
+                parts.append(
+                    self._information(before) + 0.5 * (after.noisy_variance / before.noisy_variance).log()
+                )
         return torch.cat(parts)
+
+    def _information(self, moments: QueryMoments) -> Tensor:
+        gamma = (self.max_values.unsqueeze(-1) - self._sign * moments.mean) / moments.variance.sqrt()
+        known = moments.squared_correlation * truncation_shrinkage(gamma)
+        return -0.5 * torch.log1p(-known.clamp_max(1.0 - _SMALLEST)).mean(0)
 
 
 def truncation_shrinkage(gamma: Tensor) -> Tensor:

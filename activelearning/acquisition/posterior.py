@@ -1,4 +1,4 @@
-"""What acquisitions ask of a model over (features, fidelity): joint moments of queries, target and pending work."""
+"""What acquisitions ask of a model over (features, fidelity): moments of queries, target and pending work."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import torch
 from botorch.models.model import Model
+from botorch.posteriors.gpytorch import GPyTorchPosterior
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 # Rows of one joint posterior: its cost grows with the square of the rows, the overhead with the number of
 # calls.
 _CHUNK = 64
+_SMALLEST = 1e-10  # of a variance, relative to what it was before pending answers
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -22,19 +25,71 @@ class QueryMoments:
 
     Attributes:
         mean: Of t, `c`.
-        variance: Of t, `c`.
-        noisy_variance: Of y, `c`.
+        variance: Of t, `c`, positive.
+        noisy_variance: Of y, `c`, positive.
         cross: Covariance of y and t, `c`.
-        pending: Covariance of y with each pending answer, `c x p`.
-        target_pending: Covariance of t with each pending answer, `c x p`.
     """
 
     mean: Tensor
     variance: Tensor
     noisy_variance: Tensor
     cross: Tensor
-    pending: Tensor
-    target_pending: Tensor
+
+    @property
+    def squared_correlation(self) -> Tensor:
+        """Of y and t, `c`, in [0, 1]."""
+        return (self.cross.square() / (self.variance * self.noisy_variance)).clamp_max(1.0)
+
+
+class PendingWork:
+    """Queries in flight on a model, and the moments of further queries beside them.
+
+    Given the answers of pending queries, variances are known whatever the answers will be; means are not,
+    and stay as they are now, which is what they are expected to be.
+    """
+
+    def __init__(self, model: Model, target: int, pending: Tensor) -> None:
+        self._model = model
+        self._target = target
+        self.queries = pending.new_empty(0, pending.shape[-1])
+        self._factor = pending.new_empty(0, 0)
+        self.add(pending)
+
+    def add(self, X: Tensor) -> None:
+        """Take in further queries, `q x (d + 1)`."""
+        if not len(X):
+            return
+        self.queries = torch.cat([self.queries, X.detach().to(self.queries)])
+        with torch.no_grad():
+            _, covariance = joint_posterior(self._model, self.queries, noisy=True)
+            self._factor = joint_factor(covariance)
+
+    def moments(self, X: Tensor) -> Iterator[tuple[QueryMoments, QueryMoments]]:
+        """Moments of queries `n x (d + 1)`, in chunks, before and after the pending answers are known."""
+        for chunk in X.split(_CHUNK):
+            c = chunk.shape[0]
+            rows = torch.cat([chunk, at_fidelity(chunk, self._target), self.queries])
+            mean, covariance = joint_posterior(self._model, rows)
+            _, noisy = joint_posterior(self._model, chunk.unsqueeze(-2), noisy=True)
+            before = QueryMoments(
+                mean[c : 2 * c],
+                covariance.diagonal()[c : 2 * c].clamp_min(_TINY),
+                noisy.flatten().clamp_min(_TINY),
+                covariance[:c, c : 2 * c].diagonal(),
+            )
+            if not len(self.queries):
+                yield before, before
+                continue
+            known = torch.linalg.solve_triangular(self._factor, covariance[: 2 * c, 2 * c :].T, upper=False)
+            y, t = known[:, :c], known[:, c:]
+            # Rounding may make a variance that is all but known negative.
+            after = QueryMoments(
+                before.mean,
+                torch.maximum(before.variance - t.square().sum(0), _SMALLEST * before.variance),
+                torch.maximum(before.noisy_variance - y.square().sum(0), _SMALLEST * before.noisy_variance),
+                before.cross - (y * t).sum(0),
+            )
+            yield before, after
 
 
 def at_fidelity(X: Tensor, fidelity: int) -> Tensor:
@@ -42,23 +97,12 @@ def at_fidelity(X: Tensor, fidelity: int) -> Tensor:
     return torch.cat([X[..., :-1], torch.full_like(X[..., -1:], float(fidelity))], dim=-1)
 
 
-def query_moments(model: Model, X: Tensor, target: int, pending: Tensor) -> Iterator[QueryMoments]:
-    """Moments of queries `n x (d + 1)` beside pending ones `p x (d + 1)`, chunk by chunk, in order."""
-    for chunk in X.split(_CHUNK):
-        c = chunk.shape[0]
-        rows = torch.cat([chunk, at_fidelity(chunk, target), pending])
-        posterior = model.posterior(rows)
-        covariance = posterior.distribution.covariance_matrix
-        diagonal = covariance.diagonal()
-        noisy = model.posterior(chunk.unsqueeze(-2), observation_noise=True).variance
-        yield QueryMoments(
-            mean=posterior.mean.squeeze(-1)[c : 2 * c],
-            variance=diagonal[c : 2 * c],
-            noisy_variance=noisy.flatten(),
-            cross=covariance[:c, c : 2 * c].diagonal(),
-            pending=covariance[:c, 2 * c :],
-            target_pending=covariance[c : 2 * c, 2 * c :],
-        )
+def joint_posterior(model: Model, X: Tensor, *, noisy: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean `(b) x q` and covariance `(b) x q x q` of the answers at X `(b) x q x (d + 1)`."""
+    posterior = model.posterior(X, observation_noise=noisy)
+    if not isinstance(posterior, GPyTorchPosterior):
+        raise TypeError(f"the acquisition needs a Gaussian posterior, not {type(posterior).__name__}")
+    return posterior.mean.squeeze(-1), posterior.distribution.covariance_matrix
 
 
 def joint_factor(covariance: Tensor) -> Tensor:

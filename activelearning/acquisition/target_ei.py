@@ -7,10 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from activelearning.acquisition.posterior import joint_factor, query_moments
+from activelearning.acquisition.posterior import PendingWork, joint_posterior
 from activelearning.contracts import AcquisitionContext, Scorer
-
-_SMALLEST = 1e-12
 
 
 class TargetExpectedImprovement:
@@ -30,38 +28,21 @@ class TargetEIScorer:
     """Utilities, in the target's unit, of queries given what is pending."""
 
     def __init__(self, context: AcquisitionContext) -> None:
-        self._context = context
-        self._pending = context.reference.new_empty(0, context.reference.shape[1] + 1)
-        self._factor = context.reference.new_empty(0, 0)
+        self._sign = 1.0 if context.maximize else -1.0
         self._best = _incumbent(context)
-        self.add_pending(context.pending)
+        self._work = PendingWork(context.model, context.target, context.pending)
 
     def add_pending(self, X: Tensor) -> None:
-        """Condition on further queries in flight, `q x (d + 1)`: their answers are taken to be as the model expects."""
-        if not len(X):
-            return
-        self._pending = torch.cat([self._pending, X.detach().to(self._pending)])
-        with torch.no_grad():
-            answers = self._context.model.posterior(self._pending, observation_noise=True)
-            self._factor = joint_factor(answers.distribution.covariance_matrix)
+        """Condition on further queries in flight, `q x (d + 1)`; their answers are taken as the model expects them."""
+        self._work.add(X)
 
     def __call__(self, X: Tensor) -> Tensor:
         """Utilities, `n`, of queries `n x (d + 1)`."""
-        sign = 1.0 if self._context.maximize else -1.0
         parts = [X.new_empty(0)]
-        for moments in query_moments(self._context.model, X, self._context.target, self._pending):
-            variance, noisy, cross = moments.variance, moments.noisy_variance, moments.cross
-            if len(self._pending):
-                y = torch.linalg.solve_triangular(self._factor, moments.pending.T, upper=False)
-                t = torch.linalg.solve_triangular(self._factor, moments.target_pending.T, upper=False)
-                variance, noisy = variance - t.square().sum(0), noisy - y.square().sum(0)
-                cross = cross - (y * t).sum(0)
-            noisy = noisy.clamp_min(_SMALLEST * moments.noisy_variance.detach())
-            variance = variance.clamp_min(_SMALLEST * moments.variance.detach().clamp_min(1e-300))
-            deviation = variance.sqrt()
-            z = sign * (moments.mean - self._best) / deviation
-            improvement = deviation * _standard_improvement(z)
-            parts.append(improvement * (cross.square() / (variance * noisy)).clamp_max(1.0))
+        for _, moments in self._work.moments(X):
+            deviation = moments.variance.sqrt()
+            z = self._sign * (moments.mean - self._best) / deviation
+            parts.append(deviation * _standard_improvement(z) * moments.squared_correlation)
         return torch.cat(parts)
 
 
@@ -72,7 +53,7 @@ def _incumbent(context: AcquisitionContext) -> float:
     column = torch.full((len(context.reference), 1), float(context.target), dtype=context.reference.dtype)
     with torch.no_grad():
         rows = torch.cat([context.reference, column], dim=-1).unsqueeze(-2)
-        mean = context.model.posterior(rows).mean
+        mean, _ = joint_posterior(context.model, rows)
     return float(mean.max() if context.maximize else mean.min())
 
 
