@@ -1,0 +1,169 @@
+"""Potentials by name: what a configuration writes, as an ASE calculator, with a checksum of the weights behind it.
+
+Names are `mace:student` (shipped with this package), `mace:<path of a model file>`, `mace:<foundation model>`
+(downloaded and cached by mace-torch) and `chgnet` (weights inside its wheel).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ase.data import chemical_symbols
+
+from activelearning.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from ase.calculators.calculator import Calculator
+
+Dtype = Literal["float32", "float64"]
+STUDENT = Path(__file__).parent / "weights" / "mace_student_lipscl.pt"
+# The 89 elements of CHGNet's training set (Deng et al., Nat. Mach. Intell. 2023, 5, 1031): H to Pu but five.
+CHGNET_ELEMENTS = frozenset(chemical_symbols[1:95]) - {"Po", "At", "Rn", "Fr", "Ra"}
+_KNOWN = "mace:student, mace:<model file>, mace:<foundation model, such as small or medium-mpa-0> or chgnet"
+
+
+def load_calculator(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> Calculator:
+    """The potential of a name, as an ASE calculator with energy, forces and stress in eV and Å.
+
+    A `mace:<file>` is a pickle of a whole model, as `mace_run_train` writes it (the student's is not): loading it
+    runs code of the file, so name only files you trust.
+
+    Args:
+        name: `mace:student`, `mace:<file>`, `mace:<foundation name>` or `chgnet`.
+        device: Torch device.
+        dtype: Precision of a MACE; CHGNet computes in single precision always.
+
+    Raises:
+        ConfigError: the name is unknown, its file is missing or unreadable, or it can't be downloaded.
+    """
+    if name == "chgnet":
+        return _chgnet(device)
+    path = model_file(name)
+    from oracles.potentials import mace_model
+
+    precision = _torch_dtype(dtype)
+    if path == STUDENT:
+        return mace_model.MaceCalculator(mace_model.load(path, precision), dtype=precision, device=device)
+    return mace_model.MaceCalculator(_whole_model(path, name), dtype=precision, device=device)
+
+
+def check_potential(name: str) -> None:
+    """Raise a `ConfigError` where a name is unknown or its weights can't be found; nothing is loaded."""
+    if name != "chgnet":
+        model_file(name)
+
+
+def checksum(name: str) -> str:
+    """SHA-256 (hex) of the weights of a potential, so that an answer is shared only where the potential is the same.
+
+    Raises:
+        ConfigError: as `load_calculator`.
+    """
+    path = _chgnet_file() if name == "chgnet" else model_file(name)
+    return _digest(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, modified: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def unsupported_elements(calculator: Calculator, elements: Sequence[str]) -> list[str]:
+    """Those of the elements that a potential does not cover; none where it does not say what it covers."""
+    known = getattr(calculator, "elements", None)
+    return [] if known is None else sorted(set(elements) - set(known))
+
+
+def model_file(name: str) -> Path:
+    """File of a MACE by its name; a foundation model is downloaded where mace-torch's cache lacks it.
+
+    Raises:
+        ConfigError: the name is unknown, the file is missing or can't be downloaded.
+    """
+    family, _, rest = name.partition(":")
+    if family != "mace" or not rest:
+        raise ConfigError(f"potential: {name!r} is unknown; use {_KNOWN}.")
+    if rest == "student":
+        return STUDENT
+    path = Path(rest).expanduser()
+    if path.is_file():
+        return path
+    from oracles.potentials.mace_model import mace_imports
+
+    with mace_imports():
+        from mace.calculators.foundations_models import download_mace_mp_checkpoint, mace_mp_names
+    foundation = [known for known in mace_mp_names if known]
+    if rest not in foundation:
+        raise ConfigError(
+            f"potential: {name!r} is neither a file that exists ({path.absolute()}) nor one of mace-torch's foundation "
+            f"models ({', '.join(sorted(foundation))})."
+        )
+    try:
+        return Path(download_mace_mp_checkpoint(rest))
+    except Exception as error:
+        raise ConfigError(
+            f"potential: the weights of {name!r} are not in mace-torch's cache and can't be downloaded ({error}). "
+            f"Fetch them where there is a network and write potential: mace:<path of the file>, or use mace:student or "
+            f"chgnet, whose weights are installed."
+        ) from error
+
+
+def _torch_dtype(dtype: Dtype) -> torch.dtype:
+    import torch
+
+    return {"float32": torch.float32, "float64": torch.float64}[dtype]
+
+
+def _whole_model(path: Path, name: str) -> torch.nn.Module:
+    import torch
+
+    from oracles.potentials.mace_model import mace_imports
+
+    with mace_imports():
+        import mace.modules  # noqa: F401  (the classes that the pickle names)
+    try:
+        model = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise ConfigError(
+            f"potential: {name!r} can't be loaded from {path} ({type(error).__name__}: {error}). It must be a model as "
+            f"mace_run_train writes it, pickled with the installed e3nn."
+        ) from error
+    if not (hasattr(model, "atomic_numbers") and hasattr(model, "r_max")):
+        raise ConfigError(f"potential: {path} of {name!r} holds a {type(model).__name__}, not a MACE model.")
+    return model
+
+
+def _chgnet_file() -> Path:
+    import importlib.util
+
+    spec = importlib.util.find_spec("chgnet")
+    if spec is None or spec.origin is None:
+        raise ConfigError("potential: 'chgnet' needs the package chgnet, which is not installed.")
+    files = sorted(Path(spec.origin).parent.glob("pretrained/0.3.0/*.pth.tar"))
+    if not files:
+        raise ConfigError(
+            "potential: the installed chgnet lacks the weights 0.3.0; install chgnet 0.4 or later."
+        )
+    return files[0]
+
+
+def _chgnet(device: str) -> Calculator:
+    _chgnet_file()
+    # CHGNet announces itself on standard output, which is not ours to write on.
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        from chgnet.model.dynamics import CHGNetCalculator
+        from chgnet.model.model import CHGNet
+
+        model = CHGNet.load(model_name="0.3.0", use_device=device, verbose=False)
+        calculator: Any = CHGNetCalculator(model=model, use_device=device, on_isolated_atoms="ignore")
+    calculator.elements = CHGNET_ELEMENTS
+    return calculator

@@ -1,0 +1,243 @@
+"""MACE models: built from a plain description, kept as a state dict, evaluated as an ASE calculator.
+
+A MACE model is usually shipped as a pickle of the whole object, which runs code when loaded and breaks when e3nn moves.
+Ours is shipped as its architecture (plain values) and its state dict (tensors), which `torch.load(weights_only=True)`
+reads. The model is that of Batatia et al., NeurIPS 2022, with the Ziegler-Biersack-Littmark pair repulsion.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
+
+FORMAT = "activelearning-mace-1"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a MACE is made of, in plain values.
+
+    Attributes:
+        atomic_numbers: Elements it knows, in the order of their one-hot code.
+        channels: Scalar channels of each node.
+        max_l: Highest order of the messages between nodes.
+        max_ell: Highest order of the spherical harmonics of an edge.
+        correlation: Body order of a layer's product, less one.
+        n_layers: Message-passing layers.
+        r_max: Cutoff in Å.
+        n_bessel: Radial basis functions.
+        radial_width: Width of the two-layer radial network.
+        average_neighbors: Mean number of neighbours in training, by which messages are divided.
+        energy_scale: Scale of the interaction energy in eV.
+    """
+
+    atomic_numbers: tuple[int, ...]
+    channels: int = 32
+    max_l: int = 0
+    max_ell: int = 2
+    correlation: int = 2
+    n_layers: int = 2
+    r_max: float = 5.0
+    n_bessel: int = 8
+    radial_width: int = 64
+    average_neighbors: float = 25.0
+    energy_scale: float = 1.0
+
+
+@contextmanager
+def mace_imports() -> Iterator[None]:
+    """Import mace and e3nn without what they leave behind.
+
+    `import mace` makes every later `torch.load` of the process unpickle code (e3nn 0.4.4 needs that while it is being
+    imported); afterwards the guard is put back.
+    """
+    name = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Build modules in a floating-point type without leaving it as the process's default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def build(architecture: Architecture, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """An untrained MACE; its parameters come from torch's global generator."""
+    with mace_imports():
+        import mace  # noqa: F401  (before e3nn, which can't be imported without it)
+        from e3nn import o3
+        from mace.modules import interaction_classes
+        from mace.modules.models import ScaleShiftMACE
+
+    block = interaction_classes["RealAgnosticResidualInteractionBlock"]
+    parities = "eo"
+    hidden = "+".join(f"{architecture.channels}x{k}{parities[k % 2]}" for k in range(architecture.max_l + 1))
+    with default_dtype(dtype):
+        return ScaleShiftMACE(
+            atomic_inter_scale=architecture.energy_scale,
+            atomic_inter_shift=0.0,
+            r_max=architecture.r_max,
+            num_bessel=architecture.n_bessel,
+            num_polynomial_cutoff=5,
+            max_ell=architecture.max_ell,
+            interaction_cls=block,
+            interaction_cls_first=block,
+            num_interactions=architecture.n_layers,
+            num_elements=len(architecture.atomic_numbers),
+            hidden_irreps=o3.Irreps(hidden),
+            MLP_irreps=o3.Irreps("16x0e"),
+            atomic_energies=np.zeros((1, len(architecture.atomic_numbers))),
+            avg_num_neighbors=architecture.average_neighbors,
+            atomic_numbers=list(architecture.atomic_numbers),
+            correlation=architecture.correlation,
+            gate=torch.nn.functional.silu,
+            pair_repulsion=True,
+            radial_MLP=[architecture.radial_width] * 2,
+        )
+
+
+def save(path: Path, model: torch.nn.Module, architecture: Architecture) -> None:
+    """Write the architecture and the state dict, in single precision where the state is floating."""
+    state = {
+        name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).clone()
+        for name, tensor in model.state_dict().items()
+    }
+    plain = {**asdict(architecture), "atomic_numbers": list(architecture.atomic_numbers)}
+    torch.save({"format": FORMAT, "architecture": plain, "state": state}, path)
+
+
+def load(path: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """Read a model written by `save`.
+
+    Raises:
+        ValueError: the file is of another format.
+    """
+    return load_with_architecture(path, dtype)[0]
+
+
+def load_with_architecture(path: Path, dtype: torch.dtype) -> tuple[torch.nn.Module, Architecture]:
+    """Read a model written by `save`, and what it is made of.
+
+    Raises:
+        ValueError: the file is of another format.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not (isinstance(content, dict) and content.get("format") == FORMAT):
+        raise ValueError(f"{path} is not of the format {FORMAT}")
+    plain: dict[str, Any] = dict(content["architecture"])
+    plain["atomic_numbers"] = tuple(plain["atomic_numbers"])
+    architecture = Architecture(**plain)
+    model = build(architecture, dtype)
+    model.load_state_dict(content["state"])
+    return model.to(dtype), architecture
+
+
+def graph(
+    atoms: Atoms, model: torch.nn.Module, dtype: torch.dtype, device: str = "cpu"
+) -> dict[str, torch.Tensor]:
+    """One structure as tensors for a MACE: positions `n x 3`, edges `2 x n_edges`, one-hot codes `n x n_elements`.
+
+    Raises:
+        ValueError: an element is unknown to the model.
+    """
+    from matscipy.neighbours import neighbour_list
+
+    network: Any = model
+    known = network.atomic_numbers.cpu().numpy()
+    kinds = np.searchsorted(known, atoms.numbers)
+    unknown = set(atoms.numbers.tolist()) - set(known.tolist())
+    if unknown:
+        raise ValueError("unknown elements: " + ", ".join(chemical_symbols[z] for z in sorted(unknown)))
+    sender, receiver, unit_shifts = neighbour_list("ijS", atoms=atoms, cutoff=float(network.r_max))
+    cell = np.asarray(atoms.cell)
+
+    def real(array: Any) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(array), dtype=dtype, device=device)
+
+    def whole(array: Any) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(array), dtype=torch.int64, device=device)
+
+    n = len(atoms)
+    return {
+        "positions": real(atoms.positions),
+        "cell": real(cell),
+        "edge_index": whole(np.stack([sender, receiver])),
+        "unit_shifts": real(unit_shifts),
+        "shifts": real(unit_shifts @ cell),
+        "node_attrs": torch.nn.functional.one_hot(whole(kinds), len(known)).to(dtype),
+        "batch": torch.zeros(n, dtype=torch.int64, device=device),
+        "ptr": torch.tensor([0, n], dtype=torch.int64, device=device),
+    }
+
+
+class MaceCalculator(Calculator):  # type: ignore[misc]
+    """A MACE as an ASE calculator: energy (eV), forces (eV/Å) and stress (eV/Å³).
+
+    mace-torch's own calculator changes the process's default floating-point type, on which Gaussian processes in the
+    same process depend, and takes a detour through data loaders at every step. This one is a pure function of the
+    atoms: the neighbour list is made anew each time, so a trajectory that is resumed goes on bit for bit.
+    """
+
+    implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]
+
+    def __init__(self, model: torch.nn.Module, *, dtype: torch.dtype, device: str = "cpu") -> None:
+        super().__init__()
+        self.model: Any = model.to(device=device, dtype=dtype).eval()
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        self._dtype = dtype
+        self._device = device
+        heads = list(getattr(model, "heads", None) or ["Default"])
+        named = [k for k, head in enumerate(heads) if str(head).lower() == "default"]
+        self._head = named[0] if named else len(heads) - 1
+
+    @property
+    def elements(self) -> frozenset[str]:
+        """Symbols of the elements the model knows."""
+        return frozenset(chemical_symbols[z] for z in self.model.atomic_numbers.tolist())
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Compute everything at once; the stress costs next to nothing beside the forces."""
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        data = graph(self.atoms, self.model, self._dtype, self._device)
+        data["head"] = torch.tensor([self._head], dtype=torch.int64, device=self._device)
+        out = self.model(data, compute_force=True, compute_stress=True)
+        energy = float(out["energy"].detach())
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "forces": out["forces"].detach().cpu().double().numpy(),
+            "stress": full_3x3_to_voigt_6_stress(out["stress"].detach().cpu().double().numpy().reshape(3, 3)),
+        }
