@@ -74,6 +74,11 @@ class AcquisitionConfig(PluginSection):
     pool_size: int = Field(
         256, ge=1, description="samples from the trained sampler that the batch is chosen from"
     )
+    reward_exponent: float = Field(
+        1.0,
+        gt=0,
+        description="the sampler's reward is the cost-aware acquisition to this power; above 1 is greedier",
+    )
     cost_exponent: float = Field(1.0, ge=0, description="utility is divided by cost to this power")
 
 

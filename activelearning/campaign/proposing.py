@@ -147,17 +147,26 @@ class Proposer:
     def _log_reward(self, scorer: Scorer, untrained: Sequence[Candidate]) -> LogReward:
         """The sampler's reward: cost-aware acquisition, in logarithms, floored relative to what is known."""
         exponent = self.config.acquisition.cost_exponent
+        sharpness = self.config.acquisition.reward_exponent
         target = self.parts.target.fidelity.index
-        known = list(dict.fromkeys([*self.observed, *untrained]))
-        reference = float(self._utilities(scorer, self._expanded(known)).max())
+        n = len(self.parts.fidelities)
+        known = self._expanded(list(dict.fromkeys([*self.observed, *untrained])))
+        utilities = self._utilities(scorer, known)
+        reference = float(utilities.max())
+
+        def of(utilities: Tensor, pairs: Sequence[Pair]) -> Tensor:
+            return log_per_cost(utilities, self._costs(pairs), reference_utility=reference, exponent=exponent)
+
+        # The reward's exponent sharpens the choice among candidates of one fidelity; between fidelities the
+        # proportions stay as the acquisition has them, or a dear fidelity would never be sampled at all.
+        best = of(utilities, known).reshape(-1, n).max(dim=0).values
+
+        def sharpened(logs: Tensor, anchor: Tensor) -> Tensor:
+            return anchor + sharpness * (logs - anchor)
 
         def of_pairs(pairs: Sequence[Pair]) -> Tensor:
-            return log_per_cost(
-                self._utilities(scorer, pairs),
-                self._costs(pairs),
-                reference_utility=reference,
-                exponent=exponent,
-            )
+            logs = of(self._utilities(scorer, pairs), pairs)
+            return sharpened(logs, best[[index for _, index in pairs]])
 
         def log_reward(candidates: Sequence[Candidate], fidelities: Sequence[int] | None) -> Tensor:
             if fidelities is not None:
@@ -165,8 +174,9 @@ class Proposer:
             if self.parts.mode == "random":
                 # The fidelity is drawn blindly later: candidates are sought for the target alone.
                 return of_pairs([(candidate, target) for candidate in candidates])
-            each = of_pairs(self._expanded(candidates))
-            return each.reshape(len(candidates), -1).max(dim=1).values
+            pairs = self._expanded(candidates)
+            logs = of(self._utilities(scorer, pairs), pairs)
+            return sharpened(logs.reshape(len(candidates), n).max(dim=1).values, best.max())
 
         return log_reward
 
