@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -69,6 +71,17 @@ def obelix() -> Path:
 def materials_project() -> Path:
     """Folder of the Materials Project extract."""
     return _data("ACTIVELEARNING_MP")
+
+
+@pytest.fixture(scope="session")
+def check_crystal() -> Callable[..., None]:
+    """The independent check of a crystal in `crystal_checks.py`, which needs PyXtal."""
+    spec = importlib.util.spec_from_file_location("crystal_checks", Path(__file__).parent / "crystal_checks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast("Callable[..., None]", module.check_crystal)
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,7 @@ def can_be_neutral(composition: dict[str, int], states: dict[str, list[int]] | N
         for symbol in composition
     ]
     return any(
-        sum(n * q for n, q in zip(counts, chosen, strict=True)) == 0
-        for chosen in itertools.product(*choices)
+        sum(n * q for n, q in zip(counts, chosen, strict=True)) == 0 for chosen in itertools.product(*choices)
     )
 
 

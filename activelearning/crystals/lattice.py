@@ -339,7 +339,7 @@ class _Walk:
             (2, log_b, self.log_b_interval(rest - log_a)),
         ):
             u[:, column] = (value - low) / np.maximum(high - low, _TINY)
-        return np.where(self.is_free, np.clip(u, 1e-9, 1.0 - 1e-9), 0.5)
+        return np.where(self.is_free, np.clip(u, 1e-6, 1.0 - 1e-6), 0.5)
 
 
 _TINY = 1e-12

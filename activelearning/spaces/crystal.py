@@ -85,8 +85,8 @@ class CrystalSpace:
     ) -> None:
         self.elements = _elements(elements)
         self.max_atoms = _positive("max_atoms", max_atoms)
-        per_element = _positive("max_atoms_per_element", max_atoms_per_element or max_atoms)
-        self.max_atoms_per_element = min(per_element, self.max_atoms)
+        per_element = max_atoms if max_atoms_per_element is None else max_atoms_per_element
+        self.max_atoms_per_element = min(_positive("max_atoms_per_element", per_element), self.max_atoms)
         self.n_elements = _element_range(n_elements, len(self.elements))
         self.required_elements = _required(required_elements or [], self.elements, self.n_elements[1])
         self.limits = LatticeLimits(
@@ -117,10 +117,11 @@ class CrystalSpace:
         feasible = [i for i, root in enumerate(roots) if self.masks.has_composition(root)]
         if not feasible:
             raise ConfigError(
-                f"The crystal space is empty: no composition of {', '.join(self.elements)} with {self.n_elements[0]} to "
-                f"{self.n_elements[1]} elements and at most {self.max_atoms} atoms ({self.max_atoms_per_element} an element) "
-                f"keeps space.oxidation_states, the Wyckoff positions of the {len(groups)} space groups and the ranges of "
-                "space.lengths, space.angles and space.volume_per_atom; loosen one of them."
+                f"The crystal space is empty: no composition of {', '.join(self.elements)} with "
+                f"{self.n_elements[0]} to {self.n_elements[1]} elements and at most {self.max_atoms} atoms "
+                f"({self.max_atoms_per_element} of one element) keeps space.oxidation_states, the Wyckoff "
+                f"positions of the {len(groups)} space groups and the ranges of space.lengths, space.angles "
+                f"and space.volume_per_atom; loosen one of them."
             )
         #: Space groups that hold at least one composition, ascending by number.
         self.space_groups: tuple[SpaceGroup, ...] = tuple(groups[i] for i in feasible)
