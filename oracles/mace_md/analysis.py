@@ -92,16 +92,27 @@ def mean_squared_displacement(positions: Array) -> Array:
     return np.maximum(msd, 0.0)
 
 
-def diffusion(msd: Array, frame_ps: float, n_ions: int, settings: FitSettings) -> Diffusion:
+def count_hops(positions: Array, hop_distance: float) -> float:
+    """Net hops between the first and the last frame of `T x N x 3` positions.
+
+    An ion nearer than half a hop to where it began has vibrated, or gone and come back; any other has made r² / a²
+    hops, at least one, as a random walk with steps of a would.
+    """
+    squares = ((positions[-1] - positions[0]) ** 2).sum(axis=1) / hop_distance**2
+    return float(np.maximum(squares, 1.0)[squares > 0.25].sum())
+
+
+def diffusion(msd: Array, n_hops: float, frame_ps: float, n_ions: int, settings: FitSettings) -> Diffusion:
     """Self-diffusion coefficient from a mean-squared displacement, or an upper bound of it.
 
     The slope is fitted with a free intercept (vibrations) between the lag where the MSD reaches `start` a² and
     `end_fraction` of the run. Its relative error is 3.43 / sqrt(N_eff) + 0.04 with N_eff = N max(MSD) / a² (He et al.
-    2018). Where the MSD gains too little for that, hops are taken for a Poisson process of which N_eff were seen, and D
-    is bounded by a² / (6 N t) times the 95 % upper limit of their expected number (3.0 where none was seen).
+    2018). Where the MSD gains too little for that, hops are taken for a Poisson process, and D is bounded by
+    a² / (6 N t) times the 95 % upper limit of their expected number, given those seen (3.0 where none was seen).
 
     Args:
         msd: Mean-squared displacement, `T`, Å².
+        n_hops: Hops seen, as `count_hops` counts them; of use to a bound only.
         frame_ps: Time between frames, ps.
         n_ions: Number of ions averaged over.
         settings: The fit's.
@@ -122,7 +133,7 @@ def diffusion(msd: Array, frame_ps: float, n_ions: int, settings: FitSettings) -
             error = 3.43 / math.sqrt(n_effective) + 0.04
             return Diffusion(slope / 6.0, error, False, (float(lags[0]), float(lags[-1])), n_effective, gain)
     time = (len(msd) - 1) * frame_ps
-    expected = float(gammaincinv(n_effective + 1.0, 0.95))
+    expected = float(gammaincinv(n_hops + 1.0, 0.95))
     return Diffusion(expected * a2 / (6.0 * n_ions * time), None, True, None, n_effective, gain)
 
 

@@ -20,8 +20,10 @@ from activelearning.measurement import Censoring, Measurement
 from oracles.base import Oracle
 from oracles.mace_md.analysis import (
     CM2_PER_S,
+    Array,
     Diffusion,
     FitSettings,
+    count_hops,
     diffusion,
     log10_error,
     max_displacement,
@@ -224,15 +226,14 @@ class MaceMDOracle(Oracle):
     def _analyse(self, candidate: CrystalCandidate, run: Run) -> Measurement:
         mobile = np.array([symbol == self.mobile_ion for symbol in run.atoms.symbols])
         frames = remove_drift(np.stack(run.frames), ~mobile, run.atoms.get_masses())
-        msd = mean_squared_displacement(frames[:, mobile])
-        framework_msd = mean_squared_displacement(frames[:, ~mobile])
-        found = diffusion(msd, self.protocol.frame_ps, int(mobile.sum()), self.fit)
-        framework = diffusion(framework_msd, self.protocol.frame_ps, int((~mobile).sum()), self.fit)
+        msd, found, n_hops = self._diffusion(frames[:, mobile])
+        framework_msd, framework, _ = self._diffusion(frames[:, ~mobile])
         displacement = max_displacement(frames[:, ~mobile])
         metadata = {
             **run.info,
             **self._metadata(run, found),
             "n_mobile": int(mobile.sum()),
+            "n_hops": n_hops,
             "framework_displacement": displacement,
             "framework_msd": float(framework_msd[len(framework_msd) // 2]),
         }
@@ -255,6 +256,11 @@ class MaceMDOracle(Oracle):
             artifacts=artifacts,
         )
 
+    def _diffusion(self, frames: Array) -> tuple[Array, Diffusion, float]:
+        msd = mean_squared_displacement(frames)
+        n_hops = count_hops(frames, self.fit.hop_distance)
+        return msd, diffusion(msd, n_hops, self.protocol.frame_ps, frames.shape[1], self.fit), n_hops
+
     def _metadata(self, run: Run, found: Diffusion) -> dict[str, Any]:
         return {
             "temperature": self.protocol.temperature,
@@ -276,8 +282,8 @@ class MaceMDOracle(Oracle):
         self,
         candidate: CrystalCandidate,
         run: Run,
-        msd: np.ndarray[Any, Any],
-        framework_msd: np.ndarray[Any, Any],
+        msd: Array,
+        framework_msd: Array,
     ) -> tuple[str, ...]:
         """Keep the mean-squared displacements and the last atoms beside the result."""
         from ase.io import write

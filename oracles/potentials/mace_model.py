@@ -204,7 +204,7 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
     atoms: the neighbour list is made anew each time, so a trajectory that is resumed goes on bit for bit.
     """
 
-    implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
 
     def __init__(self, model: torch.nn.Module, *, dtype: torch.dtype, device: str = "cpu") -> None:
         super().__init__()

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--explored", type=int, default=80, help="random crystals explored")
     parser.add_argument("--frames", type=int, default=6, help="frames of dynamics of each explored crystal")
     parser.add_argument(
-        "--epochs", type=int, nargs=2, default=[25, 50], help="of the first and of the final training"
+        "--epochs", type=int, nargs=2, default=[15, 50], help="of the first and of the final training"
     )
     parser.add_argument(
         "--weights", type=Path, help="student to test (default: the shipped one, or the one just made)"
