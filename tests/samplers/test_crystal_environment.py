@@ -46,14 +46,13 @@ def published():
 
 
 def test_crystals_of_the_quickstart_pass_an_independent_check(quickstart, check_crystal):
-    _, terminal = roll(quickstart, 2500, seed=0)
+    _, terminal = roll(quickstart, 2000, seed=0)
     crystals = [proposal.candidate for proposal in quickstart.proposals(terminal)]
     for crystal in crystals:
         check_crystal(crystal, max_atoms=24)
     assert len({crystal.space_group for crystal in crystals}) > 200
-    assert {len(crystal.composition) for crystal in crystals} == {2, 3, 4} | (
-        {1} & {len(crystal.composition) for crystal in crystals}
-    )
+    # One element alone is never neutral.
+    assert {len(crystal.composition) for crystal in crystals} == {2, 3, 4}
 
 
 def test_crystals_of_the_published_space_pass_an_independent_check(published, check_crystal):
@@ -198,7 +197,7 @@ def test_probabilities_of_all_crystals_sum_to_one():
         seen |= set(keys)
         states, weights = states[~is_done], weights[~is_done]
     assert total == pytest.approx(1.0)
-    assert len(seen) > 10
+    assert len(seen) >= 10
 
 
 def test_uniform_coordinates_have_the_density_of_the_log_jacobian():

@@ -290,9 +290,8 @@ class CrystalEnvironment:
             self.space.validate(crystal)
             if not isinstance(crystal, CrystalCandidate):
                 raise ValueError(f"proposal {i} is no crystal: {crystal}")
-            if (fidelity is None) != (self.n_fidelities is None) or (fidelity or 0) >= (
-                self.n_fidelities or 1
-            ):
+            is_known = fidelity is None if self.n_fidelities is None else fidelity in range(self.n_fidelities)
+            if not is_known:
                 raise ValueError(f"proposal {i} has fidelity {fidelity} among {self.n_fidelities}")
             states[i, 0] = self._end
             states[i, 1] = self._group_of[crystal.space_group]
