@@ -6,10 +6,13 @@ import ast
 import re
 from pathlib import Path
 
+import click
 import pytest
+import typer
 import yaml
 
 from activelearning.campaign.config import parse_config
+from activelearning.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -60,3 +63,32 @@ def test_the_plugin_page_shows_the_sections_of_the_example_with_own_parts() -> N
     shown = [yaml.safe_load(block) for block in blocks(ROOT / "docs" / "plugins.md", "yaml")]
     parts = ("space", "sampler", "surrogate", "acquisition")
     assert {part: campaign[part] for part in parts} in shown
+
+
+def test_the_command_line_page_names_every_command_and_no_other() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    named = re.findall(r"^\| `activelearning ((?:lab|proxy|db)? ?[a-z-]+)", page, flags=re.MULTILINE)
+    assert sorted(named) == sorted(commands(typer.main.get_command(app)))
+
+
+def commands(command: click.Command, name: str = "") -> list[str]:
+    """Full names of all commands below a command."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        return [name]
+    return [full for part, inner in below.items() for full in commands(inner, f"{name} {part}".strip())]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_shown_commands_take_the_options_they_are_shown_with(page: Path) -> None:
+    text = page.read_text()
+    shown = re.findall(r"^\$ activelearning (.*?)(?:\s+#.*)?$", text, flags=re.MULTILINE)
+    shown += re.findall(r"^\| `activelearning ([^`]*)`", text, flags=re.MULTILINE)
+    for line in shown:
+        command = typer.main.get_command(app)
+        words = line.split()
+        while words and words[0] in getattr(command, "commands", {}):
+            command = getattr(command, "commands")[words.pop(0)]  # noqa: B009 (only groups have it)
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+        options = {word for word in words if word.startswith("-")}
+        assert options <= known, line
