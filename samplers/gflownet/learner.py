@@ -30,7 +30,7 @@ class LearnerSettings:
     """How a GFlowNet is built and trained; the meaning of each is told at `GFlowNetSampler`."""
 
     hidden: Sequence[int] = (256, 256, 256)
-    n_components: int = 8
+    n_components: int = 16
     loss: str = "trajectory_balance"
     batch_size: int = 64
     replay_share: float = 0.5
@@ -77,7 +77,8 @@ class Learner:
             [
                 {"params": self._network_parameters(), "lr": self.settings.learning_rate},
                 {"params": [self.log_z], "lr": self.settings.log_z_learning_rate},
-            ]
+            ],
+            fused=True,
         )
 
     def _network_parameters(self) -> list[nn.Parameter]:
@@ -88,7 +89,7 @@ class Learner:
         """Train for a number of steps, from the present state on.
 
         The buffer's rewards are taken anew first, as `log_reward` may be another function than before, and
-        log Z is set to its importance-sampled estimate under the present policy.
+        log Z is set to the mean that the first batch implies.
 
         Returns:
             Figures (JSON): `steps`, `total_steps`, `loss` and `mean_log_reward` (means over the last tenth of
@@ -150,11 +151,14 @@ class Learner:
     def _update(self, trajectories: Trajectories, log_reward: Tensor, *, is_first: bool) -> float:
         log_pf = trajectories.total(log_forward(self.forward_policy, trajectories))
         log_pb = trajectories.total(log_backward(self.environment, self.backward_policy, trajectories))
-        if is_first:
+        balance = Balance(log_pf, log_pb, log_reward, self.log_z)
+        if is_first or self.settings.loss == "log_partition_variance":
+            # The value that makes the mean residual zero. A logarithm of the mean of exponentials would be
+            # nearer to the true log Z, but the residuals of nearly all trajectories would then have one sign,
+            # and the first updates would only lower their probabilities.
             with torch.no_grad():
-                estimate = log_reward - log_pf + log_pb
-                self.log_z.copy_(estimate.mean())
-        loss = LOSSES[self.settings.loss](Balance(log_pf, log_pb, log_reward, self.log_z))
+                self.log_z.copy_(-balance.log_ratio.mean())
+        loss = LOSSES[self.settings.loss](balance)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._network_parameters(), self.settings.max_gradient_norm)

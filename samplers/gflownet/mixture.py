@@ -22,6 +22,18 @@ MAX_CONCENTRATION = 2000.0  # a standard deviation of 0.011 of the range, in its
 U_MARGIN = 1e-6
 
 
+def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Indices, `n`, long, drawn in proportion to weights, `n x k`, float64; those of weight 0 are never
+    drawn.
+
+    The inverse of the cumulative sum is several times faster on small batches than `torch.multinomial`.
+    """
+    cumulative = weights.cumsum(dim=1)
+    # In (0, 1], so that the threshold is above 0 and at most the sum, whatever the rounding.
+    level = 1.0 - torch.rand(len(weights), 1, dtype=torch.float64, generator=generator)
+    return (cumulative < level * cumulative[:, -1:]).sum(dim=1)
+
+
 @dataclass(frozen=True)
 class BetaMixture:
     """A batch of mixtures.
@@ -70,7 +82,7 @@ class BetaMixture:
         ]
         position = torch.stack(columns, dim=1).double()
         last = max(n_components - 1, 1)
-        mode = (position / last).clamp(0.02, 0.98) if n_components > 1 else torch.full_like(position, 0.5)
+        mode = (position / last).clamp(0.005, 0.995) if n_components > 1 else torch.full_like(position, 0.5)
         concentration = torch.full_like(mode, last / n_coordinates / MAX_CONCENTRATION)
         return torch.cat(
             [torch.zeros(n_components), mode.logit().flatten(), concentration.logit().flatten()]
@@ -89,8 +101,8 @@ class BetaMixture:
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One draw of all coordinates, `n x c`, float64, inside the margin."""
-        k = torch.multinomial(self.log_weights.exp(), 1, generator=generator)
-        index = k[:, :, None].expand(-1, 1, self.alpha.shape[2])
+        k = draw(self.log_weights.exp(), generator)
+        index = k[:, None, None].expand(-1, 1, self.alpha.shape[2])
         alpha, beta = self.alpha.gather(1, index).squeeze(1), self.beta.gather(1, index).squeeze(1)
         # torch.distributions draws from the global generator only.
         a = torch._standard_gamma(alpha, generator=generator)

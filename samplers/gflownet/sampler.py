@@ -12,6 +12,7 @@ from activelearning.contracts import LogReward, Proposal, Space
 from activelearning.errors import ConfigError, SamplerError
 from samplers.gflownet.environments import InvertibleEnvironment, make_environment
 from samplers.gflownet.learner import Learner, LearnerSettings
+from samplers.gflownet.losses import LOSSES
 from samplers.gflownet.trajectories import sample_forward
 
 
@@ -58,7 +59,7 @@ class GFlowNetSampler:
         replay_share: float = 0.5,
         replay_capacity: int = 2000,
         hidden: list[int] | tuple[int, ...] = (256, 256, 256),
-        n_components: int = 8,
+        n_components: int = 16,
         loss: Literal["trajectory_balance", "log_partition_variance"] = "trajectory_balance",
         learning_rate: float = 1e-3,
         log_z_learning_rate: float = 0.1,
@@ -172,6 +173,7 @@ def _check(settings: LearnerSettings, steps: int, warm_steps: int) -> None:
         "replay_capacity": (s.replay_capacity, s.replay_capacity >= 0, "at least 0"),
         "hidden": (list(s.hidden), all(width >= 1 for width in s.hidden), "positive widths"),
         "n_components": (s.n_components, s.n_components >= 1, "at least 1"),
+        "loss": (s.loss, s.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
         "learning_rate": (s.learning_rate, s.learning_rate > 0.0, "above 0"),
         "log_z_learning_rate": (s.log_z_learning_rate, s.log_z_learning_rate > 0.0, "above 0"),
         "final_learning_rate_share": (

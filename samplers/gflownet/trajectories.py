@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from samplers.gflownet.environments.base import Environment
-from samplers.gflownet.mixture import U_MARGIN
+from samplers.gflownet.mixture import U_MARGIN, draw
 from samplers.gflownet.policy import BackwardPolicy, ForwardPolicy
 
 
@@ -86,7 +86,7 @@ def sample_forward(
     n: int,
     *,
     generator: torch.Generator,
-    exploration: float = 0.0,
+    exploration: float | Tensor = 0.0,
     temperature: float = 1.0,
 ) -> Trajectories:
     """Draw n trajectories from the source.
@@ -96,11 +96,11 @@ def sample_forward(
         policy: The forward policy; None draws uniformly over allowed actions and coordinates.
         n: Number of trajectories.
         generator: All randomness comes from it.
-        exploration: Probability with which an action, and independently its coordinates, is drawn uniformly.
+        exploration: Probability with which an action, and independently its coordinates, is drawn
+            uniformly; one number, or one for each trajectory, `n`.
         temperature: Divides the log-probabilities of actions; above 1 flattens them.
     """
-    if policy is None:
-        exploration = 1.0
+    epsilon = torch.as_tensor(exploration, dtype=torch.float64).expand(n)[:, None]
     walking = torch.arange(n)
     states = environment.initial(n)
     terminal = states.clone()
@@ -115,8 +115,8 @@ def sample_forward(
             features = policy(inputs)
             log_actions = policy.log_actions(features, mask)
             tempered = log_actions if temperature == 1.0 else (log_actions / temperature).log_softmax(dim=1)
-            probabilities = torch.lerp(tempered.exp(), probabilities, exploration)
-        actions = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+            probabilities = torch.lerp(tempered.exp(), probabilities, epsilon[walking])
+        actions = draw(probabilities, generator)
         drawn = environment.continuous_mask(states, actions)
         log_pf = log_actions.gather(1, actions[:, None]).squeeze(1)
         u = torch.full(drawn.shape, 0.5, dtype=torch.float64)
@@ -126,27 +126,12 @@ def sample_forward(
             values = values.clamp(U_MARGIN, 1.0 - U_MARGIN)
             if policy is not None and features is not None:
                 mixture = policy.mixture(features[rows])
-                if exploration < 1.0:
-                    is_uniform = torch.rand(len(rows), 1, generator=generator) < exploration
-                    values = torch.where(is_uniform, values, mixture.sample(generator))
+                is_uniform = torch.rand(len(rows), 1, generator=generator) < epsilon[walking[rows]]
+                values = torch.where(is_uniform, values, mixture.sample(generator))
                 log_pf[rows] += mixture.log_prob(values, drawn[rows])
             u[rows] = torch.where(drawn[rows], values, 0.5)
-        log_jacobian = environment.log_jacobian(states, actions, u)
         children = environment.step(states, actions, u)
-        steps.append(
-            (
-                walking,
-                states,
-                inputs,
-                mask,
-                actions,
-                u,
-                drawn,
-                log_jacobian,
-                children,
-                log_pf + log_jacobian,
-            )
-        )
+        steps.append((walking, states, inputs, mask, actions, u, drawn, children, log_pf))
         is_done = environment.is_terminal(children)
         terminal[walking[is_done]] = children[is_done]
         walking, states = walking[~is_done], children[~is_done]
@@ -154,7 +139,23 @@ def sample_forward(
         raise RuntimeError(
             f"{len(walking)} of {n} trajectories did not end within {environment.max_steps} steps"
         )
-    return _collect(steps, terminal)
+    index, states, inputs, mask, actions, u, drawn, children, log_pf = (
+        torch.cat(column) for column in zip(*steps, strict=True)
+    )
+    log_jacobian = environment.log_jacobian(states, actions, u)
+    return Trajectories(
+        index=index,
+        states=states,
+        inputs=inputs,
+        mask=mask,
+        actions=actions,
+        u=u,
+        drawn=drawn,
+        log_jacobian=log_jacobian,
+        children=children,
+        terminal=terminal,
+        log_pf=log_pf + log_jacobian,
+    )
 
 
 @torch.no_grad()
@@ -183,7 +184,7 @@ def sample_backward(
             probabilities = (
                 mask.double() if policy is None else policy(environment.encode(states), mask).exp()
             )
-            actions = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+            actions = draw(probabilities, generator)
         parents, u = environment.step_back(states, actions)
         steps.append((walking, parents, actions, u, states))
         is_walking = environment.backward_mask(parents).any(dim=1)
@@ -225,21 +226,3 @@ def log_backward(
     if policy is None:
         return -mask.sum(dim=1, dtype=torch.float64).log()
     return policy(environment.encode(t.children), mask).gather(1, t.actions[:, None]).squeeze(1)
-
-
-def _collect(steps: Sequence[tuple[Tensor, ...]], terminal: Tensor) -> Trajectories:
-    columns = [torch.cat(column) for column in zip(*steps, strict=True)]
-    index, states, inputs, mask, actions, u, drawn, log_jacobian, children, log_pf = columns
-    return Trajectories(
-        index=index,
-        states=states,
-        inputs=inputs,
-        mask=mask,
-        actions=actions,
-        u=u,
-        drawn=drawn,
-        log_jacobian=log_jacobian,
-        children=children,
-        terminal=terminal,
-        log_pf=log_pf,
-    )

@@ -137,7 +137,9 @@ class BoxEnvironment:
             candidate, fidelity = proposal.candidate, proposal.fidelity
             if not isinstance(candidate, BoxCandidate) or len(candidate.values) != d:
                 raise ValueError(f"proposal {row} is no point of a box of {d} dimensions: {candidate}")
-            if (fidelity is None) != (self.n_fidelities is None):
+            if (fidelity is None) != (self.n_fidelities is None) or (fidelity or 0) not in range(
+                self.n_fidelities or 1
+            ):
                 raise ValueError(f"proposal {row} has fidelity {fidelity} among {self.n_fidelities}")
             states[row, :d] = torch.tensor(candidate.values, dtype=torch.float64)
             states[row, -1] = 0 if fidelity is None else 1 + fidelity
