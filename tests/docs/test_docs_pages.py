@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 import typer
 import yaml
+from pydantic import BaseModel
 
-from activelearning.campaign.config import parse_config
+from activelearning.campaign.config import CampaignConfig, parse_config
 from activelearning.cli.main import app
+from activelearning.spaces.crystal import CrystalSpace
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -92,3 +96,24 @@ def test_shown_commands_take_the_options_they_are_shown_with(page: Path) -> None
         known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
         options = {word for word in words if word.startswith("-")}
         assert options <= known, line
+
+
+def test_the_configuration_page_names_every_key() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    named = set(re.findall(r"`([a-z_]+)`", page))
+    assert keys(CampaignConfig) - named == set()
+    assert set(inspect.signature(CrystalSpace).parameters) - named - RESERVED == set()
+
+
+# Keys of the crystal space that admit their default only.
+RESERVED = {"order", "wyckoff"}
+
+
+def keys(model: type[BaseModel]) -> set[str]:
+    """Names of all keys of a model and of the models in it."""
+    found = set(model.model_fields)
+    for field in model.model_fields.values():
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found |= keys(inner)
+    return found
