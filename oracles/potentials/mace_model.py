@@ -7,10 +7,11 @@ reads. The model is that of Batatia et al., NeurIPS 2022, with the Ziegler-Biers
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,12 @@ def mace_imports() -> Iterator[None]:
     """Import mace and e3nn without what they leave behind.
 
     `import mace` makes every later `torch.load` of the process unpickle code (e3nn 0.4.4 needs that while it is being
-    imported); afterwards the guard is put back.
+    imported); afterwards the guard is put back. What they print is swallowed.
     """
     name = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
