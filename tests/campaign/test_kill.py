@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
+import kill_harness
 import pytest
 
 from activelearning.campaign.config import CampaignConfig, parse_config
-
-_spec = importlib.util.spec_from_file_location("kill_harness", Path(__file__).with_name("kill_harness.py"))
-assert _spec is not None and _spec.loader is not None
-kill_harness = importlib.util.module_from_spec(_spec)
-sys.modules["kill_harness"] = kill_harness
-_spec.loader.exec_module(kill_harness)
 
 # A queue whose outside world is a folder: it outlives the campaign's process, as a scheduler would.
 QUEUE = """
