@@ -77,7 +77,7 @@ class PoolSpace:
         if names:
             table = torch.tensor([numbers[i] for i in kept], dtype=torch.float64)
         else:
-            table = _crystal_descriptors(self.candidates)
+            table = _crystal_descriptors(self.candidates, file)
         low, high = table.amin(0), table.amax(0)
         self._features = (table - low) / torch.where(high > low, high - low, torch.ones_like(low))
 
@@ -216,8 +216,17 @@ def _crystal(row: Mapping[str, Any], file: str, i: int) -> CrystalCandidate:
         raise ConfigError(f"{file}: {_where(i)} is no crystal: {error}.") from error
 
 
-def _crystal_descriptors(candidates: Sequence[Candidate]) -> Tensor:
+def _crystal_descriptors(candidates: Sequence[Candidate], file: str) -> Tensor:
     # The descriptors load tables of elemental properties, which a numeric pool has no use for.
     from activelearning.crystals.features import descriptor_table
 
-    return torch.as_tensor(descriptor_table(candidates), dtype=torch.float64)
+    crystals = [candidate for candidate in candidates if isinstance(candidate, CrystalCandidate)]
+    try:
+        table = descriptor_table(
+            [crystal.composition for crystal in crystals],
+            [crystal.space_group for crystal in crystals],
+            [crystal.lattice for crystal in crystals],
+        )
+    except ValueError as error:
+        raise ConfigError(f"{file}: the crystals have no descriptors: {error}.") from error
+    return torch.from_numpy(table)
