@@ -1,0 +1,258 @@
+"""The integrator and its thermostat on Lennard-Jones argon, and runs that are killed and taken up again."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import units
+from ase.build import bulk
+from ase.calculators.calculator import Calculator
+from ase.calculators.lj import LennardJones
+from scipy.stats import kstest, maxwell
+
+from activelearning.errors import ConfigError
+from oracles.mace_md.dynamics import (
+    CheckpointFolder,
+    Run,
+    SimulationError,
+    advance,
+    degrees_of_freedom,
+    kinetic_energy,
+    rescaling,
+)
+from oracles.mace_md.preparation import relax, supercell_repeats
+from oracles.mace_md.protocol import Protocol
+
+PROTOCOL = Protocol(
+    temperature=60.0,
+    time_ps=0.5,
+    timestep_fs=5.0,
+    equilibration_ps=0.1,
+    thermostat_time_fs=100.0,
+    min_cell_edge=0.0,
+    max_atoms=500,
+    n_realisations=1,
+    min_distance_ratio=0.6,
+    relax_steps=50,
+    relax_fmax=0.01,
+    relax_cell=True,
+    sample_every=5,
+    max_framework_displacement=5.0,
+    max_temperature_ratio=5.0,
+)
+
+
+def argon(n=2):
+    return bulk("Ar", "fcc", a=5.3, cubic=True) * (n, n, n)
+
+
+class Argon(Calculator):
+    """Lennard-Jones by the positions alone; ASE's keeps a neighbour list, and with it a memory of earlier positions."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012
+
+    def __init__(self, calls=10**9):
+        super().__init__()
+        self.calls = calls
+
+    def calculate(self, atoms=None, properties=None, system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        self.calls -= 1
+        if self.calls < 0:
+            raise KeyboardInterrupt
+        inner = LennardJones(sigma=3.4, epsilon=0.0104, rc=7.0, smooth=True)
+        inner.calculate(atoms, ["energy", "forces", "stress"], ["positions", "numbers", "cell", "pbc"])
+        self.results = inner.results
+
+
+def lennard_jones():
+    return Argon()
+
+
+def begin(temperature=60.0, seed=0, n=2):
+    return Run.begin(argon(n), temperature, seed, {"formula": "Ar"})
+
+
+def assert_same(a, b):
+    assert a.step == b.step
+    assert np.array_equal(a.positions, b.positions)
+    assert np.array_equal(a.momenta, b.momenta)
+    assert np.array_equal(np.array(a.frames), np.array(b.frames))
+    assert (a.temperature_sum, a.energies) == (b.temperature_sum, b.energies)
+    assert a.rng.bit_generator.state == b.rng.bit_generator.state
+
+
+def test_momenta_begin_at_the_temperature_with_the_centre_of_mass_at_rest():
+    run = begin(300.0)
+    masses = run.atoms.get_masses()
+    np.testing.assert_allclose(run.momenta.sum(axis=0), 0.0, atol=1e-12)
+    expected = 0.5 * degrees_of_freedom(len(run.atoms)) * units.kB * 300.0
+    assert kinetic_energy(run.momenta, masses) == pytest.approx(expected)
+
+
+def test_energy_is_conserved_without_a_thermostat():
+    protocol = replace(PROTOCOL, thermostat_time_fs=1e12, timestep_fs=2.0, time_ps=1.0, equilibration_ps=0.0)
+    run = begin()
+    calculator = lennard_jones()
+    masses = run.atoms.get_masses()
+    totals = []
+
+    def watch(state):
+        atoms = state.atoms.copy()
+        atoms.positions = state.positions
+        atoms.calc = lennard_jones()
+        totals.append(atoms.get_potential_energy() + kinetic_energy(state.momenta, masses))
+
+    advance(run, calculator, protocol, checkpoint=watch, checkpoint_every=50)
+    assert len(totals) == 10
+    assert np.ptp(totals) / len(masses) < 1e-4  # eV per atom; kinetic energy is 8e-3
+
+
+def test_the_thermostats_stationary_distribution_is_canonical():
+    """Kinetic energies under the thermostat alone follow the gamma distribution of n_dof degrees of freedom."""
+    rng = np.random.default_rng(0)
+    n_dof, target = 21, 0.5 * 21 * units.kB * 500.0
+    kinetic, seen = target, []
+    for step in range(60_000):
+        kinetic *= rescaling(kinetic, target, n_dof, 0.5, rng) ** 2
+        if step % 20 == 0:
+            seen.append(kinetic / (target / n_dof * 2.0))
+    assert kstest(seen, "gamma", args=(n_dof / 2.0,)).pvalue > 0.01
+
+
+def test_the_thermostat_brings_a_crystal_to_its_temperature():
+    protocol = replace(PROTOCOL, time_ps=6.0, equilibration_ps=2.0, timestep_fs=10.0)
+    run = begin(seed=1)
+    speeds = []
+    advance(
+        run,
+        lennard_jones(),
+        protocol,
+        checkpoint=lambda r: speeds.append(np.linalg.norm(r.momenta / r.atoms.get_masses()[:, None], axis=1)),
+        checkpoint_every=40,
+    )
+    assert run.temperature_sum / protocol.n_production == pytest.approx(60.0, rel=0.05)
+    np.testing.assert_allclose(run.momenta.sum(axis=0), 0.0, atol=1e-9)
+    scale = np.sqrt(units.kB * 60.0 / run.atoms.get_masses()[0] * (1.0 - 1.0 / len(run.atoms)))
+    assert kstest(np.concatenate(speeds[5:]), maxwell(scale=scale).cdf).pvalue > 1e-3
+
+
+def test_samples_are_counted_from_the_end_of_equilibration():
+    run = begin()
+    advance(run, lennard_jones(), PROTOCOL)
+    assert run.step == PROTOCOL.n_equilibration + PROTOCOL.n_production == 20 + 100
+    assert len(run.frames) == PROTOCOL.n_frames + 1 == 21
+    assert np.array_equal(run.frames[-1], run.positions)
+
+
+@pytest.mark.parametrize("calls", [1, 5, 17, 18, 60, 119])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, calls):
+    whole = begin()
+    advance(whole, lennard_jones(), PROTOCOL)
+
+    folder = CheckpointFolder(tmp_path / "run", "print")
+    first = begin()
+    folder.save(first)
+    with pytest.raises(KeyboardInterrupt):
+        advance(first, Argon(calls), PROTOCOL, checkpoint=folder.save, checkpoint_every=17)
+    resumed = CheckpointFolder(tmp_path / "run", "print").load()
+    assert resumed.step == (calls - 1) // 17 * 17  # one call is that of the start
+    assert resumed.info == {"formula": "Ar"}
+    advance(resumed, lennard_jones(), PROTOCOL, checkpoint=folder.save, checkpoint_every=17)
+    assert_same(resumed, whole)
+
+
+def test_samples_written_without_their_state_are_cut_off(tmp_path):
+    """A process killed between writing samples and replacing the state leaves samples that no state counts."""
+    folder = CheckpointFolder(tmp_path, "print")
+    whole = begin()
+    advance(whole, lennard_jones(), PROTOCOL)
+    run = begin()
+    advance(
+        run, lennard_jones(), replace(PROTOCOL, time_ps=0.25), checkpoint=folder.save, checkpoint_every=35
+    )
+    with open(tmp_path / "samples.f64", "ab") as file:
+        file.write(b"\x01" * 4001)
+    resumed = folder.load()
+    advance(resumed, lennard_jones(), PROTOCOL, checkpoint=folder.save, checkpoint_every=10)
+    assert_same(resumed, whole)
+    assert_same(folder.load(), whole)
+
+
+def test_a_checkpoint_of_other_parameters_is_not_taken_up(tmp_path):
+    CheckpointFolder(tmp_path, "these").save(begin())
+    assert CheckpointFolder(tmp_path, "others").load() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_half_written_state_is_ignored(tmp_path):
+    folder = CheckpointFolder(tmp_path, "print")
+    folder.save(begin())
+    (tmp_path / "checkpoint.partial").write_bytes(b"torn")
+    assert folder.load().step == 0
+    folder.clear()
+    assert not list(tmp_path.iterdir())
+
+
+def test_state_is_plain(tmp_path):
+    CheckpointFolder(tmp_path, "print").save(begin())
+    with np.load(tmp_path / "checkpoint.npz", allow_pickle=False) as content:
+        assert json.loads(str(content["plain"]))["step"] == 0
+
+
+def test_exploding_dynamics_are_named():
+    with pytest.raises(SimulationError, match=r"unstable: \d+ K after \d+ steps at 60 K"):
+        advance(begin(), lennard_jones(), replace(PROTOCOL, timestep_fs=150.0, time_ps=30.0))
+
+
+class Hostile(Calculator):
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def __init__(self, outcome):
+        super().__init__()
+        self.outcome = outcome
+
+    def calculate(self, atoms=None, properties=None, system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        self.results = {"energy": 0.0, "forces": np.full((len(atoms), 3), self.outcome)}
+
+
+def test_a_failing_potential_is_named():
+    with pytest.raises(SimulationError, match="the potential fails: no edges"):
+        advance(begin(), Hostile(RuntimeError("no edges")), PROTOCOL)
+    with pytest.raises(SimulationError, match="not finite"):
+        advance(begin(), Hostile(float("nan")), PROTOCOL)
+
+
+def test_relaxation_reaches_the_known_minimum():
+    """The fcc Lennard-Jones crystal relaxes to the lattice constant at which its stress vanishes."""
+    atoms = argon(2)
+    atoms.rattle(0.1, seed=0)
+    relaxed, info = relax(atoms, lennard_jones(), replace(PROTOCOL, relax_steps=400))
+    relaxed.calc = lennard_jones()
+    assert info["relaxation_converged"]
+    assert np.abs(relaxed.get_forces()).max() < 0.01
+    assert np.abs(relaxed.get_stress()).max() * relaxed.get_volume() / len(relaxed) < 0.01
+    held, _ = relax(atoms, lennard_jones(), replace(PROTOCOL, relax_cell=False))
+    np.testing.assert_array_equal(held.cell.array, atoms.cell.array)
+
+
+def test_supercells_have_their_least_edge_between_faces():
+    atoms = bulk("Ar", "fcc", a=5.3)  # rhombohedral: faces are nearer than edges are long
+    repeats = supercell_repeats(atoms, 10.0)
+    heights = 1.0 / np.linalg.norm(atoms.repeat(repeats).cell.reciprocal(), axis=1)
+    assert (heights >= 10.0).all()
+    assert repeats == (4, 4, 4)  # 5.3 / √3 = 3.06 Å apart
+    assert supercell_repeats(argon(1), 5.3) == (1, 1, 1)
+
+
+def test_protocol_refuses_what_cannot_be():
+    with pytest.raises(ConfigError, match="temperature must be above zero"):
+        replace(PROTOCOL, temperature=0.0)
+    with pytest.raises(ConfigError, match="n_realisations must be at least 1"):
+        replace(PROTOCOL, n_realisations=0)
+    with pytest.raises(ConfigError, match="needs at least 10"):
+        replace(PROTOCOL, time_ps=0.1)
