@@ -49,7 +49,7 @@ _SYMMETRY = (
 _LATTICE = ("a", "b", "c", "anisotropy", "cos_alpha", "cos_beta", "cos_gamma", "volume_per_atom", "packing")
 
 # With more elements than this, statistics must do: a fraction for each would drown the rest.
-MAX_FRACTIONS = 24
+MAX_FRACTIONS = 12
 _PACKING = (0.02, 2.0)  # volume of covalent spheres over that of the cell
 
 
@@ -109,9 +109,12 @@ class CrystalFeatures:
         self._column = {symbol: i for i, symbol in enumerate(elements)}
         self._limits, self._max_atoms, self._max_elements = limits, max_atoms, max_elements
         rows = [element_rows()[symbol] for symbol in elements]
-        self._properties = properties(tuple(_STATISTICS))[rows]
-        low, high = self._properties.min(axis=0), self._properties.max(axis=0)
-        self._low, self._span = low, np.where(high > low, high - low, 1.0)
+        known = properties(tuple(_STATISTICS))[rows]
+        low, high = known.min(axis=0), known.max(axis=0)
+        # A property that all the elements share says nothing.
+        varies = high > low
+        self._statistics = {p: s for (p, s), v in zip(_STATISTICS.items(), varies, strict=True) if v}
+        self._scaled = (known[:, varies] - low[varies]) / (high - low)[varies]
         chi = properties(["electronegativity"])[rows, 0]
         self._ionic = 1.0 - np.exp(-0.25 * (chi[:, None] - chi[None, :]) ** 2)
         self._spheres = 4.0 / 3.0 * math.pi * properties(["covalent_radius"])[rows, 0] ** 3
@@ -119,7 +122,7 @@ class CrystalFeatures:
         self._has_fractions = len(elements) <= MAX_FRACTIONS
         self.names: tuple[str, ...] = (
             *(f"fraction_{symbol}" for symbol in elements if self._has_fractions),
-            *(f"{p}_{s}" for p, statistics in _STATISTICS.items() for s in statistics),
+            *(f"{p}_{s}" for p, statistics in self._statistics.items() for s in statistics),
             *_COMPOSITION,
             *_SYMMETRY,
             *_LATTICE,
@@ -157,8 +160,8 @@ class CrystalFeatures:
         return counts
 
     def _elemental(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
-        n, p = len(fractions), self._properties.shape[1]
-        scaled = (self._properties - self._low) / self._span
+        n, scaled = len(fractions), self._scaled
+        p = scaled.shape[1]
         mean, deviation = np.zeros((n, p)), np.zeros((n, p))
         least, most = np.full((n, p), np.inf), np.full((n, p), -np.inf)
         for e in range(fractions.shape[1]):
@@ -170,8 +173,8 @@ class CrystalFeatures:
             least = np.where(present, np.minimum(least, scaled[e]), least)
             most = np.where(present, np.maximum(most, scaled[e]), most)
         known = {"mean": mean, "deviation": deviation, "range": most - least}
-        columns = [known[s][:, j] for j, names in enumerate(_STATISTICS.values()) for s in names]
-        return np.stack(columns, axis=1)
+        columns = [known[s][:, j] for j, names in enumerate(self._statistics.values()) for s in names]
+        return np.stack(columns, axis=1) if columns else np.zeros((n, 0))
 
     def _compositional(
         self, counts: NDArray[np.float64], fractions: NDArray[np.float64], n_atoms: NDArray[np.float64]

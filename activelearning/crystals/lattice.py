@@ -38,6 +38,9 @@ ANGLE_MARGIN = 1e-3
 VOLUME_MARGIN = 1e-3
 MIN_LENGTH = 0.5
 
+# Parameters that symmetry makes equal may differ by the rounding of both when a lattice comes from elsewhere.
+_ROUNDING = 1.5e-4, 1.5e-3
+
 _HEXAGONAL = (
     LatticeSystem.TRIGONAL_RHOMBOHEDRAL,
     LatticeSystem.TRIGONAL_HEXAGONAL,
@@ -200,9 +203,10 @@ class LatticeLimits:
             if not limits[0] <= value <= limits[1]
         ]
         for name, value, fixed in zip(("alpha", "beta", "gamma"), angles, fixed_angles(system), strict=True):
-            if fixed is not None and value != fixed:
+            if fixed is not None and abs(value - fixed) > _ROUNDING[1]:
                 found.append(f"{name} = {value:g} must be {fixed:g} in the {system} lattice system")
-        if len(set(lengths[: equal_lengths(system)])) > 1:
+        tied = lengths[: equal_lengths(system)]
+        if max(tied) - min(tied) > _ROUNDING[0]:
             equal = "a = b = c" if equal_lengths(system) == 3 else "a = b"
             found.append(f"lengths {lengths} must have {equal} in the {system} lattice system")
         x, y, z = _cos(np.array(angles))

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from pyxtal.symmetry import Group
 
@@ -81,30 +81,30 @@ SPACES = st.fixed_dictionaries(
         "number": st.sampled_from(
             [1, 2, 3, 16, 47, 62, 84, 123, 146, 166, 194, 216, 221, 225, 227, 229, 230]
         ),
-        "states": st.lists(
-            st.lists(st.integers(-4, 5), min_size=1, max_size=3, unique=True).map(tuple),
-            min_size=1,
-            max_size=4,
-        ),
-        "required": st.lists(st.booleans(), min_size=4, max_size=4),
-        "n_elements": st.tuples(st.integers(1, 3), st.integers(1, 4)).map(lambda p: (min(p), max(p))),
-        "per_element": st.sampled_from([2, 4, 6, 8]),
-        "atoms": st.tuples(st.integers(1, 8), st.integers(3, 24)).map(lambda p: (min(p), max(p))),
+        # One element of each sign at least, so that most spaces hold something.
+        "states": st.tuples(
+            st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True),
+            st.lists(st.integers(-4, -1), min_size=1, max_size=2, unique=True),
+            *[st.lists(st.integers(-4, 5), min_size=1, max_size=3, unique=True)] * 2,
+        ).flatmap(lambda s: st.sampled_from([s[:2], s[:3], s]).flatmap(st.permutations)),
+        "required": st.one_of(st.none(), st.integers(0, 3)),
+        "n_elements": st.tuples(st.integers(1, 2), st.integers(2, 4)).map(lambda p: (min(p), max(p))),
+        "per_element": st.sampled_from([4, 6, 8]),
+        "atoms": st.tuples(st.integers(1, 6), st.integers(8, 24)),
     }
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(SPACES)
 def test_masks_let_through_exactly_the_valid_compositions(space):
     states = space["states"]
-    required = space["required"][: len(states)]
-    # Requiring many elements leaves few spaces with anything in them.
-    required = [is_required and i == 1 for i, is_required in enumerate(required)]
+    required = [i == space["required"] for i in range(len(states))]
     limits = CountLimits(space["n_elements"], space["per_element"], space["atoms"])
     masks, roots = made([space["number"]], states, required, limits)
     expected = valid_compositions(space["number"], states, required, limits)
     assert masks.has_composition(int(roots[0])) == bool(expected)
+    event(f"below {10 ** len(str(len(expected)))} compositions" if expected else "empty")
     if expected:
         assert walk(masks, roots[0]) == expected
 

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pymatgen.core import Lattice
 
 from activelearning.crystals.lattice import (
@@ -32,7 +34,7 @@ LIMITS = {
 def drawn(limits, system, n, seed=0):
     atoms = limits.atoms(system)
     rng = np.random.default_rng(seed)
-    n_atoms = rng.integers(atoms[0], min(atoms[1], 80) + 1, n)
+    n_atoms = rng.integers(atoms[0], min(atoms[1], max(atoms[0], 80)) + 1, n)
     systems = np.full(n, LATTICE_SYSTEMS.index(system))
     return systems, n_atoms, rng.random((n, 6))
 
@@ -104,6 +106,35 @@ def test_jacobian_agrees_with_differences(name, system):
         jacobian[:, :, j] = (change / (2 * step) / scales(limits))[:, rows]
     expected = np.linalg.slogdet(jacobian)[1]
     np.testing.assert_allclose(limits.parameters(systems, n_atoms, u)[1], expected, atol=2e-3)
+
+
+RANGES = st.tuples(st.floats(0.5, 8.0), st.floats(1.02, 8.0)).map(lambda p: (p[0], p[0] * p[1]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lengths=RANGES,
+    angles=st.tuples(st.floats(25.0, 118.0), st.floats(1.0, 100.0)).map(
+        lambda p: (p[0], min(p[0] + p[1], 165.0))
+    ),
+    volumes=RANGES.map(lambda p: (2 * p[0], 2 * p[1])),
+    system=st.sampled_from(LATTICE_SYSTEMS),
+    seed=st.integers(0, 2**31),
+)
+def test_cells_keep_any_limits(lengths, angles, volumes, system, seed):
+    limits = LatticeLimits(lengths, angles, volumes)
+    if limits.atoms(system) is None:
+        return
+    systems, n_atoms, u = drawn(limits, system, 400, seed)
+    cells, log_det = limits.parameters(systems, n_atoms, u)
+    a, b, c = np.cos(np.radians(np.round(cells[:, 3:], 3))).T
+    squared = 1 - a * a - b * b - c * c + 2 * a * b * c
+    per_atom = np.round(cells[:, :3], 4).prod(axis=1) * np.sqrt(squared) / n_atoms
+    assert np.isfinite(log_det).all()
+    assert ((per_atom >= volumes[0]) & (per_atom <= volumes[1])).all()
+    for values, (low, high), decimals in ((cells[:, :3], lengths, 4), (cells[:, 3:], angles, 3)):
+        assert ((np.round(values, decimals) >= low) & (np.round(values, decimals) <= high)).all()
+    assert (squared >= MIN_VOLUME_FACTOR**2).all()
 
 
 def feasible_share(limits, system, n_atoms, n):
@@ -179,6 +210,7 @@ def test_fixed_angles_outside_the_range_exclude_a_system():
 @pytest.mark.parametrize(
     ("system", "n_atoms", "lattice", "message"),
     [
+        (LatticeSystem.CUBIC, 8, (5.0, 5.0, 5.0002, 90, 90, 90), "a = b = c"),
         (LatticeSystem.CUBIC, 8, (5.0, 5.0, 5.1, 90, 90, 90), "a = b = c"),
         (LatticeSystem.HEXAGONAL, 8, (5.0, 5.0, 8.0, 90, 90, 90), "gamma = 90 must be 120"),
         (LatticeSystem.TETRAGONAL, 8, (5.0, 5.1, 8.0, 90, 90, 90), "a = b"),
@@ -191,3 +223,7 @@ def test_fixed_angles_outside_the_range_exclude_a_system():
 )
 def test_violations_are_said_in_words(system, n_atoms, lattice, message):
     assert any(message in text for text in WIDE.violations(system, n_atoms, lattice))
+
+
+def test_rounding_of_equal_parameters_is_no_violation():
+    assert WIDE.violations(LatticeSystem.CUBIC, 8, (5.0001, 5.0, 5.0001, 90, 90, 89.999)) == []
