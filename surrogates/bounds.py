@@ -21,8 +21,7 @@ _DAMPING = 0.8
 
 def truncation_ratio(z: Tensor) -> Tensor:
     """φ(z)/Φ(z), elementwise, without underflow: about −z far to the left."""
-    log_pdf = -0.5 * z.square() - 0.5 * math.log(2.0 * math.pi)
-    return (log_pdf - torch.special.log_ndtr(z)).exp()
+    return math.sqrt(2.0 / math.pi) / torch.special.erfcx(-z / math.sqrt(2.0))
 
 
 def bound_sites(

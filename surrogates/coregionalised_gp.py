@@ -239,6 +239,6 @@ class CoregionalisedGP(Model):
         if self._factor.dim() == 2 and cross.dim() > 2:
             # One factor for all batches: one triangular solve with all columns side by side.
             flat = cross.movedim(-2, 0)
-            solved = torch.linalg.solve_triangular(self._factor, flat.reshape(flat.shape[0], -1), upper=False)
+            solved = torch.linalg.solve_triangular(self._factor, flat.flatten(1), upper=False)
             return solved.reshape(flat.shape).movedim(0, -2)
         return torch.linalg.solve_triangular(self._factor, cross, upper=False)

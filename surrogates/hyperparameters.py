@@ -22,7 +22,7 @@ from surrogates.coregionalised_gp import Hyperparameters, prior_covariance
 
 LENGTHSCALE_LOCATION, LENGTHSCALE_SIGMA = math.sqrt(2.0), math.sqrt(3.0)
 AMPLITUDE_SIGMA = 1.0
-NOISE_LOCATION, NOISE_SIGMA = -7.0, 2.0
+NOISE_LOCATION, NOISE_SIGMA = -7.0, 3.0
 NOISE_FLOOR = 1e-6  # variance, in units of the fidelity's scale squared; keeps Cholesky factors sound
 LKJ_SHAPE = 1.5  # weakly against |R| = 1, which a handful of answers would otherwise suggest: worth one datum
 COORDINATE_SIGMA = 1.5

@@ -14,7 +14,8 @@ from surrogates.hyperparameters import Coordinates, maximise_posterior, negative
 
 # Bounds move hyper-parameters and hyper-parameters move the bounds' sites: so many times in turn.
 _SITE_ROUNDS = 3
-_SCANNED = (-0.8, 0.0, 0.8)  # coordinates of a partial correlation of −0.66, 0 and 0.66
+_SCANNED_PARTIAL = (-0.8, 0.0, 0.8)  # coordinates of partial correlations of −0.66, 0 and 0.66
+_SCANNED_NOISE = (-7.0, -3.0, -0.5)  # logarithms of variances, where a fidelity's answers vary by about 1
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,17 @@ def with_sites(data: Data, hyperparameters: Hyperparameters) -> GaussianData:
     return GaussianData(data.X, Y, fixed, learned, log_scale)
 
 
-def fit_map(start: Tensor, data: Data, coordinates: Coordinates, max_iterations: int) -> tuple[Tensor, float]:
+def fit_map(
+    start: Tensor, data: Data, coordinates: Coordinates, max_iterations: int, *, scan: bool
+) -> tuple[Tensor, float]:
     """Coordinates of the hyper-parameters with the greatest posterior density, found from a start.
+
+    Args:
+        start: θ to begin with.
+        data: The observations.
+        coordinates: What θ means.
+        max_iterations: Most L-BFGS iterations, for each round of sites.
+        scan: Look for better noises and correlations around the start first; what a cold start needs.
 
     Returns:
         θ, and −log(evidence × prior) there.
@@ -103,8 +113,8 @@ def fit_map(start: Tensor, data: Data, coordinates: Coordinates, max_iterations:
     theta, value = start, math.inf
     for round_ in range(_SITE_ROUNDS if bool(data.is_bound.any()) else 1):
         gaussian = with_sites(data, coordinates.decode(theta))
-        if round_ == 0:
-            theta = _scan_correlations(theta, gaussian, coordinates)
+        if scan and round_ == 0:
+            theta = _scan(theta, gaussian, coordinates)
         theta, value = maximise_posterior(
             theta, coordinates, gaussian.X, gaussian.Y, gaussian.noise, max_iterations=max_iterations
         )
@@ -112,22 +122,24 @@ def fit_map(start: Tensor, data: Data, coordinates: Coordinates, max_iterations:
     return theta, value
 
 
-def _scan_correlations(theta: Tensor, data: GaussianData, coordinates: Coordinates) -> Tensor:
-    """Try each partial correlation negative, zero and positive in turn.
+def _scan(theta: Tensor, data: GaussianData, coordinates: Coordinates) -> Tensor:
+    """Try a few values of each noise variance and of each partial correlation, one after another.
 
-    The posterior density may have one mode for either sign; gradients don't lead from one to the other.
+    The posterior density may have a mode for either sign of a correlation, and for answers that vary by
+    noise or by short lengthscales; gradients don't lead from one to the other.
     """
 
     def objective(at: Tensor) -> float:
         return negative_log_posterior(at, coordinates, data.X, data.Y, data.noise)[0]
 
     best, value = theta, objective(theta)
-    partial = coordinates.parts[2]
-    for i in range(partial.start, partial.stop):
-        for coordinate in _SCANNED:
-            trial = best.clone()
-            trial[i] = coordinate
-            trial_value = objective(trial)
-            if trial_value < value:
-                best, value = trial, trial_value
+    _, _, partial, noise = coordinates.parts
+    for part, trials in ((noise, _SCANNED_NOISE), (partial, _SCANNED_PARTIAL)):
+        for i in range(part.start, part.stop):
+            for coordinate in trials:
+                trial = best.clone()
+                trial[i] = coordinate
+                trial_value = objective(trial)
+                if trial_value < value:
+                    best, value = trial, trial_value
     return best

@@ -167,13 +167,16 @@ class MultiFidelityGP:
         n = len(data.Y)
         found = []
         if self._n_at_cold_fit:
-            found.append(fit_map(self._theta, data, self._coordinates, self.max_iterations))
+            found.append(self._fit(self._theta, data, scan=False))
         if n >= _COLD_GROWTH * self._n_at_cold_fit:
-            # Signs of correlations are scanned at sensible lengthscales, so once more after a first fit.
-            first, _ = fit_map(self._coordinates.prior_mode(), data, self._coordinates, self.max_iterations)
-            found.append(fit_map(first, data, self._coordinates, self.max_iterations))
+            # Signs of correlations show best at fitted lengthscales, so the scan is repeated after a first fit.
+            first, _ = self._fit(self._coordinates.prior_mode(), data, scan=True)
+            found.append(self._fit(first, data, scan=True))
             self._n_at_cold_fit = n
         return min(found, key=lambda pair: pair[1])
+
+    def _fit(self, start: Tensor, data: Data, *, scan: bool) -> tuple[Tensor, float]:
+        return fit_map(start, data, self._coordinates, self.max_iterations, scan=scan)
 
     def _condition(self, data: Data, units: Units) -> CoregionalisedGP:
         hyperparameters = self._coordinates.decode(self._theta)
