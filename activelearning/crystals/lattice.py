@@ -1,12 +1,12 @@
 """Lattice parameters from coordinates u in (0, 1)^6, so that every u gives a real cell within its limits.
 
 The free parameters of a lattice system are reached in one step: angles first, each on the interval that the
-earlier ones leave open, then the volume, then lengths. With x = cos α, y = cos β, z = cos γ the volume is `a
-b c f`, where f² = 1 − x² − y² − z² + 2xyz is the determinant of the Gram matrix of three unit vectors. Its
-logarithm is concave in (x, y, z), so {f ≥ f₀} within a box of angles is convex, and each conditional set of
-one angle is an interval, given here in closed form. Volume and lengths are drawn on logarithmic scales, where
-{a b c f = V} with lengths in their range gives intervals too; log-uniform volumes put the middle of 4 to 80
-Å³ per atom at 18, as in real inorganic crystals, and log-uniform lengths make no axis special.
+earlier ones leave open, then the volume, then lengths. With x = cos α, y = cos β and z = cos γ the volume is
+V = a b c f, where f² = 1 − x² − y² − z² + 2xyz is the determinant of the Gram matrix of three unit vectors.
+Its logarithm is concave in (x, y, z), so {f ≥ f₀} within a box of angles is convex, and each conditional set
+of one angle is an interval, given here in closed form. Volume and lengths are drawn on logarithmic scales,
+where V and the range of lengths leave intervals, too; log-uniform volumes put the middle of 4 to 80 Å³ per
+atom at 18, as in real inorganic crystals, and log-uniform lengths make no axis special.
 
 Columns of u belong to (volume, a, b, α, β, γ); those that a lattice system does not use are ignored. All
 arrays are float64.
@@ -93,8 +93,7 @@ def _cos(degrees: Array) -> Array:
 
 @dataclass(frozen=True)
 class LatticeLimits:
-    """Ranges of lattice parameters, each (lowest, highest), which hold for free and for fixed parameters
-    alike.
+    """Ranges of lattice parameters, each (lowest, highest); parameters fixed by symmetry must keep them, too.
 
     Attributes:
         lengths: a, b and c in Å.

@@ -31,8 +31,7 @@ ORDERS = (("space_group", "composition", "lattice"),)
 
 
 class CrystalSpace:
-    """Crystals by space group, composition and lattice of the conventional cell (hexagonal axes for R
-    groups).
+    """Crystals by space group, composition and lattice of the conventional cell (R groups: hexagonal axes).
 
     In every crystal the counts of all elements fit on the group's Wyckoff positions together (one without
     free coordinates is used at most once), one oxidation state an element can make it neutral, and the cell
@@ -42,21 +41,19 @@ class CrystalSpace:
         elements: Symbols, H to Lr.
         space_groups: International numbers; all 230 by default.
         crystal_systems: Only groups of these: triclinic, monoclinic, orthorhombic, tetragonal, trigonal,
-            hexagonal, cubic,
-            or trigonal-rhombohedral, trigonal-hexagonal.
+            hexagonal, cubic, or trigonal-rhombohedral, trigonal-hexagonal.
         n_elements: Fewest and most elements of a crystal.
         max_atoms: Most atoms in the conventional cell.
         max_atoms_per_element: Most atoms of one element in it; `max_atoms` by default.
         required_elements: Elements every crystal has.
         lengths: Range of a, b and c in Å. The default holds 99 % of the conventional cells of inorganic
             crystals.
-        angles: Range of α, β and γ in degrees, of those that the lattice system fixes too.
+        angles: Range of α, β and γ in degrees, of those that the lattice system fixes, too. Cells flatter
+            than V / (a b c) = 0.2 are left out.
         volume_per_atom: Range of the cell's volume over its atoms in Å³. A composition whose largest volume
-            is
-            below the smallest cell (edges at the shortest length, angles at 90° where free) is left out.
+            is below the smallest cell (edges at the shortest length, angles at 90° where free) is left out.
         oxidation_states: States each element may take; pymatgen's without zero for elements not named. `off`
-            turns
-            charge neutrality off, for alloys.
+            turns charge neutrality off, for alloys.
         order: Stages in which the sampler builds a crystal; space_group, composition, lattice.
         wyckoff: Whether Wyckoff positions are sampled; false.
 

@@ -1,5 +1,4 @@
-"""Crystals: space group, then elements with their counts in order of atomic number, then the lattice, then
-the fidelity.
+"""Crystals: space group, elements with their counts in order of atomic number, lattice, fidelity.
 
 Each crystal has one path. Masks are exact (`activelearning.crystals.composition`): every trajectory ends in a
 crystal that keeps all constraints of its space, and every crystal of the space is reached. The lattice is one
@@ -33,9 +32,9 @@ class CrystalEnvironment:
     """Trajectories of at most `max elements + 4` steps.
 
     A state is (stage, space group's index, fidelity, six coordinates u of the lattice, count of each
-    element); what is not chosen yet is zero. Actions: one for each of the G space groups; `G + e * N + (n -
-    1)` adds n atoms of element e; then stop (the composition is complete), lattice, and one for each
-    fidelity. Where the fidelity is not sampled a trajectory ends with the lattice.
+    element); what is not chosen yet is zero. Actions: one for each of the G space groups; action
+    `G + e * N + n - 1` adds n atoms of element e; then stop (the composition is complete), lattice, and one
+    for each fidelity. Where the fidelity is not sampled a trajectory ends with the lattice.
 
     Args:
         space: The space of crystals.
