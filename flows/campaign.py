@@ -6,13 +6,14 @@ candidate: a sub-flow costs more than a second, a task milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect import flow
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from activelearning.campaign.engine import Engine
 from activelearning.campaign.stopping import Action, Decision
 from flows import tasks
 from flows.artifacts import publish
@@ -36,16 +37,26 @@ def campaign_flow(campaign: str, rounds: int | None = None) -> tuple[str, str]:
     Returns:
         The last decision: action and reason.
     """
-    # The initial design is round 0 and not counted.
-    last = None if rounds is None else max(engine_of(campaign).round, 1) + rounds
-    while last is None or engine_of(campaign).round < last:
-        decision = one_tick(campaign)
-        if decision.action is not Action.CONTINUE:
-            break
-    else:
-        decision = Decision(Action.CONTINUE, f"the {rounds} rounds that were asked for are done")
-        engine_of(campaign).conclude(decision)
+    engine = engine_of(campaign)
+    decision = run_rounds(engine, lambda: one_tick(campaign), last_round(engine, rounds))
     return decision.action, decision.reason
+
+
+def last_round(engine: Engine, rounds: int | None) -> int | None:
+    """Index that the next round has when `rounds` more are done; the initial design, round 0, is not
+    counted."""
+    return None if rounds is None else max(engine.round, 1) + rounds
+
+
+def run_rounds(engine: Engine, tick: Callable[[], Decision], last: int | None) -> Decision:
+    """Ticks until the campaign ends, has to wait, or comes to the round `last`."""
+    while last is None or engine.round < last:
+        decision = tick()
+        if decision.action is not Action.CONTINUE:
+            return decision
+    decision = Decision(Action.CONTINUE, "the rounds that were asked for are done")
+    engine.conclude(decision)
+    return decision
 
 
 @flow(

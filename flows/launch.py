@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from activelearning.campaign.engine import Engine
 from activelearning.campaign.stopping import Action, Decision
-from flows.server import PrefectError, TemporaryServer, check_api, configured_url
+from activelearning.campaign.tick import evaluate_outstanding, tick
+from flows.server import TemporaryServer, check_api, configured_url
 from flows.session import registered
+
+DRAIN_SECONDS = 10.0
+Notice = Callable[[str], None]
+
+# Whether Prefect's API was lost by this process. Prefect's background threads then hold events that they try
+# to send, each for seconds, before they let the process end: whoever ends it should not wait for them.
+prefect_is_lost = False
+
+
+def _silent(_text: str) -> None:
+    return
 
 
 @contextmanager
@@ -26,48 +38,80 @@ def prefect_api() -> Iterator[TemporaryServer | None]:
         yield server
 
 
-def run_campaign(engine: Engine, server: TemporaryServer | None, *, rounds: int | None = None) -> Decision:
+def run_campaign(
+    engine: Engine, server: TemporaryServer | None, *, rounds: int | None = None, notice: Notice = _silent
+) -> Decision:
     """Run the `campaign` flow; see `flows.campaign.campaign_flow`.
 
+    Where Prefect is lost on the way, the campaign goes on without it, and `notice` is told.
+
     Raises:
-        ActiveLearningError: as the engine; `PrefectError` where Prefect was lost on the way.
+        ActiveLearningError: as the engine; `PrefectError` where Prefect does not start.
     """
-    with _ready(engine, server):
-        from flows.campaign import campaign_flow
+    from flows.campaign import campaign_flow, last_round, run_rounds
 
-        return _decision(campaign_flow(engine.name, rounds))
+    last = last_round(engine, rounds)
+    return _run(
+        engine,
+        server,
+        flow=lambda: campaign_flow(engine.name, rounds),
+        alone=lambda: run_rounds(engine, lambda: tick(engine), last),
+        notice=notice,
+    )
 
 
-def run_tick(engine: Engine, server: TemporaryServer | None) -> Decision:
-    """Run the `tick` flow; see `flows.campaign.tick_flow`.
+def run_tick(engine: Engine, server: TemporaryServer | None, *, notice: Notice = _silent) -> Decision:
+    """Run the `tick` flow; see `flows.campaign.tick_flow` and `run_campaign`.
 
     Raises:
         ActiveLearningError: as `run_campaign`.
     """
-    with _ready(engine, server):
-        from flows.campaign import tick_flow
+    from flows.campaign import tick_flow
 
-        return _decision(tick_flow(engine.name))
+    before = engine.round
+
+    def alone() -> Decision:
+        # The round may have been committed before Prefect was lost; then only its evaluations are left.
+        if engine.round == before:
+            return tick(engine)
+        evaluate_outstanding(engine)
+        return Decision(Action.CONTINUE, "one tick was asked for and is done")
+
+    return _run(engine, server, flow=lambda: tick_flow(engine.name), alone=alone, notice=notice)
 
 
-@contextmanager
-def _ready(engine: Engine, server: TemporaryServer | None) -> Iterator[None]:
-    """Settings, registration, and one readable error for everything that Prefect may raise."""
+def _run(
+    engine: Engine,
+    server: TemporaryServer | None,
+    *,
+    flow: Callable[[], tuple[str, str]],
+    alone: Callable[[], Decision],
+    notice: Notice,
+) -> Decision:
     import httpx
     from prefect.exceptions import PrefectException
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     settings = {} if server is None else {PREFECT_API_URL: server.wait()}
-    try:
-        with temporary_settings(settings), registered(engine):
-            yield
-    except (httpx.HTTPError, PrefectException) as error:
-        raise PrefectError(
-            f"Prefect was lost while the campaign {engine.name!r} was running ({type(error).__name__}: {error}). "
-            f"All that was committed is in the store, and the same command goes on from there."
-        ) from error
-
-
-def _decision(told: tuple[str, str]) -> Decision:
-    action, reason = told
+    with temporary_settings(settings):
+        try:
+            with registered(engine):
+                action, reason = flow()
+        except (httpx.HTTPError, PrefectException) as error:
+            global prefect_is_lost
+            prefect_is_lost = True
+            notice(f"Prefect was lost ({type(error).__name__}: {error}); the campaign goes on without it.")
+            return alone()
+        finally:
+            if not prefect_is_lost:
+                _drain()
     return Decision(Action(action), reason)
+
+
+def _drain() -> None:
+    """Send what Prefect's background threads still hold, before its server is stopped."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=DRAIN_SECONDS)
+    EventsWorker.drain_all(timeout=DRAIN_SECONDS)

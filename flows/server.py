@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from types import TracebackType
 
@@ -26,6 +25,7 @@ from flows.settings import configure
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
+RESTARTS = 3
 
 
 class PrefectError(ActiveLearningError):
@@ -33,27 +33,44 @@ class PrefectError(ActiveLearningError):
 
 
 class TemporaryServer:
-    """A Prefect server in a process of its own, on a free port of the loopback interface."""
+    """A Prefect server in a process of its own, on a free port of the loopback interface.
+
+    A server that dies is started again on the same socket, a few times; meanwhile its clients wait.
+    """
 
     def __init__(self) -> None:
         configure()
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(128)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/api"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
+        self._stopping = threading.Event()
+        self._is_up = False
+        self._process = self._start()
+        self._keeper = threading.Thread(target=self._keep, name="prefect-server-keeper", daemon=True)
+        self._keeper.start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C is for the command, which then still tells the server how its runs
         # ended. Its standard input ends when this process does, in whatever way.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(listener.fileno())],
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(self._listener.fileno())],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
-            pass_fds=[listener.fileno()],
+            pass_fds=[self._listener.fileno()],
             start_new_session=True,
         )
-        # Only the server may hold the socket: a connection to a dead one must be refused, not wait.
-        listener.close()
+
+    def _keep(self) -> None:
+        for attempt in range(RESTARTS + 1):
+            self._process.wait()
+            if self._stopping.is_set() or not self._is_up or attempt == RESTARTS:
+                break
+            self._process = self._start()
+        # From here on connections must be refused, not wait for a server that never comes.
+        self._listener.close()
 
     def wait(self, timeout: float = START_SECONDS) -> str:
         """Wait until the server answers; returns the API's URL.
@@ -67,13 +84,14 @@ class TemporaryServer:
             if self._process.poll() is not None:
                 raise PrefectError(
                     f"Prefect's server did not start: it ended with code {self._process.returncode}"
-                    f"{self._last_words()}. `activelearning doctor` checks the installation; PREFECT_API_URL names "
-                    f"a server that runs already."
+                    f"{self._last_words()}. `activelearning doctor` checks the installation; PREFECT_API_URL "
+                    f"names a server that runs already."
                 )
             try:
                 with opener.open(f"{self.url}/health", timeout=2.0):
+                    self._is_up = True
                     return self.url
-            except (urllib.error.URLError, TimeoutError, ConnectionError):
+            except (OSError, TimeoutError):
                 time.sleep(0.1)
         raise PrefectError(
             f"Prefect's server did not answer within {timeout:g} s{self._last_words()}. PREFECT_API_URL names a "
@@ -87,13 +105,14 @@ class TemporaryServer:
 
     def stop(self) -> None:
         """End the server and wait for it."""
+        self._stopping.set()
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
             self._process.wait(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+        self._keeper.join()
         self._log.close()
 
     def __enter__(self) -> TemporaryServer:

@@ -14,8 +14,7 @@ _DEFAULTS = {
     # display.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-    # A campaign outlives its server: a few retries, then the steps go on without it.
-    "PREFECT_CLIENT_MAX_RETRIES": "3",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
 }
 
 

@@ -188,6 +188,10 @@ def _work(
     _exit(decision)
 
 
+def _warn(text: str) -> None:
+    typer.echo(text, err=True)
+
+
 def _exit(decision: Decision) -> None:
     from activelearning.campaign.stopping import Action
 

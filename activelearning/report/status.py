@@ -62,7 +62,7 @@ def budget(session: Session, campaign: Header) -> dict[str, float]:
         ).where(LedgerEntry.campaign == campaign.name)
     ).one()
     # Sums of reservations and their releases leave rounding behind: twelve digits are far below any cost.
-    reserved, spent = max(round(float(reserved), 12), 0.0), round(float(spent), 12)
+    reserved, spent = max(0.0, round(float(reserved), 12)), round(float(spent), 12)
     remaining = round(campaign.total - reserved - spent, 12)
     return {"total": campaign.total, "reserved": reserved, "spent": spent, "remaining": remaining}
 
