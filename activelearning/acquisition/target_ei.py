@@ -58,12 +58,9 @@ def _incumbent(context: AcquisitionContext) -> float:
 
 
 def _standard_improvement(z: Tensor) -> Tensor:
-    """φ(z) + z Φ(z), elementwise, without cancellation far to the left."""
-    log_pdf = -0.5 * z.square() - 0.5 * math.log(2.0 * math.pi)
-    far = z < -8.0
-    near = torch.where(far, torch.zeros_like(z), z)
-    direct = (-0.5 * near.square()).exp() / math.sqrt(2.0 * math.pi) + near * torch.special.ndtr(near)
-    # Asymptotic series of the Mills ratio: φ(z)/z² · (1 − 3/z² + 15/z⁴ …).
-    inverse = z.clamp_max(-8.0).square().reciprocal()
-    series = log_pdf.clamp_min(-700.0).exp() * inverse * (1.0 - 3.0 * inverse + 15.0 * inverse.square())
-    return torch.where(far, series, direct)
+    """φ(z) + z Φ(z), elementwise, without cancellation to the left."""
+    density = (-0.5 * z.square()).exp() / math.sqrt(2.0 * math.pi)
+    # Φ(z)/φ(z) = √(π/2) erfcx(−z/√2) where z is negative; erfcx grows without bound where it is positive.
+    left = z.clamp_max(0.0)
+    ratio = math.sqrt(math.pi / 2.0) * torch.special.erfcx(-left / math.sqrt(2.0))
+    return torch.where(z < 0.0, density * (1.0 + left * ratio), density + z * torch.special.ndtr(z))

@@ -1,0 +1,127 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from activelearning.acquisition.batch import choose_batch, expand_fidelities, polish
+
+
+class Hill:
+    """Utility exp(−|x − c|²/w²), less near what is pending."""
+
+    def __init__(self, centre: float = 0.3, width: float = 0.5) -> None:
+        self.centre, self.width = centre, width
+        self.pending: list[Tensor] = []
+
+    def __call__(self, X: Tensor) -> Tensor:
+        value = torch.exp(-((X[:, :-1] - self.centre) / self.width).square().sum(-1))
+        for p in self.pending:
+            distance = ((X[:, :-1] - p[:-1]) / 0.1).square().sum(-1)
+            value = value * (1.0 - torch.exp(-distance))
+        return value
+
+    def add_pending(self, X: Tensor) -> None:
+        self.pending.extend(X)
+
+
+def pool(n: int = 40, n_fidelities: int = 2, seed: int = 0) -> Tensor:
+    features = torch.rand(n, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return expand_fidelities(features, n_fidelities)
+
+
+def costs(X: Tensor, *table: float) -> Tensor:
+    return torch.tensor(table, dtype=torch.float64)[X[:, -1].long()]
+
+
+def test_expansion() -> None:
+    X = expand_fidelities(torch.tensor([[0.1, 0.2], [0.3, 0.4]]), 3)
+    assert X.shape == (6, 3)
+    assert X[:, -1].tolist() == [0, 1, 2, 0, 1, 2]
+    assert torch.equal(X[3, :-1], torch.tensor([0.3, 0.4]))
+    assert expand_fidelities(torch.empty(0, 2), 3).shape == (0, 3)
+
+
+@settings(max_examples=40)
+@given(
+    budget=st.floats(0.0, 8.0),
+    batch_size=st.integers(0, 12) | st.none(),
+    dear=st.integers(0, 4),
+    seed=st.integers(0, 50),
+)
+def test_limits_hold(budget: float, batch_size: int | None, dear: int, seed: int) -> None:
+    X = pool(seed=seed)
+    c = costs(X, 1.0, 0.1)
+    forbidden = torch.zeros(len(X), dtype=torch.bool)
+    forbidden[::3] = True
+    chosen = choose_batch(
+        Hill(), X, c, budget=budget, batch_size=batch_size, remaining={0: dear}, forbidden=forbidden
+    )
+    assert float(c[chosen].sum()) <= budget * (1 + 1e-8)
+    assert len(set(chosen)) == len(chosen)
+    assert not forbidden[chosen].any()
+    assert int((X[chosen, -1] == 0).sum()) <= dear
+    if batch_size is not None:
+        assert len(chosen) <= batch_size
+        if budget >= 0.1 * batch_size:
+            assert len(chosen) == batch_size  # the cheap ones always fit
+    assert chosen == choose_batch(
+        Hill(), X, c, budget=budget, batch_size=batch_size, remaining={0: dear}, forbidden=forbidden
+    )
+
+
+def test_budget_is_filled_to_the_last_cent() -> None:
+    X = pool()
+    chosen = choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=0.3, batch_size=None)
+    assert len(chosen) == 3  # three times 0.1 is more than 0.3 in floating point
+
+
+def test_cheap_wins_at_equal_utility_and_dear_when_cost_is_ignored() -> None:
+    X = pool()
+    assert int(X[choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=5.0, batch_size=1)][0, -1]) == 1
+    ignored = choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=5.0, batch_size=1, exponent=0.0)
+    assert ignored[0] == int(Hill()(X).argmax())
+
+
+def test_pending_spreads_the_batch() -> None:
+    X = pool(200)
+    scorer = Hill(width=0.2)
+    chosen = choose_batch(scorer, X, costs(X, 1.0, 1.0), budget=4.0)
+    assert len(scorer.pending) == 4
+    distances = torch.pdist(X[chosen, :-1])
+    assert float(distances.min()) > 0.1
+
+
+def test_equal_rows_are_chosen_once_and_ties_go_to_the_lower_row() -> None:
+    class Flat(Hill):
+        def __call__(self, X: Tensor) -> Tensor:
+            return torch.ones(len(X), dtype=X.dtype)
+
+    X = torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.5, 1.0], [0.7, 0.0]], dtype=torch.float64)
+    one = torch.ones(4, dtype=torch.float64)
+    assert choose_batch(Flat(), X, one, budget=10.0) == [0, 2, 3]
+    assert choose_batch(Flat(), X, one, budget=10.0, one_fidelity_each=True) == [0, 3]
+
+
+def test_empty_pool() -> None:
+    assert choose_batch(Hill(), torch.empty(0, 3), torch.empty(0), budget=1.0) == []
+
+
+@pytest.mark.parametrize("centre", [0.3, 1.4])
+def test_polish_climbs_inside_the_box(centre: float) -> None:
+    scorer, X = Hill(centre, 1.0), pool(10)
+    better = polish(scorer, X, n_steps=40)
+    assert torch.equal(better[:, -1], X[:, -1])
+    assert (scorer(better) >= scorer(X)).all()
+    expected = torch.full_like(better[:, :-1], min(centre, 1.0))
+    torch.testing.assert_close(better[:, :-1], expected, atol=2e-2, rtol=0.0)
+    assert torch.equal(better, polish(scorer, X, n_steps=40))
+
+
+def test_polish_leaves_what_has_no_gradient() -> None:
+    class Steps(Hill):
+        def __call__(self, X: Tensor) -> Tensor:
+            return (X[:, 0] > 0.5).to(X).detach()
+
+    X = pool(5)
+    assert torch.equal(polish(Steps(), X), X)
