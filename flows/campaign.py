@@ -106,7 +106,11 @@ def evaluate_outstanding(campaign: str) -> bool:
     engine = engine_of(campaign)
     outstanding = engine.outstanding()
     futures = [_submit_evaluation(campaign, fidelity, keys) for fidelity, keys in outstanding.items()]
-    _wait(futures)
+    try:
+        _wait(futures)
+    except KeyboardInterrupt:
+        engine.abort()  # the runner waits for its threads, and they for their oracles
+        raise
     return bool(futures)
 
 

@@ -155,6 +155,10 @@ class Engine:
             self._evaluator.kill()
         self.close()
 
+    def abort(self) -> None:
+        """End evaluations at once, from any thread; what they were at stays open for the next run."""
+        self._evaluator.kill()
+
     @contextmanager
     def lease(self) -> Iterator[None]:
         """Hold the mutex of the campaign's steps.

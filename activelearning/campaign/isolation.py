@@ -131,6 +131,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._busy: set[WorkerProcess] = set()
         self._started = 0
+        self._killed = threading.Event()
 
     def _take(self) -> WorkerProcess:
         with self._lock:
@@ -166,13 +167,16 @@ class WorkerPool:
 
         def loop() -> None:
             try:
-                while not stop.is_set():
+                while not (stop.is_set() or self._killed.is_set()):
                     try:
                         candidate, key = pending.get_nowait()
                     except queue.Empty:
                         return
                     if claim(key):
-                        done(key, self._evaluate(candidate, key))
+                        measurement = self._evaluate(candidate, key)
+                        if self._killed.is_set():
+                            return  # the process died by our hand, which says nothing of the candidate
+                        done(key, measurement)
             except BaseException as error:
                 errors.append(error)
                 stop.set()
@@ -210,7 +214,8 @@ class WorkerPool:
         return measurement
 
     def kill(self) -> None:
-        """End every process at once."""
+        """End every process at once; what they were at stays unanswered."""
+        self._killed.set()
         with self._lock:
             workers = [*self._idle, *self._busy]
             self._idle.clear()
