@@ -246,21 +246,22 @@ def _override(value: dict[str, Any], dotted: str, text: str) -> None:
     here: Any = value
     for part in parents:
         if isinstance(here, list):
-            here = _item(here, part, dotted)
+            here = here[_position(here, part, dotted)]
         elif isinstance(here, dict):
-            here = here.setdefault(part, {})
+            if here.get(part) is None:  # an empty section of the file reads as nothing
+                here[part] = {}
+            here = here[part]
         if not isinstance(here, (dict, list)):
             raise ConfigError(f"--set {dotted}: {part!r} is a single value and has no keys below it.")
     if isinstance(here, list):
-        entry = _item(here, last, dotted)
-        here[here.index(entry)] = new
+        here[_position(here, last, dotted)] = new
     else:
         here[last] = new
 
 
-def _item(entries: list[Any], part: str, dotted: str) -> Any:
-    """Entry of a list by its position or, as for fidelities, by its `name`."""
+def _position(entries: list[Any], part: str, dotted: str) -> int:
+    """Where in a list an entry is, named by its position or, as for fidelities, by its `name`."""
     for position, entry in enumerate(entries):
         if part == str(position) or (isinstance(entry, dict) and entry.get("name") == part):
-            return entry
+            return position
     raise ConfigError(f"--set {dotted}: the list has no entry {part!r} (its length is {len(entries)}).")

@@ -7,7 +7,8 @@ from typing import Any
 
 from activelearning.errors import ConfigError
 
-# What may differ when a campaign is continued; all else would make its rounds incomparable.
+# What may differ when a campaign is continued; all else would make its rounds incomparable. Where the store and the
+# files lie is no part of a campaign: both may be moved.
 _FREE = ("budget", "stopping", "store", "artifacts")
 _STEPS = ("steps", "warm_steps", "max_iterations", "warm_iterations")
 
@@ -19,10 +20,11 @@ def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         ConfigError: naming the first key that may not change.
     """
     for path in _differences(old, new, ()):
-        top, last = path[0], path[-1]
-        if top in _FREE or last == "max_in_flight":
+        if path[0] in _FREE:
             continue
-        if top in ("sampler", "surrogate") and last in _STEPS:
+        if path[0] == "fidelities" and len(path) == 3 and path[2] == "max_in_flight":
+            continue
+        if path[0] in ("sampler", "surrogate") and len(path) == 2 and path[1] in _STEPS:
             continue
         dotted = ".".join(path)
         raise ConfigError(

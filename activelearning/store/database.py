@@ -181,6 +181,9 @@ def open_database(url: str | URL, *, folder: Path | None = None, create: bool = 
     database = Database(parsed)
     try:
         _check_schema(database, create=create)
+    except SQLAlchemyError as error:
+        database.close()
+        raise StoreError(f"The store {shown(parsed)} can't be opened: {_first_line(error)}.") from error
     except BaseException:
         database.close()
         raise

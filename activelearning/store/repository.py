@@ -197,7 +197,7 @@ class Repository:
             worker.check_lease(session, self.campaign)
             balance = self._balance(session, total)
             wanted = sum(e.cost for e in new.evaluations if e.measurement is None)
-            if wanted > balance.remaining + COST_TOLERANCE * max(total, 1.0):
+            if wanted > balance.remaining + COST_TOLERANCE * total:
                 raise StoreError(
                     f"Round {new.index} of {self.campaign!r} would reserve {wanted:g}, but "
                     f"{balance.remaining:g} of the budget of {total:g} remains; nothing was committed."

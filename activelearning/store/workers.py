@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -56,7 +56,17 @@ class WorkerRegistration:
         self.id = uuid.uuid4().hex
         self._database = database
         self._stop = threading.Event()
-        with database.write() as session:
+        self.beat()
+        self._thread = threading.Thread(target=self._beat_on, name="activelearning-heartbeat", daemon=True)
+        self._thread.start()
+
+    def beat(self) -> None:
+        """Renew the heartbeat; a row that another process took for dead and removed is written anew."""
+        with self._database.write() as session:
+            row = session.get(Worker, self.id)
+            if row is not None:
+                row.heartbeat = time.time()
+                return
             session.add(
                 Worker(
                     id=self.id,
@@ -66,14 +76,11 @@ class WorkerRegistration:
                     heartbeat=time.time(),
                 )
             )
-        self._thread = threading.Thread(target=self._beat, name="activelearning-heartbeat", daemon=True)
-        self._thread.start()
 
-    def _beat(self) -> None:
+    def _beat_on(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
-                with self._database.write() as session:
-                    session.execute(update(Worker).where(Worker.id == self.id).values(heartbeat=time.time()))
+                self.beat()
             except SQLAlchemyError:
                 # A store out of reach for a moment is met by whoever needs it next; a lapse is what the lease is for.
                 continue
@@ -121,7 +128,8 @@ class WorkerRegistration:
         Raises:
             LeaseHeldError: it was.
         """
-        held = session.get(Lease, campaign)
+        # Locked where the database locks rows: a taker has to wait until this transaction is done.
+        held = session.get(Lease, campaign, with_for_update=True)
         if held is None or held.worker != self.id:
             raise LeaseHeldError(
                 f"The campaign {campaign!r} was taken over by another process while this one did not answer; "
