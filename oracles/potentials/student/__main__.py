@@ -36,10 +36,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variants", type=int, default=16, help="distortions of each prototype")
     parser.add_argument("--random", type=int, default=500, help="random crystals labelled first")
-    parser.add_argument("--explored", type=int, default=80, help="random crystals explored")
+    parser.add_argument("--explored", type=int, default=30, help="random crystals explored")
     parser.add_argument("--frames", type=int, default=6, help="frames of dynamics of each explored crystal")
     parser.add_argument(
-        "--epochs", type=int, nargs=2, default=[15, 50], help="of the first and of the final training"
+        "--epochs", type=int, nargs=2, default=[15, 40], help="of the first and of the final training"
     )
     parser.add_argument(
         "--weights", type=Path, help="student to test (default: the shipped one, or the one just made)"
@@ -89,6 +89,7 @@ def _refine(arguments: argparse.Namespace) -> None:
         ARCHITECTURE,
         epochs=arguments.epochs[1],
         seed=arguments.seed,
+        energy_weight=100.0,
         start=arguments.out / "first.pt",
     )
     save(arguments.out / STUDENT.name, model, architecture)

@@ -1,0 +1,265 @@
+"""The oracle with the shipped student: answers, bounds, reasons, determinism and kills."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from ase.io import read
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from activelearning.candidate import BoxCandidate, CrystalCandidate
+from activelearning.contracts import OracleContext
+from activelearning.errors import ConfigError
+from activelearning.measurement import Censoring
+from oracles.mace_md import MaceMDOracle
+from oracles.mace_md.analysis import nernst_einstein
+from oracles.potentials.student.structures import argyrodite
+
+SHORT = {
+    "temperature": 700.0,
+    "time_ps": 0.1,
+    "equilibration_ps": 0.04,
+    "min_cell_edge": 4.0,
+    "relax_steps": 5,
+    "checkpoint_every": 10,
+}
+
+
+def crystal(atoms):
+    """A candidate that brings its atoms along."""
+    return CrystalCandidate(
+        space_group=1,
+        composition=dict(Counter(atoms.get_chemical_symbols())),
+        lattice=tuple(atoms.cell.cellpar()),
+        structure=AseAtomsAdaptor.get_structure(atoms),
+    )
+
+
+def rocksalt(repeat=1):
+    return crystal(bulk("LiCl", "rocksalt", a=5.13, cubic=True).repeat(repeat))
+
+
+def oracle(folder, prop="log10_conductivity_700K", unit=None, **params):
+    made = MaceMDOracle(**{**SHORT, **params})
+    made.bind(OracleContext("campaign", "md", prop, unit, 1.0, "sqlite://", folder / "md"))
+    return made
+
+
+def test_a_short_run_of_salt_gives_the_bound_of_no_hops(tmp_path):
+    tested = oracle(tmp_path)
+    tested.check()
+    (measurement,) = tested.evaluate([rocksalt()])
+    value = measurement.values["log10_conductivity_700K"]
+    assert value.censoring is Censoring.UPPER
+    assert value.unit == "log10(S/cm)"
+    assert value.std is None
+    # No hop in 0.1 ps of 4 Li: D < 3 a² / (6 N t).
+    metadata = measurement.metadata
+    bound = -math.log(0.05) * 9.0 / (6 * 4 * 0.1)
+    assert metadata["diffusion_cm2_per_s"] == pytest.approx(bound * 1e-4)
+    assert value.value == pytest.approx(math.log10(nernst_einstein(bound, 4, metadata["volume"], 700.0)))
+    assert (metadata["n_atoms"], metadata["n_mobile"], metadata["steps"]) == (8, 4, 70)
+    assert 0 < metadata["mean_temperature"] < 2000
+    assert measurement.seconds > 0
+
+
+def test_artifacts_hold_the_curves_and_the_last_atoms_and_no_checkpoint_is_left(tmp_path):
+    tested = oracle(tmp_path)
+    candidate = rocksalt()
+    tested.expect({candidate.key: "abc123" + "0" * 58})
+    (measurement,) = tested.evaluate([candidate])
+    curves, last = measurement.artifacts
+    with np.load(curves) as content:
+        assert len(content["lag_ps"]) == len(content["mobile"]) == 11
+        assert content["lag_ps"][-1] == pytest.approx(0.1)
+        assert content["mobile"][0] == 0.0
+        assert content["mobile"][5] > 0.0
+    assert len(read(last)) == 8
+    folder = tmp_path / "md" / ("abc123" + "0" * 58)
+    assert sorted(path.name for path in folder.iterdir()) == ["final.extxyz", "msd.npz"]
+
+
+def plain(measurement):
+    """All of a measurement but what depends on where and how fast it was made."""
+    (value,) = measurement.values.values()
+    return (value, dict(measurement.metadata), [open(path, "rb").read() for path in measurement.artifacts])
+
+
+def test_the_same_evaluation_gives_the_same_answer_and_another_key_another(tmp_path):
+    candidate = crystal(argyrodite(primitive=True))
+    answers = []
+    for name, key in (("a", "1" * 64), ("b", "1" * 64), ("c", "2" * 64)):
+        tested = oracle(tmp_path / name)
+        tested.expect({candidate.key: key})
+        answers.append(plain(tested.evaluate_one(candidate)))
+    assert answers[0] == answers[1]
+    assert answers[0][2] != answers[2][2]
+
+
+def test_a_sampled_crystal_without_atoms_is_realised_the_same_way_each_time(tmp_path):
+    candidate = CrystalCandidate(14, {"Li": 4, "P": 4, "S": 12}, (7.4, 8.4, 9.4, 90, 110, 90))
+    first = oracle(tmp_path / "a", n_realisations=3).evaluate_one(candidate)
+    second = oracle(tmp_path / "b", n_realisations=3).evaluate_one(candidate)
+    assert first.is_success
+    assert first.metadata["n_realisations"] == 3
+    assert plain(first) == plain(second)
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("calls", [5, 31, 55])
+def test_an_interrupted_evaluation_goes_on_bit_for_bit(tmp_path, calls):
+    candidate = crystal(argyrodite(primitive=True))
+    whole = plain(oracle(tmp_path / "whole").evaluate_one(candidate))
+
+    dying = oracle(tmp_path / "killed")
+    calculator = dying._load()
+    compute, done = calculator.calculate, 0
+
+    def dies(*arguments, **named):
+        nonlocal done
+        done += 1
+        if done > calls:
+            raise StoppedError
+        compute(*arguments, **named)
+
+    calculator.calculate = dies
+    with pytest.raises(StoppedError):
+        dying.evaluate_one(candidate)
+    assert plain(oracle(tmp_path / "killed").evaluate_one(candidate)) == whole
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_mace_md as here
+tested = here.oracle(Path({folder!r}), time_ps=20.0)
+tested.evaluate_one(here.crystal(here.argyrodite(primitive=True)))
+"""
+
+
+def steps_in(state_file):
+    with np.load(state_file) as content:
+        return json.loads(str(content["plain"]))["step"]
+
+
+def test_kill_9_and_again(tmp_path):
+    """A process killed in mid-trajectory leaves a state from which another process reaches the same answer."""
+    candidate = crystal(argyrodite(primitive=True))
+    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script])
+    folder = oracle(tmp_path / "killed", time_ps=20.0)._checkpoint(candidate)
+    state_file = tmp_path / "killed" / "md" / candidate.key / "checkpoint.npz"
+    try:
+        deadline = time.monotonic() + 120
+        while not state_file.exists() or steps_in(state_file) < 30:
+            assert process.poll() is None, "the process ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    state = folder.load()
+    assert state.step >= 30
+    # The killed process was to run for 20 ps; comparing with a run to a little after the kill keeps the test short.
+    n_frames = max(12, (state.step - 20) // 5 + 4)
+    short = {"time_ps": n_frames * 5 * 2e-3}
+    resumed, whole = oracle(tmp_path / "killed", **short), oracle(tmp_path / "whole", **short)
+    resumed._checkpoint(candidate).save(state)
+    assert plain(resumed.evaluate_one(candidate)) == plain(whole.evaluate_one(candidate))
+
+
+def test_failures_have_reasons(tmp_path):
+    def reason(candidate, **params):
+        measurement = oracle(tmp_path, **params).evaluate_one(candidate)
+        assert not measurement.is_success
+        return measurement.reason
+
+    lattice = (5.0, 5.0, 5.0, 90, 90, 90)
+    assert "holds no Li" in reason(CrystalCandidate(221, {"P": 1, "Cl": 1}, lattice))
+    assert "nothing but Li" in reason(CrystalCandidate(229, {"Li": 2}, lattice))
+    assert "does not cover F, O" in reason(CrystalCandidate(1, {"Li": 1, "O": 1, "F": 1}, lattice))
+    assert "has no realisation" in reason(CrystalCandidate(225, {"Li": 3, "S": 4}, lattice))
+    assert "above max_atoms = 20" in reason(rocksalt(), min_cell_edge=10.0, max_atoms=20)
+    assert "not a BoxCandidate" in reason(BoxCandidate((0.0,)))
+    assert "framework melted: an atom other than Li moved" in reason(
+        rocksalt(), max_framework_displacement=0.01
+    )
+    assert "unstable" in reason(rocksalt(), max_temperature_ratio=0.5)
+
+
+def test_a_failure_leaves_no_checkpoint_and_does_not_fail_its_batch(tmp_path):
+    tested = oracle(tmp_path, max_framework_displacement=0.01)
+    good = oracle(tmp_path)
+    bad = CrystalCandidate(221, {"P": 1, "Cl": 1}, (5.0, 5.0, 5.0, 90, 90, 90))
+    assert [m.is_success for m in good.evaluate([bad, rocksalt()])] == [False, True]
+    tested.evaluate([rocksalt()])
+    assert not list((tmp_path / "md").glob("*/checkpoint*"))
+
+
+def test_check_refuses_what_cannot_work(tmp_path):
+    with pytest.raises(ConfigError, match=r"names 800 K, but its params simulate 700 K"):
+        oracle(tmp_path, prop="log10_conductivity_800K").check()
+    with pytest.raises(ConfigError, match=r"answers in log10\(S/cm\), not in S/m"):
+        oracle(tmp_path, unit="S/m").check()
+    with pytest.raises(ConfigError, match="neither a file that exists"):
+        oracle(tmp_path, potential="mace:gone.model").check()
+    oracle(tmp_path, prop="log10_conductivity").check()
+    with pytest.raises(ConfigError, match="fit_end at most 1"):
+        MaceMDOracle(fit_end=1.5)
+    with pytest.raises(ConfigError, match="checkpoint_every"):
+        MaceMDOracle(checkpoint_every=0)
+
+
+def test_content_holds_what_changes_results_and_no_more(tmp_path):
+    base = MaceMDOracle().content()
+    assert MaceMDOracle(temperature=800.0, timestep_fs=2.0).content() == base  # the defaults, written out
+    assert MaceMDOracle(checkpoint_every=77).content() == base
+    for change in ({"temperature": 900.0}, {"fit_end": 0.4}, {"potential": "chgnet"}, {"dtype": "float64"}):
+        assert MaceMDOracle(**change).content() != base
+    assert len(base["weights"]) == 64
+
+
+def test_threads_are_put_back(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        oracle(tmp_path).evaluate([rocksalt()])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+def test_an_argyrodite_conducts_and_salt_does_not(tmp_path):
+    """Ordered Li6PS5Cl at 1000 K against rock-salt LiCl: a value of the right size, and a bound well below it."""
+    params = {
+        "temperature": 1000.0,
+        "time_ps": 20.0,
+        "equilibration_ps": 2.0,
+        "relax_steps": 200,
+        "min_cell_edge": 9.0,
+        "checkpoint_every": 1000,
+    }
+    prop = "log10_conductivity_1000K"
+    conductor = oracle(tmp_path, prop, **params).evaluate_one(crystal(argyrodite()))
+    insulator = oracle(tmp_path, prop, **params).evaluate_one(rocksalt(2))
+    fast, slow = conductor.values[prop], insulator.values[prop]
+    assert fast.censoring is Censoring.NONE
+    assert -0.7 < fast.value < 1.0  # S/cm: a superionic conductor near its melting point
+    assert fast.std < 0.3
+    assert slow.censoring is Censoring.UPPER
+    assert slow.value < fast.value - 1.0
+    assert insulator.metadata["n_hops"] == 0

@@ -1,0 +1,255 @@
+"""Potentials by name: loading, checksums, physics of the shipped student against its teacher."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.optimize import FIRE
+
+from activelearning.errors import ConfigError
+from oracles.potentials import check_potential, checksum, load_calculator, unsupported_elements
+from oracles.potentials.loading import STUDENT, model_file
+from oracles.potentials.mace_model import (
+    Architecture,
+    MaceCalculator,
+    build,
+    load,
+    load_with_architecture,
+    save,
+)
+from oracles.potentials.student.structures import argyrodite, prototypes, random_crystals
+
+SMALL = Architecture((3, 15, 16, 17), channels=4, max_l=1, radial_width=8, r_max=4.0)
+
+
+@pytest.fixture(scope="module")
+def student():
+    return load_calculator("mace:student")
+
+
+@pytest.fixture(scope="module")
+def chgnet():
+    return load_calculator("chgnet")
+
+
+def rattled(atoms, amplitude=0.1, seed=0):
+    copy = atoms.copy()
+    copy.rattle(amplitude, seed=seed)
+    return copy
+
+
+def test_unknown_names_are_refused_with_what_would_be_right():
+    with pytest.raises(ConfigError, match="'lennard-jones' is unknown; use mace:student"):
+        load_calculator("lennard-jones")
+    with pytest.raises(ConfigError, match="'mace:' is unknown"):
+        check_potential("mace:")
+    with pytest.raises(
+        ConfigError, match=r"neither a file that exists \(.*missing\.model\) nor one of .*medium-mpa-0"
+    ):
+        check_potential("mace:missing.model")
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    text = tmp_path / "text.model"
+    text.write_text("not a model")
+    with pytest.raises(ConfigError, match=r"can't be loaded from .*text\.model"):
+        load_calculator(f"mace:{text}")
+    other = tmp_path / "other.model"
+    torch.save({"a": 1}, other)
+    with pytest.raises(ConfigError, match="holds a dict, not a MACE model"):
+        load_calculator(f"mace:{other}")
+
+
+def test_a_foundation_model_that_cannot_be_downloaded_says_what_to_do(monkeypatch, tmp_path):
+    import mace.calculators.foundations_models as foundations
+
+    def offline(*arguments, **named):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(foundations, "download_mace_mp_checkpoint", offline)
+    with pytest.raises(ConfigError, match=r"network is unreachable.*potential: mace:<path of the file>"):
+        check_potential("mace:small")
+
+
+def test_a_whole_model_of_the_users_is_loaded_and_agrees_with_its_state_dict(tmp_path):
+    torch.manual_seed(0)
+    model = build(SMALL, torch.float64)
+    whole, ours = tmp_path / "whole.model", tmp_path / "ours.pt"
+    torch.save(model, whole)
+    save(ours, model, SMALL)
+    a = load_calculator(f"mace:{whole}", dtype="float64")
+    b = MaceCalculator(load(ours, torch.float64), dtype=torch.float64)
+    atoms = rattled(bulk("LiCl", "rocksalt", a=5.1, cubic=True))
+    np.testing.assert_allclose(a.get_forces(atoms), b.get_forces(atoms), atol=1e-5)
+    assert checksum(f"mace:{whole}") == hashlib.sha256(whole.read_bytes()).hexdigest()
+    assert load_with_architecture(ours, torch.float32)[1] == SMALL
+
+
+def test_a_file_of_another_format_is_not_taken_for_ours(tmp_path):
+    path = tmp_path / "other.pt"
+    torch.save({"format": "something else"}, path)
+    with pytest.raises(ValueError, match="not of the format"):
+        load(path, torch.float32)
+
+
+def test_checksums_tell_potentials_apart():
+    assert checksum("mace:student") == hashlib.sha256(STUDENT.read_bytes()).hexdigest()
+    assert checksum("chgnet") != checksum("mace:student")
+    assert len(checksum("chgnet")) == 64
+
+
+def test_loading_changes_nothing_for_the_rest_of_the_process(capfd):
+    before = torch.get_default_dtype()
+    load_calculator("mace:student", dtype="float64")
+    load_calculator("chgnet")
+    assert torch.get_default_dtype() == before
+    assert capfd.readouterr().out == ""
+
+
+def test_the_shipped_student_is_small_plain_and_has_a_card():
+    assert model_file("mace:student") == STUDENT
+    assert STUDENT.stat().st_size < 1_000_000
+    content = torch.load(STUDENT, weights_only=True)
+    assert set(content) == {"format", "architecture", "state"}
+    assert STUDENT.with_suffix(".md").read_text().startswith("# ")
+
+
+def test_elements_are_known(student, chgnet):
+    assert student.elements == {"Li", "P", "S", "Cl"}
+    assert unsupported_elements(student, ["Li", "O", "F"]) == ["F", "O"]
+    assert unsupported_elements(chgnet, ["Li", "O", "F", "U"]) == []
+    assert unsupported_elements(chgnet, ["Rn", "Li"]) == ["Rn"]
+    with pytest.raises(ValueError, match="unknown elements: O"):
+        student.get_potential_energy(bulk("Li2O", "fluorite", a=4.6))
+
+
+def test_forces_and_stress_are_derivatives_of_the_energy():
+    precise = load_calculator("mace:student", dtype="float64")
+    atoms = rattled(bulk("LiCl", "rocksalt", a=5.1, cubic=True))
+    forces = precise.get_forces(atoms)
+    for atom, axis in [(0, 0), (3, 1), (6, 2)]:
+        energies = []
+        for shift in (1e-4, -1e-4):
+            moved = atoms.copy()
+            moved.positions[atom, axis] += shift
+            energies.append(precise.get_potential_energy(moved))
+        assert forces[atom, axis] == pytest.approx((energies[1] - energies[0]) / 2e-4, abs=1e-5)
+    stress = precise.get_stress(atoms)
+    energies = []
+    for strain in (1e-5, -1e-5):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell.array @ np.diag([1 + strain, 1, 1]), scale_atoms=True)
+        energies.append(precise.get_potential_energy(strained))
+    assert stress[0] == pytest.approx((energies[0] - energies[1]) / 2e-5 / atoms.get_volume(), rel=1e-4)
+
+
+def test_the_calculator_agrees_with_mace_torchs_own(student):
+    from mace.calculators import MACECalculator
+
+    before = torch.get_default_dtype()
+    try:
+        theirs = MACECalculator(models=[load(STUDENT, torch.float64)], device="cpu", default_dtype="float64")
+        atoms = rattled(argyrodite(primitive=True))
+        ours = load_calculator("mace:student", dtype="float64")
+        assert ours.get_potential_energy(atoms) == pytest.approx(theirs.get_potential_energy(atoms), abs=1e-6)
+        np.testing.assert_allclose(ours.get_forces(atoms), theirs.get_forces(atoms), atol=1e-6)
+        np.testing.assert_allclose(ours.get_stress(atoms), theirs.get_stress(atoms), atol=1e-7)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_energy_is_extensive_and_blind_to_wrapping_order_and_rotation(student):
+    atoms = rattled(prototypes()["γ-Li3PS4"])
+    energy = student.get_potential_energy(atoms)
+    assert student.get_potential_energy(atoms.repeat((2, 1, 1))) == pytest.approx(2 * energy, abs=1e-3)
+    shifted = atoms.copy()
+    shifted.positions += [3.3, -7.0, 100.0]
+    assert student.get_potential_energy(shifted) == pytest.approx(energy, abs=1e-3)
+    assert student.get_potential_energy(atoms[::-1]) == pytest.approx(energy, abs=1e-3)
+    turned = atoms.copy()
+    turned.rotate(37.0, (1, 2, 3), rotate_cell=True)
+    assert student.get_potential_energy(turned) == pytest.approx(energy, abs=1e-3)
+
+
+def test_repeated_calls_are_equal_bit_for_bit(student):
+    atoms = rattled(argyrodite(primitive=True))
+    first = student.get_forces(atoms).copy()
+    student.get_forces(bulk("LiCl", "rocksalt", a=5.1, cubic=True))
+    for _ in range(5):
+        student.reset()
+        assert np.array_equal(student.get_forces(atoms), first)
+
+
+@pytest.mark.parametrize("pair", ["LiLi", "LiS", "PS", "SS", "LiCl", "ClCl", "PP"])
+def test_close_atoms_repel(student, pair):
+    """The repulsion below half the sum of covalent radii grows without end: nothing collapses."""
+    energies = []
+    for distance in (1.0, 0.8, 0.6, 0.4):
+        atoms = Atoms(pair, positions=[[0, 0, 0], [distance, 0, 0]], cell=[12, 12, 12], pbc=True)
+        energies.append(student.get_potential_energy(atoms))
+    assert np.all(np.diff(energies) > 0)
+
+
+def lattice_constant(calculator, start=5.13):
+    atoms = bulk("LiCl", "rocksalt", a=start, cubic=True)
+    volumes, energies = [], []
+    for scale in np.linspace(0.96, 1.05, 10):
+        scaled = atoms.copy()
+        scaled.set_cell(atoms.cell * scale, scale_atoms=True)
+        volumes.append(scaled.get_volume())
+        energies.append(float(calculator.get_potential_energy(scaled)))
+    from ase.eos import EquationOfState
+
+    volume, _, bulk_modulus = EquationOfState(volumes, energies, eos="birchmurnaghan").fit()
+    return volume ** (1 / 3), bulk_modulus
+
+
+def test_the_students_salt_has_its_teachers_lattice_constant(student, chgnet):
+    a_student, b_student = lattice_constant(student)
+    a_teacher, b_teacher = lattice_constant(chgnet)
+    assert a_teacher == pytest.approx(5.13, rel=0.02)  # experiment; PBE gives 5.15
+    assert a_student == pytest.approx(a_teacher, rel=0.02)
+    assert b_student == pytest.approx(b_teacher, rel=0.3)
+
+
+def test_the_student_follows_its_teacher_on_rattled_crystals(student, chgnet):
+    """Seeds and structures other than those of training."""
+    errors, sizes = [], []
+    for name in ("Li2S antifluorite", "LiCl rocksalt", "γ-Li3PS4", "Li6PS5Cl"):
+        atoms = rattled(prototypes()[name], amplitude=0.12, seed=99)
+        reference = np.asarray(chgnet.get_forces(atoms))
+        errors.append(np.abs(student.get_forces(atoms) - reference).ravel())
+        sizes.append(reference.ravel())
+    assert np.concatenate(errors).mean() < 0.2  # eV/Å
+    assert np.concatenate(errors).mean() < 0.25 * np.concatenate(sizes).std()
+
+
+def test_random_crystals_relax_without_collapse(student):
+    from activelearning.crystals.realise import distance_ratio
+
+    for atoms in random_crystals(4, seed=12345):
+        atoms.calc = student
+        FIRE(atoms, logfile=None).run(fmax=0.1, steps=30)
+        assert np.isfinite(atoms.positions).all()
+        assert distance_ratio(atoms) > 0.5
+
+
+def test_known_crystals_have_their_stoichiometry():
+    formulas = {name: atoms.get_chemical_formula("reduce") for name, atoms in prototypes().items()}
+    counts = {
+        name: dict(zip(*np.unique(a.get_chemical_symbols(), return_counts=True), strict=True))
+        for name, a in prototypes().items()
+    }
+    assert counts["Li6PS5Cl"] == {"Li": 6, "P": 1, "S": 5, "Cl": 1}
+    assert counts["γ-Li3PS4"] == {"Li": 6, "P": 2, "S": 8}
+    assert counts["Li2S antifluorite"] == {"Li": 8, "S": 4}
+    assert len(formulas) == 14
+    # Phosphorus sits in a tetrahedron of sulfur at 2.05 Å.
+    for name in ("Li6PS5Cl", "γ-Li3PS4"):
+        atoms = prototypes()[name].repeat(2)
+        phosphorus = int(np.flatnonzero(atoms.symbols == "P")[0])
+        near = atoms.get_distances(phosphorus, np.flatnonzero(atoms.symbols == "S"), mic=True)
+        np.testing.assert_allclose(np.sort(near)[:4], 2.05, atol=0.06)
