@@ -14,6 +14,7 @@ from samplers.gflownet.environments.base import Environment
 from samplers.gflownet.losses import LOSSES, Balance
 from samplers.gflownet.policy import BackwardPolicy, ForwardPolicy
 from samplers.gflownet.replay import ReplayBuffer
+from samplers.gflownet.tempering import choose_beta
 from samplers.gflownet.trajectories import (
     Trajectories,
     log_backward,
@@ -21,6 +22,8 @@ from samplers.gflownet.trajectories import (
     sample_backward,
     sample_forward,
 )
+
+N_PROBES = 1024  # untrained draws to choose an exponent from
 
 StateReward = Callable[[Tensor], Tensor]  # terminal states, n x n_state -> log R, n
 
@@ -35,13 +38,14 @@ class LearnerSettings:
     batch_size: int = 64
     replay_share: float = 0.5
     replay_capacity: int = 2000
-    learning_rate: float = 1e-3
-    log_z_learning_rate: float = 0.1
+    learning_rate: float = 2e-3
+    log_z_learning_rate: float = 0.3
     final_learning_rate_share: float = 0.1
     max_gradient_norm: float = 10.0
     exploration: float = 0.1
     temperature: float = 1.0
-    beta: float = 1.0
+    beta: float | None = 1.0
+    gain: float = 4.0
     log_reward_range: float = 15.0
 
 
@@ -93,7 +97,8 @@ class Learner:
 
         Returns:
             Figures (JSON): `steps`, `total_steps`, `loss` and `mean_log_reward` (means over the last tenth of
-            the steps), `first_mean_log_reward`, `max_log_reward`, `log_z`, `replay`, `rewards_evaluated`.
+            the steps), `first_mean_log_reward`, `max_log_reward`, `log_z` (of R^β), `beta`, `replay`,
+            `rewards_evaluated`.
 
         Raises:
             SamplerError: the reward's answer is not one finite number for each state.
@@ -104,13 +109,17 @@ class Learner:
         n_evaluated = len(self.replay)
         if n_evaluated:
             self.replay.replace_rewards(_checked(log_reward(self.replay.states), n_evaluated))
+        beta = s.beta
+        if beta is None:
+            beta = self._probe(log_reward, generator)
+            n_evaluated += N_PROBES
         losses: list[float] = []
         means: list[float] = []
-        best = self.replay.log_rewards.max().item() if n_evaluated else -torch.inf
+        best = self.replay.log_rewards.max().item() if len(self.replay) else -torch.inf
         for step in range(steps):
             self._schedule(step / steps)
             n_replay = min(int(s.replay_share * s.batch_size), len(self.replay))
-            fresh = sample_forward(
+            batch = sample_forward(
                 self.environment,
                 self.forward_policy,
                 s.batch_size - n_replay,
@@ -118,35 +127,40 @@ class Learner:
                 exploration=s.exploration,
                 temperature=s.temperature,
             )
-            rewards = _checked(log_reward(fresh.terminal), fresh.n)
-            n_evaluated += fresh.n
+            rewards = _checked(log_reward(batch.terminal), batch.n)
+            fresh, fresh_rewards = batch.terminal, rewards
+            n_evaluated += batch.n
             means.append(rewards.mean().item())
             best = max(best, rewards.max().item())
-            batches = [fresh]
             if n_replay:
                 states, replayed = self.replay.sample(n_replay, generator)
-                batches.append(
-                    sample_backward(self.environment, self.backward_policy, states, generator=generator)
-                )
-                self.replay.add(fresh.terminal, rewards)
+                back = sample_backward(self.environment, self.backward_policy, states, generator=generator)
+                batch = Trajectories.cat([batch, back])
                 rewards = torch.cat([rewards, replayed])
-            else:
-                self.replay.add(fresh.terminal, rewards)
-            shaped = s.beta * rewards
-            shaped = shaped.clamp(min=s.beta * best - s.log_reward_range)
-            losses.append(self._update(Trajectories.cat(batches), shaped, is_first=step == 0))
+            self.replay.add(fresh, fresh_rewards)
+            shaped = (beta * rewards).clamp(min=beta * best - s.log_reward_range)
+            losses.append(self._update(batch, shaped, is_first=step == 0))
         tail = max(1, steps // 10)
         return {
             "steps": steps,
             "total_steps": self.n_steps,
             "loss": sum(losses[-tail:]) / tail,
             "log_z": self.log_z.item(),
+            "beta": beta,
             "first_mean_log_reward": means[0],
             "mean_log_reward": sum(means[-tail:]) / tail,
             "max_log_reward": best,
             "replay": len(self.replay),
             "rewards_evaluated": n_evaluated,
         }
+
+    def _probe(self, log_reward: StateReward, generator: torch.Generator) -> float:
+        """Choose the exponent by untrained draws; the buffer keeps the best of them."""
+        draws = sample_forward(self.environment, None, N_PROBES, generator=generator)
+        rewards = _checked(log_reward(draws.terminal), draws.n)
+        self.replay.add(draws.terminal, rewards)
+        log_density = draws.log_pf - log_backward(self.environment, self.backward_policy, draws).detach()
+        return choose_beta(rewards, draws.total(log_density), self.settings.gain)
 
     def _update(self, trajectories: Trajectories, log_reward: Tensor, *, is_first: bool) -> float:
         log_pf = trajectories.total(log_forward(self.forward_policy, trajectories))

@@ -40,7 +40,11 @@ class GFlowNetSampler:
         max_gradient_norm: Longer gradients are shortened to it.
         exploration: Probability of a uniform draw in each step of a training trajectory.
         temperature: Of the actions' distribution in training trajectories; above 1 explores.
-        beta: Exponent of the reward; above 1 prefers high rewards more than in proportion.
+        beta: Exponent of the reward; above 1 prefers high rewards more than in proportion. `auto` takes, in
+            each fit, the least from 1 to 16 for which the mean reward of samples is expected to be `gain`
+            times that of untrained ones; a flat reward needs it, since in proportion it is sampled as by
+            chance.
+        gain: What `beta: auto` aims at.
         log_reward_range: β log R more than this below the best seen counts as this far below, so that a
             reward over many decades does not spend the training on telling bad from worse.
 
@@ -61,13 +65,14 @@ class GFlowNetSampler:
         hidden: list[int] | tuple[int, ...] = (256, 256, 256),
         n_components: int = 16,
         loss: Literal["trajectory_balance", "log_partition_variance"] = "trajectory_balance",
-        learning_rate: float = 1e-3,
-        log_z_learning_rate: float = 0.1,
+        learning_rate: float = 2e-3,
+        log_z_learning_rate: float = 0.3,
         final_learning_rate_share: float = 0.1,
         max_gradient_norm: float = 10.0,
         exploration: float = 0.1,
         temperature: float = 1.0,
-        beta: float = 1.0,
+        beta: float | Literal["auto"] = 1.0,
+        gain: float = 4.0,
         log_reward_range: float = 15.0,
     ) -> None:
         self.space = space
@@ -87,7 +92,8 @@ class GFlowNetSampler:
             max_gradient_norm=max_gradient_norm,
             exploration=exploration,
             temperature=temperature,
-            beta=beta,
+            beta=None if beta == "auto" else beta,
+            gain=gain,
             log_reward_range=log_reward_range,
         )
         _check(settings, steps, warm_steps)
@@ -184,7 +190,8 @@ def _check(settings: LearnerSettings, steps: int, warm_steps: int) -> None:
         "max_gradient_norm": (s.max_gradient_norm, s.max_gradient_norm > 0.0, "above 0"),
         "exploration": (s.exploration, 0.0 <= s.exploration <= 1.0, "between 0 and 1"),
         "temperature": (s.temperature, s.temperature > 0.0, "above 0"),
-        "beta": (s.beta, s.beta > 0.0, "above 0"),
+        "beta": (s.beta, s.beta is None or s.beta > 0.0, "above 0, or 'auto'"),
+        "gain": (s.gain, s.gain >= 1.0, "at least 1"),
         "log_reward_range": (s.log_reward_range, s.log_reward_range > 0.0, "above 0"),
     }
     for key, (value, is_met, demand) in demands.items():

@@ -110,7 +110,7 @@ def sample_forward(
             break
         inputs, mask = environment.encode(states), environment.forward_mask(states)
         probabilities = mask / mask.sum(dim=1, keepdim=True, dtype=torch.float64)
-        features, log_actions = None, torch.zeros(mask.shape, dtype=torch.float64)
+        features, log_actions = None, probabilities.log()
         if policy is not None:
             features = policy(inputs)
             log_actions = policy.log_actions(features, mask)

@@ -103,6 +103,18 @@ def test_goes_on_when_the_reward_moves():
     assert figures["total_steps"] == 350
 
 
+def test_a_flat_reward_is_sharpened_until_sampling_gains_by_it():
+    space = box_space(2)
+    wide = Peak(space, [0.5, 0.5], width=0.3, costs=(1.0, 1.0))
+    sampler = GFlowNetSampler(space, 2, beta="auto", gain=1.6, steps=100, hidden=[64, 64])
+    figures = sampler.fit(wide, seed=0)
+    gain = wide.mean(sampler.sample(4000, seed=1)) / wide.mean(sampler.sample_untrained(4000, seed=2))
+    assert 1.0 < figures["beta"] < 16.0
+    assert gain == pytest.approx(1.6, abs=0.12)
+    narrow = Peak(space, [0.5, 0.5], width=0.1, costs=(1.0, 1.0))
+    assert GFlowNetSampler(space, 2, **{**SMALL, "beta": "auto"}).fit(narrow, seed=0)["beta"] == 1.0
+
+
 def test_learns_on_crystals():
     space = crystal_space()
     sampler = GFlowNetSampler(space, 2, steps=100, hidden=[128, 128])
@@ -256,6 +268,7 @@ def test_a_state_of_another_sampler_is_refused():
         ("exploration", 1.5),
         ("temperature", 0.0),
         ("beta", 0.0),
+        ("gain", 0.5),
         ("log_reward_range", -1.0),
     ],
 )

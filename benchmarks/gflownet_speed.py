@@ -1,0 +1,154 @@
+"""Speed of the GFlowNet: trajectories a CPU-second, sampled and trained, and the share spent outside the
+networks.
+
+    python benchmarks/gflownet_speed.py [--out FILE] [--batch-size 100] [--repeats 30]
+
+One thread. Sampling draws a batch without gradients. Training draws a batch on-policy, scores it with a
+reward that costs nothing, and makes one update. The share outside the networks is all CPU time but that of
+the policy's layers and its densities, forward and backward, and of the optimiser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads
+
+import torch
+from torch import Tensor
+
+from activelearning.spaces.box import BoxSpace
+from activelearning.spaces.crystal import CrystalSpace
+from samplers.gflownet.environments import Environment, make_environment
+from samplers.gflownet.learner import Learner, LearnerSettings
+from samplers.gflownet.mixture import BetaMixture
+from samplers.gflownet.policy import ForwardPolicy
+
+
+class Clock:
+    """CPU time inside the functions that it is put around."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed; calls within a timed call are not counted twice."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._depth += 1
+            start = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self.seconds += time.process_time() - start
+
+        return timed
+
+    @contextmanager
+    def on_networks(self) -> Iterator[None]:
+        """Count what the policy's layers and densities, the gradient and the optimiser take."""
+        parts: list[tuple[Any, str]] = [
+            (ForwardPolicy, "forward"),
+            (ForwardPolicy, "log_actions"),
+            (ForwardPolicy, "mixture"),
+            (ForwardPolicy, "log_prob"),
+            (BetaMixture, "log_prob"),
+            (Tensor, "backward"),
+            (torch.optim.Adam, "step"),
+        ]
+        kept = [(owner, name, getattr(owner, name)) for owner, name in parts]
+        for owner, name, function in kept:
+            setattr(owner, name, self.around(function))
+        try:
+            yield
+        finally:
+            for owner, name, function in kept:
+                setattr(owner, name, function)
+
+
+def measure(work: Callable[[], object], n: int, repeats: int) -> dict[str, float]:
+    """Trajectories a CPU-second of `work`, which handles n, and the share of its time outside the
+    networks.
+    """
+    for _ in range(3):
+        work()
+    start = time.process_time()
+    for _ in range(repeats):
+        work()
+    plain = time.process_time() - start
+    clock = Clock()
+    with clock.on_networks():
+        start = time.process_time()
+        for _ in range(repeats):
+            work()
+        timed = time.process_time() - start
+    return {
+        "trajectories_per_cpu_second": round(n * repeats / plain, 1),
+        "share_outside_networks": round(1.0 - clock.seconds / timed, 3),
+    }
+
+
+def speed(environment: Environment, batch_size: int, repeats: int) -> dict[str, Any]:
+    """Both figures for one environment, with the default networks."""
+    settings = LearnerSettings(batch_size=batch_size, replay_share=0.0, replay_capacity=0)
+    learner = Learner(environment, settings)
+    generator = torch.Generator().manual_seed(0)
+
+    def free_reward(states: Tensor) -> Tensor:
+        return states.sum(dim=1).sin()
+
+    lengths = learner.sample(1000, generator).lengths
+    return {
+        "mean_length": round(lengths.double().mean().item(), 2),
+        "sampled": measure(lambda: learner.sample(batch_size, generator), batch_size, repeats),
+        "trained": measure(
+            lambda: learner.fit(free_reward, steps=1, generator=generator), batch_size, repeats
+        ),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="write the JSON here, not to standard output")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=30)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    spaces = {
+        "box, 4 dimensions": BoxSpace([(0.0, 1.0)] * 4),
+        "crystal, Li-P-S-Cl, 24 atoms": CrystalSpace(elements=["Li", "P", "S", "Cl"], max_atoms=24),
+    }
+    settings = LearnerSettings()
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, 1 thread",
+        "batch_size": arguments.batch_size,
+        "hidden": list(settings.hidden),
+        "n_components": settings.n_components,
+        "spaces": {
+            name: speed(make_environment(space, 2), arguments.batch_size, arguments.repeats)
+            for name, space in spaces.items()
+        },
+    }
+    text = json.dumps(result, indent=2) + "\n"
+    if arguments.out is None:
+        print(text, end="")
+    else:
+        arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
