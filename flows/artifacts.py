@@ -1,4 +1,5 @@
-"""What Prefect's UI shows of a campaign: after each round its summary, its batch with results, and a picture.
+"""What Prefect's UI shows of a campaign: after each round a summary with a picture, and the batch with its
+results.
 
 Artifacts of one key are versions of one another, so the UI shows the newest first and the earlier rounds
 below it.
@@ -7,13 +8,14 @@ below it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from activelearning.campaign.engine import Engine
 from activelearning.report import batch, rounds, status, trace
 from activelearning.report.text import candidate_text, value_text
 from flows.plots import best_against_cost, data_uri
+from flows.server import PrefectError, require_api
 
 
 def artifact_key(campaign: str, what: str) -> str:
@@ -28,35 +30,27 @@ def publish(engine: Engine, index: int) -> None:
     """
     import httpx
     from prefect import get_run_logger
-    from prefect.artifacts import (
-        create_image_artifact,
-        create_markdown_artifact,
-        create_table_artifact,
-    )
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
     from prefect.exceptions import PrefectException
 
     name, database = engine.name, engine.database
     objective = engine.config.objective
     label = f"{objective.property} [{objective.unit}]" if objective.unit else objective.property
-    png = best_against_cost(trace(database, name), label=label, total=engine.config.budget.total)
+    picture = best_against_cost(trace(database, name), label=label, total=engine.config.budget.total)
     shown = f"Campaign {name}, round {index}"
     try:
+        require_api()
         create_markdown_artifact(
-            summary_markdown(status(database, name), rounds(database, name), label),
+            summary_markdown(status(database, name), rounds(database, name), label, picture),
             key=artifact_key(name, "round"),
-            description=f"{shown}: budget, best so far, every round",
+            description=f"{shown}: budget, best so far, best against cost, every round",
         )
         create_table_artifact(
             [table_row(row) for row in batch(database, name, index)],
             key=artifact_key(name, "batch"),
             description=f"{shown}: the batch and its results",
         )
-        create_image_artifact(
-            data_uri(png),
-            key=artifact_key(name, "best"),
-            description=f"{shown}: best {label} against cumulative cost",
-        )
-    except (httpx.HTTPError, PrefectException, OSError) as error:
+    except (httpx.HTTPError, PrefectException, PrefectError) as error:
         get_run_logger().warning("the artifacts of round %d are lost: %s", index, error)
 
 
@@ -74,8 +68,10 @@ def table_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def summary_markdown(standing: Mapping[str, Any], committed: list[dict[str, Any]], label: str) -> str:
-    """The campaign so far as Markdown: budget, best result, and a table of its rounds."""
+def summary_markdown(
+    standing: Mapping[str, Any], committed: Sequence[Mapping[str, Any]], label: str, picture: bytes
+) -> str:
+    """The campaign so far as Markdown: budget, best result, a picture (PNG), and a table of its rounds."""
     budget = standing["budget"]
     lines = [
         f"# {standing['campaign']}",
@@ -84,6 +80,8 @@ def summary_markdown(standing: Mapping[str, Any], committed: list[dict[str, Any]
         f"{budget['total']:g} left",
         "",
         f"**Best {label}** {_best(standing['best'])}",
+        "",
+        f"![best {label} against cumulative cost]({data_uri(picture)})",
         "",
         "| round | evaluations | cost | spent | best |",
         "|---:|---|---:|---:|---:|",

@@ -17,6 +17,7 @@ from activelearning.campaign.engine import Engine
 from activelearning.campaign.stopping import Action, Decision
 from flows import tasks
 from flows.artifacts import publish
+from flows.server import require_api
 from flows.session import engine_of
 
 # Fidelities that are evaluated at the same time; what limits the work inside one is its own `max_in_flight`.
@@ -75,7 +76,12 @@ def tick_flow(campaign: str) -> tuple[str, str]:
 
 
 def one_tick(campaign: str) -> Decision:
-    """The steps of one round as tasks; must be called within a flow."""
+    """The steps of one round as tasks; must be called within a flow.
+
+    Raises:
+        PrefectError: Prefect's API is gone; nothing was done.
+    """
+    require_api()
     engine = engine_of(campaign)
     upcoming = engine.round
     with engine.lease():

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from activelearning.campaign.engine import Engine
 from activelearning.campaign.stopping import Action, Decision
 from activelearning.campaign.tick import evaluate_outstanding, tick
-from flows.server import TemporaryServer, check_api, configured_url
+from flows.server import PrefectError, TemporaryServer, check_api, configured_url
 from flows.session import registered
 
 DRAIN_SECONDS = 10.0
@@ -97,7 +97,7 @@ def _run(
         try:
             with registered(engine):
                 action, reason = flow()
-        except (httpx.HTTPError, PrefectException) as error:
+        except (httpx.HTTPError, PrefectException, PrefectError) as error:
             global prefect_is_lost
             prefect_is_lost = True
             notice(f"Prefect was lost ({type(error).__name__}: {error}); the campaign goes on without it.")

@@ -17,6 +17,8 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from types import TracebackType
 
@@ -26,6 +28,7 @@ from flows.settings import configure
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 RESTARTS = 3
+PATIENCE_SECONDS = 15.0
 
 
 class PrefectError(ActiveLearningError):
@@ -78,7 +81,6 @@ class TemporaryServer:
         Raises:
             PrefectError: it ended, or did not answer in time.
         """
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -87,12 +89,10 @@ class TemporaryServer:
                     f"{self._last_words()}. `activelearning doctor` checks the installation; PREFECT_API_URL "
                     f"names a server that runs already."
                 )
-            try:
-                with opener.open(f"{self.url}/health", timeout=2.0):
-                    self._is_up = True
-                    return self.url
-            except (OSError, TimeoutError):
-                time.sleep(0.1)
+            if _answers(self.url, timeout=2.0):
+                self._is_up = True
+                return self.url
+            time.sleep(0.1)
         raise PrefectError(
             f"Prefect's server did not answer within {timeout:g} s{self._last_words()}. PREFECT_API_URL names a "
             f"server that runs already; `activelearning ui` starts one."
@@ -161,6 +161,38 @@ def check_api() -> None:
             f"No Prefect server answers at {configured_url()} ({type(error).__name__}: {error}). Start it, or "
             f"remove PREFECT_API_URL, so that the command starts a server of its own."
         )
+
+
+def require_api(patience: float = PATIENCE_SECONDS) -> None:
+    """Make sure that the API in use is still there.
+
+    Prefect's own client tries each request for a minute; asking first makes a loss cost less.
+
+    Raises:
+        PrefectError: it has not answered for as long as `patience`, in seconds.
+    """
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    deadline = time.monotonic() + patience
+    while url is not None and not _answers(url, timeout=patience):
+        if time.monotonic() > deadline:
+            raise PrefectError(f"no server answers at {url}")
+        time.sleep(1.0)
+
+
+def _answers(url: str, *, timeout: float) -> bool:
+    """Whether something answers at an API's URL; a refusal (a server that wants a key) is an answer too."""
+    # A proxy of the site's can't reach this machine's loopback.
+    is_here = (urllib.parse.urlsplit(url).hostname or "") in ("127.0.0.1", "localhost", "::1")
+    handlers = [urllib.request.ProxyHandler({})] if is_here else []
+    try:
+        with urllib.request.build_opener(*handlers).open(f"{url}/health", timeout=timeout):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
 
 
 def _end_with_parent() -> None:

@@ -93,7 +93,8 @@ def invoke(arguments: Sequence[str]) -> int:
 def _tell(error: BaseException, paragraph: str) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
-    typer.echo(f"Error: {paragraph}", err=True)
+    mark = "" if isinstance(error, running.StoppedError) else "Error: "
+    typer.echo(f"{mark}{paragraph}", err=True)
 
 
 def _is_store_fault(error: Exception) -> bool:
