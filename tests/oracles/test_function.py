@@ -78,7 +78,7 @@ def test_low_borehole_follows_the_published_formula():
         assert found == pytest.approx(5 * t_u * (h_u - h_l) / (log_ratio * bracket), rel=1e-9)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=str)
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=list(FUNCTIONS))
 def test_optimum_is_attained_and_not_beaten(function):
     oracle = make(function=function.name)
     sign = 1.0 if function.direction == "minimize" else -1.0
