@@ -119,9 +119,30 @@ def speed(environment: Environment, batch_size: int, repeats: int) -> dict[str, 
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """The result as a Markdown page."""
+    lines = [
+        "# Speed of the GFlowNet",
+        "",
+        f"`python benchmarks/gflownet_speed.py --out benchmarks/results/gflownet_speed.json`, "
+        f"{result['date']}, {result['machine']}, batches of {result['batch_size']}, networks of "
+        f"{' x '.join(map(str, result['hidden']))}.",
+        "",
+        "| space | steps | sampled / CPU-s | outside networks | trained / CPU-s | outside networks |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, figures in result["spaces"].items():
+        cells = [name, f"{figures['mean_length']:.1f}"]
+        for part in ("sampled", "trained"):
+            cells.append(f"{figures[part]['trajectories_per_cpu_second']:,.0f}")
+            cells.append(f"{figures[part]['share_outside_networks']:.0%}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write the JSON here, not to standard output")
+    parser.add_argument("--out", type=Path, help="write the JSON here, and a table beside it")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=30)
     arguments = parser.parse_args()
@@ -148,6 +169,7 @@ def main() -> None:
         print(text, end="")
     else:
         arguments.out.write_text(text)
+        arguments.out.with_suffix(".md").write_text(table(result))
 
 
 if __name__ == "__main__":

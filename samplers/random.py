@@ -9,7 +9,7 @@ import torch
 
 from activelearning.contracts import LogReward, Proposal, Space
 from samplers.gflownet.environments import make_environment
-from samplers.gflownet.trajectories import sample_forward
+from samplers.gflownet.trajectories import sample_terminal
 from samplers.pool import PoolSampler
 
 
@@ -41,7 +41,7 @@ class RandomSampler:
             assert self._pool is not None
             return self._pool.sample_untrained(n, seed=seed)
         generator = torch.Generator().manual_seed(seed)
-        terminal = sample_forward(self._environment, None, n, generator=generator).terminal
+        terminal = sample_terminal(self._environment, None, n, generator=generator)
         return self._environment.proposals(terminal)
 
     def sample_untrained(self, n: int, *, seed: int) -> list[Proposal]:

@@ -13,7 +13,7 @@ from activelearning.errors import ConfigError, SamplerError
 from samplers.gflownet.environments import InvertibleEnvironment, make_environment
 from samplers.gflownet.learner import Learner, LearnerSettings
 from samplers.gflownet.losses import LOSSES
-from samplers.gflownet.trajectories import sample_forward
+from samplers.gflownet.trajectories import sample_terminal
 
 
 class GFlowNetSampler:
@@ -118,13 +118,14 @@ class GFlowNetSampler:
 
     def sample(self, n: int, *, seed: int) -> list[Proposal]:
         """Draw n proposals from the present policy."""
-        return self.environment.proposals(self.learner.sample(n, _generator(seed)).terminal)
+        policy = self.learner.forward_policy
+        terminal = sample_terminal(self.environment, policy, n, generator=_generator(seed))
+        return self.environment.proposals(terminal)
 
     def sample_untrained(self, n: int, *, seed: int) -> list[Proposal]:
         """Draw n proposals with uniform choices among allowed actions and uniform continuous coordinates."""
-        return self.environment.proposals(
-            sample_forward(self.environment, None, n, generator=_generator(seed)).terminal
-        )
+        terminal = sample_terminal(self.environment, None, n, generator=_generator(seed))
+        return self.environment.proposals(terminal)
 
     def log_probability(self, proposals: Sequence[Proposal]) -> Tensor:
         """Log-density of each proposal under the present policy, `n`, float64.

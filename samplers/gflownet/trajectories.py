@@ -17,6 +17,8 @@ from samplers.gflownet.environments.base import Environment
 from samplers.gflownet.mixture import U_MARGIN, draw
 from samplers.gflownet.policy import BackwardPolicy, ForwardPolicy
 
+BLOCK = 4096
+
 
 @dataclass(frozen=True)
 class Trajectories:
@@ -156,6 +158,18 @@ def sample_forward(
         terminal=terminal,
         log_pf=log_pf + log_jacobian,
     )
+
+
+def sample_terminal(
+    environment: Environment, policy: ForwardPolicy | None, n: int, *, generator: torch.Generator
+) -> Tensor:
+    """Terminal states alone, `n x n_state`, of trajectories drawn from the source without exploration.
+
+    They are drawn in blocks, so that memory grows with the states and not with every step's inputs and masks.
+    """
+    sizes = [min(BLOCK, n - start) for start in range(0, n, BLOCK)]
+    blocks = [sample_forward(environment, policy, size, generator=generator).terminal for size in sizes]
+    return torch.cat(blocks) if blocks else environment.initial(0)
 
 
 @torch.no_grad()

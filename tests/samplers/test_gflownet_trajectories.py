@@ -15,6 +15,7 @@ from samplers.gflownet.trajectories import (
     log_forward,
     sample_backward,
     sample_forward,
+    sample_terminal,
 )
 
 
@@ -173,3 +174,13 @@ def test_exploration_may_differ_between_trajectories():
     ).terminal[:, 0]
     assert x[:500].std() < 0.15
     assert x[500:].std().item() == pytest.approx(12**-0.5, abs=0.03)
+
+
+def test_terminal_states_are_drawn_in_blocks(monkeypatch):
+    env = BoxEnvironment(BoxSpace([(0.0, 1.0)]), 2)
+    whole = sample_terminal(env, None, 10, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("samplers.gflownet.trajectories.BLOCK", 4)
+    blocks = sample_terminal(env, None, 10, generator=torch.Generator().manual_seed(0))
+    assert whole.shape == blocks.shape == (10, env.n_state)
+    assert env.is_terminal(blocks).all()
+    assert sample_terminal(env, None, 0, generator=torch.Generator()).shape == (0, env.n_state)
