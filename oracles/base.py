@@ -62,6 +62,11 @@ class Oracle(ABC):
             )
         return answers
 
+    @property
+    def is_batched(self) -> bool:
+        """Whether `evaluate` is a subclass's own: only then are candidates handed over together."""
+        return type(self).evaluate is not Oracle.evaluate
+
     def expect(self, keys: Mapping[str, str]) -> None:
         """Take notice of which evaluations the next `evaluate` works for."""
         self._keys = keys
@@ -92,7 +97,11 @@ class QueuedOracle(Oracle):
 
     @abstractmethod
     def submit(self, candidate: Any, key: str) -> ExternalId:
-        """Start outside work under the name `key` and return its external id."""
+        """Start outside work under the name `key` and return its external id.
+
+        Raise `OracleError` where the candidate itself can't be done: its evaluation then fails, free of charge. Any
+        other exception is taken as trouble of the outside, and the submission is tried again on the next tick.
+        """
 
     @abstractmethod
     def find(self, key: str) -> ExternalId | None:

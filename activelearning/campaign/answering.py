@@ -34,11 +34,11 @@ def ask(
         candidates: What to measure.
         keys: Keys of the evaluations, in the same order.
     """
-    oracle.expect({candidate.key: key for candidate, key in zip(candidates, keys, strict=True)})
     begin = time.perf_counter()
     try:
+        oracle.expect({candidate.key: key for candidate, key in zip(candidates, keys, strict=True)})
         answers = list(oracle.evaluate(candidates))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if len(candidates) > 1:
             pairs = zip(candidates, keys, strict=True)
             return [ask(oracle, name, prop, unit, [candidate], [key])[0] for candidate, key in pairs]
@@ -66,11 +66,11 @@ def checked(answer: Any, name: str, prop: str, unit: str | None, seconds: float 
             f"the oracle {name!r} returned a {type(answer).__name__}; a number or a Measurement is wanted"
         )
     try:
-        json.dumps(dict(answer.metadata), allow_nan=False)
+        # As the store will give it back, whatever classes of a plug-in's own are in it.
+        metadata = json.loads(json.dumps(dict(answer.metadata), allow_nan=False))
     except (TypeError, ValueError) as error:
         return Measurement.failed(f"the oracle {name!r} returned metadata that is no JSON: {error}")
-    if answer.seconds is None and seconds is not None:
-        answer = replace(answer, seconds=seconds)
+    answer = replace(answer, metadata=metadata, seconds=seconds if answer.seconds is None else answer.seconds)
     if not answer.is_success:
         return answer
     if prop not in answer.values:

@@ -7,9 +7,11 @@ the seed, so that repeating them gives the same result, bit for bit.
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,16 +30,12 @@ from activelearning.campaign.seeds import seed_for
 from activelearning.campaign.states import pack, unpack
 from activelearning.campaign.stopping import Action, Decision, Stopping
 from activelearning.candidate import Candidate, candidate_from_dict, digest
-from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError
+from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError, OracleError
 from activelearning.observation import Observation
 from activelearning.store.database import Database, check_reachable, open_database, resolve_url
 from activelearning.store.models import OPEN_STATES, CampaignState, State
-from activelearning.store.repository import (
-    Balance,
-    NewEvaluation,
-    NewRound,
-    Repository,
-)
+from activelearning.store.records import COST_TOLERANCE, Balance, NewEvaluation, NewRound
+from activelearning.store.repository import Repository
 from activelearning.store.workers import WorkerRegistration
 
 
@@ -111,11 +109,13 @@ class Engine:
         database = open_database(url, create=True)
         try:
             repository = Repository(database, config.name)
+            stated = config.to_json()
+            # Spelled out, so that a campaign of the default sampler can be continued with other step counts.
+            stated["sampler"] = stated["sampler"] or {"type": parts.space.default_sampler}
             stored = repository.stored_config()
             if stored is not None:
-                check_continuation(stored, config.to_json())
-            if stored != config.to_json():
-                repository.save(config.to_json(), str(folder), str(artifacts))
+                check_continuation(stored, stated)
+            repository.save(stated, str(folder), str(artifacts))
             return cls(config, parts, database, artifacts, observer)
         except BaseException:
             database.close()
@@ -138,10 +138,11 @@ class Engine:
 
     def close(self) -> None:
         """End worker processes and give back lease, claims and connections."""
-        self._evaluator.close()
-        self.repository.release_claims(self._worker.id)
-        self._worker.close()
-        self.database.close()
+        with ExitStack() as stack:  # each is done, whatever the one before raises
+            stack.callback(self.database.close)
+            stack.callback(self._worker.close)
+            stack.callback(self.repository.release_claims, self._worker.id)
+            stack.callback(self._evaluator.close)
 
     def __enter__(self) -> Engine:
         """Use as a context manager that closes at its end."""
@@ -215,7 +216,11 @@ class Engine:
             raise LeaseHeldError(
                 f"Another process is still evaluating for the campaign {self.name!r}; go on when it is done."
             )
-        return self._stopping.decide()
+        decision = self._stopping.decide()
+        faults = "; ".join(self._queues.faults.values())
+        if faults and decision.action is Action.WAITING:
+            return Decision(decision.action, f"{decision.reason}; {faults}")
+        return decision
 
     def fit(self) -> Mapping[str, Any]:
         """Fit the surrogate to every observation in the store; returns figures. Round 0 has nothing to fit."""
@@ -256,7 +261,17 @@ class Engine:
         if design.observations is not None:
             folder = self.parts.sources[0].spec.folder or Path()
             known = read_observations(folder / design.observations, self.parts.space, self.parts.fidelities)
-            return Plan([PlannedEvaluation(c, f.index, 0.0, measurement=m) for c, f, m in known])
+            asked: Counter[tuple[str, int]] = Counter()
+            planned = []
+            for candidate, fidelity, measurement in known:
+                pair = (candidate.key, fidelity.index)
+                planned.append(
+                    PlannedEvaluation(
+                        candidate, fidelity.index, 0.0, replicate=asked[pair], measurement=measurement
+                    )
+                )
+                asked[pair] += 1
+            return Plan(planned)
         counts = design_counts(
             design, self.parts.fidelities, self.parts.space.n_features, self.config.budget.total
         )
@@ -264,19 +279,36 @@ class Engine:
         seed = seed_for(self.config.seed, 0, "initial_design")
         proposals = self.parts.sampler.sample_untrained(2 * wanted, seed=seed)
         candidates = list(dict.fromkeys(proposal.candidate for proposal in proposals))[:wanted]
-        return Plan(
-            [
-                PlannedEvaluation(candidate, index, self.cost(index, candidate))
-                for candidate, index in design_pairs(candidates, counts)
-            ]
-        )
+        planned, money = [], self.balance().remaining * (1 + COST_TOLERANCE)
+        for candidate, index in design_pairs(candidates, counts):
+            cost = self.cost(index, candidate)
+            if cost <= money:  # what an oracle foresees for a candidate may differ from the configured cost
+                planned.append(PlannedEvaluation(candidate, index, cost))
+                money -= cost
+        return Plan(planned)
 
     def cost(self, fidelity: int, candidate: Candidate) -> float:
-        """What one answer is expected to cost: configured where the charge is fixed, else the oracle's own word."""
+        """What one answer is expected to cost: configured where the charge is fixed, else the oracle's own word.
+
+        Raises:
+            OracleError: the oracle's word is no positive number; nothing could be reserved by it.
+        """
         source = self.parts.sources[fidelity]
-        return (
-            source.fidelity.cost if source.config.charge == "fixed" else float(source.oracle.cost(candidate))
-        )
+        if source.config.charge == "fixed":
+            return source.fidelity.cost
+        try:
+            cost = float(source.oracle.cost(candidate))
+        except Exception as error:
+            raise OracleError(
+                f"fidelities.{source.name}: cost() of the oracle {source.config.oracle!r} raised "
+                f"{type(error).__name__}: {error}."
+            ) from error
+        if not (math.isfinite(cost) and cost > 0.0):
+            raise OracleError(
+                f"fidelities.{source.name}: cost() of the oracle {source.config.oracle!r} returned {cost}; "
+                f"it must be a positive number."
+            )
+        return cost
 
     def _proposer(self, index: int) -> Proposer:
         balance = self.balance()
@@ -392,8 +424,18 @@ class Engine:
 
 
 def artifacts_folder(config: CampaignConfig, url: URL) -> Path:
-    """Where a campaign keeps its files: as configured, else beside a SQLite store, else in the working directory."""
+    """Where a campaign keeps its files: as configured, else beside a SQLite store, else in the working directory.
+
+    Raises:
+        ConfigError: the place is not in a file system of this machine.
+    """
     if config.artifacts is not None:
-        return (Path.cwd() / config.artifacts / config.name).resolve()
+        place = config.artifacts.removeprefix("file://")
+        if "://" in place:
+            raise ConfigError(
+                f"artifacts: {config.artifacts!r} is not a folder of this machine; only a path or a 'file://' URL is "
+                f"supported, since oracles write their files there. Mount the remote place, and name the mount."
+            )
+        return (Path.cwd() / Path(place).expanduser() / config.name).resolve()
     base = Path(str(url.database)).parent if url.get_backend_name() == "sqlite" else Path.cwd()
     return (base / "artifacts" / config.name).resolve()

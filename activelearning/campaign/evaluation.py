@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from activelearning.campaign.answering import ask
+from activelearning.campaign.answering import ask, checked
 from activelearning.campaign.isolation import WorkerPool
 from activelearning.campaign.parts import Parts, Source
 from activelearning.candidate import candidate_from_dict
 from activelearning.measurement import Measurement
 from activelearning.store.models import Evaluation, State
-from activelearning.store.repository import Answer, Repository
+from activelearning.store.records import TAKEOVERS, Answer
+from activelearning.store.repository import Repository
 
 Observer = Callable[[str, Mapping[str, Any]], None]
+KEEP_SECONDS = 1.0  # answers that come one by one are kept after this time at the latest
+MAX_TAKEOVERS = 2  # processes lost while they evaluated; the next one evaluates in a process of its own
 BATCH = 512  # candidates handed to an in-process oracle at once: bounds memory and what a kill repeats
 
 
@@ -64,70 +68,105 @@ class Evaluator:
             for begin in range(0, len(keys), BATCH):
                 self._evaluate_batch(source, keys[begin : begin + BATCH])
         else:
-            self._evaluate_isolated(source, keys, source.config.timeout)
+            self._evaluate_isolated(source, keys)
 
     def _evaluate_batch(self, source: Source, keys: Sequence[str]) -> None:
         rows = self.repository.claim(keys, self._worker)
         self._observe("evaluation.running", {"keys": [row.key for row in rows], "fidelity": source.name})
-        shared = {row.key: self.repository.shared_answer(row.content_key) for row in rows}
-        asked = [row for row in rows if shared[row.key] is None]
+        known = {row.key: self.known_answer(source, row) for row in rows}
+        shared = [(row, answer) for row in rows if (answer := known[row.key]) is not None]
+        self.finish(source, shared, worker=self._worker)
+        asked = [row for row in rows if known[row.key] is None]
+        # What took one process after another with it is asked once more where it can harm nobody.
+        suspects = [row for row in asked if row.details.get(TAKEOVERS, 0) >= MAX_TAKEOVERS]
+        self._evaluate_in_pool(source, suspects, lambda _row: True)
+        asked = [row for row in asked if row.details.get(TAKEOVERS, 0) < MAX_TAKEOVERS]
+        if source.oracle.is_batched:
+            self.finish(source, self._ask(source, asked), worker=self._worker)
+            return
+        # One at a time, and kept now and then: a process that is lost loses little.
+        waiting: list[tuple[Evaluation, Measurement]] = []
+        kept = time.monotonic()
+        for row in asked:
+            waiting += self._ask(source, [row])
+            if time.monotonic() - kept >= KEEP_SECONDS:
+                self.finish(source, waiting, worker=self._worker)
+                waiting, kept = [], time.monotonic()
+        self.finish(source, waiting, worker=self._worker)
+
+    @staticmethod
+    def _ask(source: Source, rows: Sequence[Evaluation]) -> list[tuple[Evaluation, Measurement]]:
+        if not rows:
+            return []
         answers = ask(
             source.oracle,
             source.config.oracle,
             source.fidelity.property,
             source.fidelity.unit,
-            [candidate_from_dict(row.candidate) for row in asked],
-            [row.key for row in asked],
+            [candidate_from_dict(row.candidate) for row in rows],
+            [row.key for row in rows],
         )
-        fresh = {row.key: answer for row, answer in zip(asked, answers, strict=True)}
-        results = [(row, fresh[row.key] if row.key in fresh else _shared(shared[row.key])) for row in rows]
-        self.finish(source, results, worker=self._worker)
+        return list(zip(rows, answers, strict=True))
 
-    def _evaluate_isolated(self, source: Source, keys: Sequence[str], timeout: float) -> None:
+    def known_answer(self, source: Source, row: Evaluation) -> Measurement | None:
+        """The answer that another campaign of the store has to the same question, in this campaign's unit.
+
+        It is kept with `shared_from`, the key of the other evaluation, in its metadata. Where the charge is fixed it
+        costs what an answer costs, so that a campaign is the same whatever else is in its store; where the charge is
+        measured it is free.
+        """
+        found = self.repository.shared_answer(row.content_key)
+        if found is None:
+            return None
+        key, measurement = found
+        unit = source.fidelity.unit
+        stated = measurement.values[source.fidelity.property].unit
+        if unit is not None and stated is not None and stated != unit:
+            return None  # the unit is no part of the question's key
+        metadata = {**measurement.metadata, "shared_from": key}
+        answer = replace(measurement, cost=0.0, metadata=metadata)
+        return checked(answer, source.config.oracle, source.fidelity.property, unit)
+
+    def _evaluate_isolated(self, source: Source, keys: Sequence[str]) -> None:
+        wanted = set(keys)
+        rows = self.repository.evaluations(states=[State.SUBMITTED, State.RUNNING], fidelities=[source.name])
+
+        def claim(row: Evaluation) -> bool:
+            if not self.repository.claim([row.key], self._worker):
+                return False
+            self._observe("evaluation.running", {"keys": [row.key], "fidelity": source.name})
+            answer = self.known_answer(source, row)
+            if answer is not None:
+                self.finish(source, [(row, answer)], worker=self._worker)
+            return answer is None
+
+        self._evaluate_in_pool(source, [row for row in rows if row.key in wanted], claim)
+
+    def _evaluate_in_pool(
+        self, source: Source, rows: Sequence[Evaluation], claim: Callable[[Evaluation], bool]
+    ) -> None:
+        if not rows:
+            return
         pool = self._pools.get(source.name)
         if pool is None:
             n = source.config.max_in_flight or 1
-            pool = WorkerPool(source.spec, n, timeout, source.spec.context.workdir)
+            pool = WorkerPool(source.spec, n, source.config.timeout, source.spec.context.workdir)
             self._pools[source.name] = pool
-        wanted = set(keys)
-        rows = {
-            row.key: row
-            for row in self.repository.evaluations(
-                states=[State.SUBMITTED, State.RUNNING], fidelities=[source.name]
-            )
-            if row.key in wanted
-        }
-
-        def claim(key: str) -> bool:
-            claimed = self.repository.claim([key], self._worker)
-            if not claimed:
-                return False
-            self._observe("evaluation.running", {"keys": [key], "fidelity": source.name})
-            shared = self.repository.shared_answer(rows[key].content_key)
-            if shared is not None:
-                self.finish(source, [(rows[key], _shared(shared))], worker=self._worker)
-            return shared is None
-
-        def done(key: str, measurement: Measurement) -> None:
-            self.finish(source, [(rows[key], measurement)], worker=self._worker)
-
+        by_key = {row.key: row for row in rows}
         pool.run(
-            [(candidate_from_dict(rows[key].candidate), key) for key in keys if key in rows], claim, done
+            [(candidate_from_dict(row.candidate), row.key) for row in rows],
+            lambda key: claim(by_key[key]),
+            lambda key, measurement: self.finish(source, [(by_key[key], measurement)], worker=self._worker),
         )
 
     def finish(
         self, source: Source, results: Sequence[tuple[Evaluation, Measurement]], worker: str | None = None
     ) -> None:
         """Keep results; those of claims that another process took over are dropped."""
-        answers = [
-            Answer(
-                row.key,
-                measurement,
-                self._charge(source, row, measurement),
-                self._keep_files(row, measurement),
-            )
-            for row, measurement in results
-        ]
+        answers = []
+        for row, measurement in results:
+            whole, files = self._keep_files(row, measurement)
+            answers.append(Answer(row.key, whole, self._charge(source, row, measurement), files))
         kept = set(self.repository.finish(answers, worker=worker)) if answers else set()
         for row, measurement in results:
             if row.key in kept:
@@ -151,23 +190,30 @@ class Evaluator:
             return row.cost_reserved
         return row.cost_reserved if stated is None else min(stated, row.cost_reserved)
 
-    def _keep_files(self, row: Evaluation, measurement: Measurement) -> list[tuple[str, str, int]]:
-        """Checksums of the files of an answer; files elsewhere are first copied into the campaign's folder."""
-        kept = []
-        for text in measurement.artifacts:
-            path = Path(text)
-            if not path.is_file():
-                continue
-            if not path.resolve().is_relative_to(self.artifacts.resolve()):
-                home = self.artifacts / row.fidelity / row.key[:16]
-                home.mkdir(parents=True, exist_ok=True)
-                path = Path(shutil.copy2(path, home / path.name))
-            relative = path.resolve().relative_to(self.artifacts.resolve()).as_posix()
-            kept.append((relative, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size))
-        return kept
+    def _keep_files(
+        self, row: Evaluation, measurement: Measurement
+    ) -> tuple[Measurement, list[tuple[str, str, int]]]:
+        """Checksums of the files of an answer; files elsewhere are first copied into the campaign's folder.
 
-
-def _shared(found: tuple[str, Measurement] | None) -> Measurement:
-    assert found is not None
-    key, measurement = found
-    return replace(measurement, cost=0.0, metadata={**measurement.metadata, "shared_from": key})
+        A file that can't be kept is named in the metadata, with the reason: it does not void the answer.
+        """
+        kept: dict[str, tuple[str, str, int]] = {}
+        lost = {}
+        root = self.artifacts.resolve()
+        for text in dict.fromkeys(measurement.artifacts):
+            try:
+                path = Path(text).resolve()
+                if not path.is_relative_to(root):
+                    # Files of one name from different folders must not replace one another.
+                    home = root / row.fidelity / row.key[:16] / hashlib.sha256(text.encode()).hexdigest()[:8]
+                    home.mkdir(parents=True, exist_ok=True)
+                    path = Path(shutil.copy2(path, home / path.name))
+                with path.open("rb") as file:
+                    checksum = hashlib.file_digest(file, "sha256").hexdigest()
+                relative = path.relative_to(root).as_posix()
+                kept[relative] = (relative, checksum, path.stat().st_size)
+            except OSError as error:
+                lost[text] = error.strerror or str(error)
+        if lost:
+            measurement = replace(measurement, metadata={**measurement.metadata, "lost_artifacts": lost})
+        return measurement, list(kept.values())

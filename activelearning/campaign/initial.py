@@ -15,6 +15,7 @@ from activelearning.contracts.space import Space
 from activelearning.errors import ConfigError
 from activelearning.fidelity import Fidelity
 from activelearning.measurement import Censoring, MeasuredValue, Measurement
+from activelearning.store.models import State
 
 
 def design_counts(
@@ -62,7 +63,8 @@ def read_observations(
 ) -> list[tuple[Candidate, Fidelity, Measurement]]:
     """Known measurements from a CSV table or a JSON list, with the columns that `activelearning export` writes.
 
-    Needed: `candidate` (JSON) and `value`; optional: `fidelity` (default: the target), `std`, `censoring`, `unit`.
+    Needed: `candidate` (JSON) and `value`; optional: `fidelity` (default: the target), `property`, `std`, `censoring`,
+    `unit` and `state`. Rows of a state other than `succeeded` hold no value and are passed over.
 
     Raises:
         ConfigError: naming the file, the row and what is wrong with it.
@@ -83,21 +85,35 @@ def read_observations(
     known = []
     for number, row in enumerate(rows, start=1):
         try:
-            name = row.get("fidelity", target.name)
+            if not isinstance(row, Mapping):
+                raise ValueError(f"it must be a mapping of columns to values, not {row!r}")
+            if (row.get("state") or State.SUCCEEDED) != State.SUCCEEDED:
+                continue
+            name = row.get("fidelity") or target.name
             if name not in by_name:
                 raise ValueError(f"there is no fidelity {name!r} (known: {', '.join(by_name)})")
             fidelity = by_name[name]
+            measures = row.get("property") or fidelity.property
+            if measures != fidelity.property:
+                raise ValueError(f"it measures {measures!r}, the fidelity {name!r} {fidelity.property!r}")
             unit = row.get("unit")
             if unit is not None and fidelity.unit is not None and unit != fidelity.unit:
                 raise ValueError(f"its unit is {unit!r}, the fidelity's is {fidelity.unit!r}")
             value = row["candidate"]
             candidate = space.from_json(json.loads(value) if isinstance(value, str) else value)
+            # A single text makes a whole column of a table texts.
+            number_of = float if path.suffix != ".json" else lambda value: value
             measured = MeasuredValue(
-                row["value"], unit or fidelity.unit, row.get("std"), Censoring(row.get("censoring") or "none")
+                number_of(row["value"]),
+                unit or fidelity.unit,
+                row.get("std"),
+                Censoring(row.get("censoring") or "none"),
             )
         except KeyError as error:
             raise ConfigError(f"{key}: row {number} has no {error.args[0]!r}.") from error
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{key}: row {number}: {error}.") from error
         known.append((candidate, fidelity, Measurement(values={fidelity.property: measured})))
+    if not known:
+        raise ConfigError(f"{key} holds no row with a value.")
     return known

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -41,15 +43,28 @@ class WorkerProcess:
     def __init__(self, spec: OracleSpec, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "activelearning.campaign.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
-            )
+        far, self._lifeline = os.pipe()
+        try:
+            with log.open("ab") as errors:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "activelearning.campaign.worker", str(far)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=environment,
+                    pass_fds=(far,),
+                    # A group of its own, so that what an oracle starts dies with it, and Ctrl-C is ours to handle.
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(far)
+        self._name = spec.oracle
         self._log = log
+        self._lock = threading.Lock()
+        self._is_gone = False
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._listen, name="activelearning-worker", daemon=True).start()
         setup = {
@@ -63,8 +78,11 @@ class WorkerProcess:
         self._send(setup)
         greeting = self._next(START_SECONDS)
         if not isinstance(greeting, dict) or "ready" not in greeting:
+            said = greeting["error"] if isinstance(greeting, dict) else None
+            if isinstance(greeting, TimeoutError):
+                said = f"it was not ready after {START_SECONDS:g} s"
+            said = said or self._end()
             self.kill()
-            said = greeting["error"] if isinstance(greeting, dict) else self._end()
             raise OracleError(f"the worker process of the oracle {spec.oracle!r} did not start: {said}")
 
     def _send(self, value: Any) -> None:
@@ -82,18 +100,21 @@ class WorkerProcess:
         except Exception:
             self._inbox.put(None)
 
-    def _next(self, seconds: float) -> Any:
+    def _next(self, seconds: float | None) -> Any:
         try:
             return self._inbox.get(timeout=seconds)
         except queue.Empty:
             return TimeoutError()
 
     def _end(self) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return f"it sent what can't be read (its output is in {self._log.name})"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         return f"it {how} (its output is in {self._log.name})"
 
-    def ask(self, candidate: Candidate, key: str, timeout: float) -> tuple[Measurement, bool]:
+    def ask(self, candidate: Candidate, key: str, timeout: float | None) -> tuple[Measurement, bool]:
         """Evaluate one candidate; returns the measurement and whether the process can be used again."""
         self._send((candidate, key))
         answer = self._next(timeout)
@@ -101,28 +122,36 @@ class WorkerProcess:
             return answer, True
         if isinstance(answer, TimeoutError):
             self.kill()
-            return Measurement.failed(f"timed out after {timeout:g} s", seconds=timeout), False
-        return Measurement.failed(f"the oracle's process died: {self._end()}"), False
+            reason = f"the oracle {self._name!r} timed out after {timeout:g} s"
+            return Measurement.failed(reason, seconds=timeout), False
+        how = self._end()
+        self.kill()  # what it started may be alive still
+        return Measurement.failed(f"the process of the oracle {self._name!r} died: {how}"), False
 
     def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
+        """End the process at once, and all that it has started."""
+        with self._lock:
+            if self._is_gone:
+                return  # its number may be another's by now
+            self._is_gone = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            os.close(self._lifeline)
         self._process.wait()
 
     def close(self) -> None:
         """Let the process end: closing its input is its sign."""
         if self._process.stdin is not None:
             self._process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.kill()
 
 
 class WorkerPool:
     """Up to n worker processes of one oracle, started on demand and reused."""
 
-    def __init__(self, spec: OracleSpec, n: int, timeout: float, logs: Path) -> None:
+    def __init__(self, spec: OracleSpec, n: int, timeout: float | None, logs: Path) -> None:
         self._spec = spec
         self._n = n
         self._timeout = timeout
@@ -140,10 +169,13 @@ class WorkerPool:
                 self._busy.add(worker)
                 return worker
             self._started += 1
-            log = self._logs / f"worker-{os.getpid()}-{self._started}.log"
+            # Processes may share a log: it is appended to, and its name, which reasons of failure tell, stays the same.
+            log = self._logs / f"worker-{self._started}.log"
         worker = WorkerProcess(self._spec, log)
         with self._lock:
             self._busy.add(worker)
+        if self._killed.is_set():
+            worker.kill()  # it was being started while the others were killed
         return worker
 
     def run(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activelearning.campaign.config import CampaignConfig, FidelityConfig
+from activelearning.campaign.config import AcquisitionConfig, CampaignConfig, FidelityConfig
 from activelearning.campaign.isolation import OracleSpec
 from activelearning.campaign.sections import construct
 from activelearning.candidate import Candidate, digest
@@ -19,6 +19,13 @@ from activelearning.contracts.space import Space
 from activelearning.contracts.surrogate import Surrogate
 from activelearning.errors import ActiveLearningError, ConfigError, PluginError
 from activelearning.fidelity import Fidelity
+
+# Arguments that the engine hands to the constructors of a group before the section's own.
+N_GIVEN = {"samplers": 2, "surrogates": 2}
+_ORACLE_ATTRIBUTES = (
+    *("bind", "check", "content", "expect", "evaluate", "cost"),
+    *("version", "is_queued", "is_batched"),
+)
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,12 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
             folder=folder,
         ),
         acquisition=construct(
-            "acquisitions", acquisition.type, acquisition.params, key="acquisition", folder=folder
+            "acquisitions",
+            acquisition.type,
+            acquisition.params,
+            key="acquisition",
+            folder=folder,
+            own_keys=list(AcquisitionConfig.model_fields),
         ),
         mode="joint" if joint else "random" if acquisition.mode == "random" else "after",
     )
@@ -174,7 +186,7 @@ def _source(
         workdir=workdir,
     )
     oracle: OracleLike = construct("oracles", section.oracle, section.params, key=key, folder=folder)
-    for attribute in ("bind", "check", "content", "expect", "evaluate", "cost", "version", "is_queued"):
+    for attribute in _ORACLE_ATTRIBUTES:
         if not hasattr(oracle, attribute):
             raise PluginError(
                 f"fidelities.{fidelity.name}.oracle: {section.oracle!r} has no {attribute!r}; subclass oracles.Oracle."

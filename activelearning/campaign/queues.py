@@ -1,45 +1,122 @@
-"""The outbox: handing committed evaluations over, and taking in what outside oracles have finished."""
+"""The outbox: handing committed evaluations over, and taking in what outside oracles have finished.
+
+An outside that can't be reached stops nothing but its own fidelity: what it is in the way of stays as it is in the
+store, and the next tick tries again.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from activelearning.campaign.answering import checked
 from activelearning.campaign.evaluation import Evaluator, Observer
 from activelearning.campaign.parts import Parts, Source
 from activelearning.candidate import candidate_from_dict
 from activelearning.contracts.oracle import JobState
+from activelearning.errors import OracleError
+from activelearning.measurement import Measurement
 from activelearning.store.models import OPEN_STATES, Evaluation, State
 from activelearning.store.repository import Repository
 
+MAX_ID_LENGTH = 256
+
+
+class _OutsideError(Exception):
+    """A plug-in's method raised: the outside can't be reached, or the plug-in is wrong."""
+
+    def __init__(self, method: str, reason: str) -> None:
+        super().__init__(reason)
+        self.method = method
+
+
+@contextmanager
+def _outside(source: Source, method: str) -> Iterator[None]:
+    """Tell what a plug-in raises from what the engine's own work does."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        reason = f"{method}() of the oracle {source.config.oracle!r} raised {type(error).__name__}: {text}"
+        raise _OutsideError(method, reason) from error
+
 
 class Queues:
-    """Traffic with the oracles whose answers come later."""
+    """Traffic with the oracles whose answers come later.
+
+    Attributes:
+        faults: What is wrong with outsides that could not be reached since the last `submit`, by fidelity.
+    """
 
     def __init__(self, parts: Parts, repository: Repository, evaluator: Evaluator, observe: Observer) -> None:
         self.parts = parts
         self.repository = repository
+        self.faults: dict[str, str] = {}
         self._evaluator = evaluator
         self._observe = observe
 
+    def _note(self, source: Source, fault: _OutsideError) -> None:
+        """Take notice of trouble with an outside, which must not end the tick for all fidelities."""
+        self.faults[source.name] = str(fault)
+        self._observe("oracle.unreachable", {"fidelity": source.name, "reason": str(fault)})
+
     def submit(self) -> int:
-        """Hand over what is committed and not yet handed over; returns the number of evaluations."""
+        """Hand over what is committed and not yet handed over; returns the number of evaluations handed over."""
+        self.faults.clear()
         rows = self.repository.evaluations(states=[State.INTENT])
         by_fidelity: dict[str, list[Evaluation]] = {}
         for row in rows:
             by_fidelity.setdefault(row.fidelity, []).append(row)
+        n = 0
         for name, waiting in by_fidelity.items():
             source = self.parts.source(name)
-            if not source.is_queued:
+            if source.is_queued:
+                n += self._hand_over_all(source, waiting)
+            else:
                 # In process there is nothing outside to look up: the store itself is the queue.
                 self.repository.advance([row.key for row in waiting], State.SUBMITTED)
-                continue
-            for row in waiting:
-                # A process lost between submission and this record leaves the job outside under its key.
-                external_id = source.queue.find(row.key)
-                if external_id is None:
-                    external_id = source.queue.submit(candidate_from_dict(row.candidate), row.key)
-                self._observe("evaluation.handed_over", {"key": row.key, "fidelity": name})
-                self.repository.advance([row.key], State.SUBMITTED, external_ids={row.key: external_id})
-        return len(rows)
+                n += len(waiting)
+        return n
+
+    def _hand_over_all(self, source: Source, rows: Sequence[Evaluation]) -> int:
+        n = 0
+        for row in rows:
+            try:
+                self._hand_over(source, row)
+                n += 1
+            except _OutsideError as fault:
+                self._note(source, fault)
+                if fault.method == "find":
+                    break  # nobody answers out there; a single submission that fails is not in the others' way
+        return n
+
+    def _hand_over(self, source: Source, row: Evaluation) -> None:
+        # A process lost between submission and the record of it leaves the job outside under its key.
+        with _outside(source, "find"):
+            external_id = source.queue.find(row.key)
+        if external_id is None:
+            answer = self._evaluator.known_answer(source, row)
+            if answer is not None:
+                self._evaluator.finish(source, [(row, answer)])
+                return
+            candidate = candidate_from_dict(row.candidate)
+            refused = None
+            with _outside(source, "submit"):
+                try:
+                    external_id = source.queue.submit(candidate, row.key)
+                except OracleError as error:
+                    refused = f"the oracle {source.config.oracle!r} refuses it: {error}"
+            if refused is not None:
+                self._evaluator.finish(source, [(row, Measurement.failed(refused, cost=0.0))])
+                return
+        if not (isinstance(external_id, str) and 0 < len(external_id) <= MAX_ID_LENGTH):
+            raise _OutsideError(
+                "submit",
+                f"the oracle {source.config.oracle!r} gave {external_id!r} as an external id; it must be a text of "
+                f"1 to {MAX_ID_LENGTH} characters",
+            )
+        self._observe("evaluation.handed_over", {"key": row.key, "fidelity": source.name})
+        self.repository.advance([row.key], State.SUBMITTED, external_ids={row.key: external_id})
 
     def ingest(self) -> int:
         """Take in finished outside work; returns the number of results."""
@@ -50,15 +127,20 @@ class Queues:
         by_id = {row.external_id: row for row in rows if row.external_id is not None}
         if not by_id:
             return 0
-        found = source.queue.poll(list(by_id))
+        try:
+            with _outside(source, "poll"):
+                found = dict(source.queue.poll(list(by_id)))
+        except _OutsideError as fault:
+            self._note(source, fault)
+            return 0
         results, running, cancelled, lost = [], [], [], []
         for external_id, row in by_id.items():
             # An outside that does not answer for a job has not said that it is lost.
             what = found.get(external_id, JobState.SUBMITTED)
             if not isinstance(what, JobState):
-                results.append(
-                    (row, checked(what, source.config.oracle, source.fidelity.property, source.fidelity.unit))
-                )
+                fidelity = source.fidelity
+                answer = checked(what, source.config.oracle, fidelity.property, fidelity.unit)
+                results.append((row, answer))
             elif what is JobState.RUNNING:
                 running.append(row.key)
             elif what is JobState.CANCELLED:
@@ -72,10 +154,24 @@ class Queues:
         return len(results)
 
     def cancel(self, reason: str) -> None:
-        """Cancel everything open, outside first."""
+        """Cancel everything open, outside first; what is finished outside already is taken in.
+
+        Work of an outside that can't be reached stays open, since it may be alive there; the next tick tries again.
+        """
+        self.faults.clear()
+        self.ingest()
         rows = self.repository.evaluations(states=OPEN_STATES)
         for source in self.parts.sources:
-            if source.is_queued:
-                mine = [row for row in rows if row.fidelity == source.name]
-                source.queue.cancel([row.external_id for row in mine if row.external_id is not None])
-        self.repository.cancel([row.key for row in rows], reason)
+            mine = [row for row in rows if row.fidelity == source.name]
+            if not source.is_queued:
+                self.repository.cancel([row.key for row in mine], reason)
+                continue
+            try:
+                with _outside(source, "cancel"):
+                    # Submitted by a process that was lost before it could record so, work is alive all the same.
+                    ids = [row.external_id or source.queue.find(row.key) for row in mine]
+                    source.queue.cancel([external_id for external_id in ids if external_id is not None])
+            except _OutsideError as fault:
+                self._note(source, fault)
+                continue
+            self.repository.cancel([row.key for row in mine], reason)

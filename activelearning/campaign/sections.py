@@ -8,19 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 
 from activelearning.contracts.registry import load_plugin
 from activelearning.errors import ActiveLearningError, ConfigError, PluginError
 
-# Handed over by the engine, never written in a section.
-_GIVEN = frozenset({"self", "space", "n_fidelities", "fidelities"})
 
-
-def parameters_model(cls: type[Any]) -> type[BaseModel]:
+def parameters_model(cls: type[Any], n_given: int = 0) -> type[BaseModel]:
     """A pydantic model of a constructor's keyword parameters, by their annotations and defaults.
 
     A constructor with `**params` takes any further key.
+
+    Args:
+        cls: The plug-in's class.
+        n_given: Number of parameters, the first, that the engine hands over and no section can name.
+
+    Raises:
+        PluginError: the constructor's parameters can't be told from its signature.
     """
     signature = inspect.signature(cls.__init__)
     try:
@@ -31,23 +35,36 @@ def parameters_model(cls: type[Any]) -> type[BaseModel]:
         ) from error
     fields: dict[str, Any] = {}
     takes_any = False
-    for name, parameter in signature.parameters.items():
+    for name, parameter in list(signature.parameters.items())[1 + n_given :]:  # the first is self
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             takes_any = cls.__init__ is not object.__init__
-        elif name not in _GIVEN and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+        elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             fields[name] = (hints.get(name, Any), default)
-    return create_model(
-        cls.__name__,
-        __config__=ConfigDict(
-            extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True, protected_namespaces=()
-        ),
-        **fields,
-    )
+    try:
+        return create_model(
+            cls.__name__,
+            __config__=ConfigDict(
+                extra="allow" if takes_any else "forbid",
+                arbitrary_types_allowed=True,
+                protected_namespaces=(),
+            ),
+            **fields,
+        )
+    except (NameError, TypeError, PydanticUserError) as error:
+        raise PluginError(
+            f"The parameters of {cls.__name__}.__init__ can't be checked: {' '.join(str(error).split())}."
+        ) from error
 
 
 def construct(
-    group: str, name: str, params: Mapping[str, Any], *given: Any, key: str, folder: Path | None
+    group: str,
+    name: str,
+    params: Mapping[str, Any],
+    *given: Any,
+    key: str,
+    folder: Path | None,
+    own_keys: Sequence[str] = (),
 ) -> Any:
     """Import a plug-in and make it from its section.
 
@@ -57,6 +74,7 @@ def construct(
         params: The section's other keys.
         given: What the engine hands over first.
         key: Dotted key of the section, for messages.
+        own_keys: Keys of the section that are not the plug-in's, for hints at a mistyped one.
         folder: Folder of the config; relative paths (parameters annotated as `Path`) and plug-in files start there.
 
     Raises:
@@ -64,13 +82,13 @@ def construct(
         ConfigError: a parameter is unknown or of the wrong type.
     """
     cls = load_plugin(group, name, folder=folder)
-    model = parameters_model(cls)
+    model = parameters_model(cls, len(given))
     try:
         checked = model.model_validate(dict(params))
     except ValidationError as error:
-        raise ConfigError(f"{key} ({name}): {explain(error, model, prefix=key)}") from None
+        raise ConfigError(f"{key} ({name}): {explain(error, model, prefix=key, own_keys=own_keys)}") from None
     # Only what was written is handed over: defaults belong to the constructor alone.
-    values = {k: _resolved(getattr(checked, k), k, model, folder) for k in params}
+    values = {k: _resolved(getattr(checked, k), folder) for k in params}
     try:
         return cls(*given, **values)
     except ActiveLearningError as error:
@@ -81,16 +99,18 @@ def construct(
         ) from error
 
 
-def _resolved(value: Any, name: str, model: type[BaseModel], folder: Path | None) -> Any:
-    field = model.model_fields.get(name)
-    if field is not None and folder is not None and value is not None:
-        annotation = field.annotation
-        if annotation is Path or Path in get_args(annotation):
-            return folder / Path(value)
+def _resolved(value: Any, folder: Path | None) -> Any:
+    """The value with every path in it, as its annotation made one, starting at the config's folder."""
+    if isinstance(value, Path):
+        return (folder or Path()) / value.expanduser()
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Path) for item in value):
+        return type(value)(_resolved(item, folder) for item in value)
     return value
 
 
-def explain(error: ValidationError, model: type[BaseModel], *, prefix: str = "") -> str:
+def explain(
+    error: ValidationError, model: type[BaseModel], *, prefix: str = "", own_keys: Sequence[str] = ()
+) -> str:
     """One readable paragraph of all that pydantic found, with the nearest valid key for each unknown one."""
     sentences = []
     for found in error.errors():
@@ -98,6 +118,8 @@ def explain(error: ValidationError, model: type[BaseModel], *, prefix: str = "")
         dotted = ".".join([prefix, *location] if prefix else location)
         if found["type"] == "extra_forbidden":
             known = _keys_at(model, found["loc"][:-1])
+            if len(location) == 1:
+                known = sorted({*known, *own_keys})
             near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
             sentences.append(f"unknown key {dotted!r}{hint}")

@@ -8,7 +8,8 @@ from enum import StrEnum
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.parts import Parts
 from activelearning.store.models import OPEN_STATES, CampaignState, State
-from activelearning.store.repository import COST_TOLERANCE, Repository
+from activelearning.store.records import COST_TOLERANCE
+from activelearning.store.repository import Repository
 
 
 class Action(StrEnum):
@@ -90,8 +91,5 @@ class Stopping:
 
     def best_at_target(self) -> float | None:
         """Best objective measured at the target fidelity, bounds aside."""
-        target = self.parts.target.name
-        values = [
-            m.value for _, name, m in self.repository.answers() if name == target and m.censoring == "none"
-        ]
-        return max(values, key=lambda v: self._sign * v) if values else None
+        maximize = self.config.objective.direction == "maximize"
+        return self.repository.best_value(self.parts.target.name, maximize=maximize)

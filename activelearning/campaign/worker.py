@@ -1,14 +1,18 @@
 """The worker process: makes one oracle and answers one candidate at a time over its standard input and output.
 
-It is started by `activelearning.campaign.isolation` as `python -m activelearning.campaign.worker`, and ends when its
-parent does: the parent's death closes standard input.
+It is started by `activelearning.campaign.isolation` as `python -m activelearning.campaign.worker LIFELINE`, leads a
+process group of its own, and ends when its parent does, with all that it has started: the parent's death closes the
+pipe LIFELINE, of which the parent alone has the other end.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pickle
 import queue
+import signal
 import struct
 import sys
 import threading
@@ -44,23 +48,41 @@ def _exactly(stream: BinaryIO, n: int) -> bytes:
     return bytes(data)
 
 
+def die_with(lifeline: int) -> None:
+    """Have the kernel kill this process group when the other end of a pipe is closed.
+
+    A thread that waits for the end of a stream does not run while native code holds the interpreter's lock; a signal
+    that kills needs no thread. Where the system lacks it (it is Linux's) the waiting thread has to do.
+    """
+    if not hasattr(fcntl, "F_SETSIG"):
+        return
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
 def main() -> None:
     """Answer until the parent closes the stream."""
-    import signal
-
-    # Ctrl-C goes to the whole process group; whether to stop is the parent's decision.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Frames keep the real standard output for themselves; what libraries print goes to the log.
+    die_with(int(sys.argv[1]))
+    # Frames keep the real standard input and output for themselves: what libraries print goes to the log, and a
+    # program that an oracle starts can't eat what is meant for us.
+    requests = os.fdopen(os.dup(0), "rb")
     frames = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     os.dup2(2, 1)
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def listen() -> None:
         while True:
             try:
-                inbox.put(receive(sys.stdin.buffer))
+                inbox.put(receive(requests))
             except EOFError:
-                os._exit(0)  # the parent is gone, or wants no more: whatever is being computed has no reader
+                # The parent is gone, or wants no more: whatever is being computed, here or below, has no reader.
+                with contextlib.suppress(OSError):
+                    os.killpg(0, signal.SIGKILL)
+                os._exit(0)
 
     threading.Thread(target=listen, name="activelearning-inbox", daemon=True).start()
     setup = inbox.get()

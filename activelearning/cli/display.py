@@ -80,6 +80,8 @@ def describe(event: str, facts: Facts) -> str | None:
         if "fidelity" in facts:
             return f"{what} {facts['n']} at {facts['fidelity']}"
         return f"round {facts['round']}: {what}"
+    if event == "oracle.unreachable":
+        return f"  {facts['fidelity']}: {facts['reason']}; the next tick tries again"
     if event == "round.committed":
         return f"round {facts['round']}: {facts['n']} evaluations committed"
     if event == "evaluation.succeeded":

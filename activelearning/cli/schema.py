@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from activelearning.campaign.config import AcquisitionConfig, CampaignConfig
+from activelearning.campaign.parts import N_GIVEN
 from activelearning.campaign.sections import parameters_model
 from activelearning.contracts.registry import load_plugin, plugin_names
 from activelearning.errors import PluginError
@@ -74,7 +75,7 @@ def _parameters(group: str, definitions: dict[str, Any]) -> dict[str, dict[str, 
         except PluginError:
             found[name] = {"type": "object", "properties": {}}
             continue
-        parameters = parameters_model(cls).model_json_schema()
+        parameters = parameters_model(cls, N_GIVEN.get(group, 0)).model_json_schema()
         definitions.update(parameters.pop("$defs", {}))
         parameters.setdefault("properties", {})
         found[name] = parameters

@@ -53,6 +53,11 @@ class OracleLike(Protocol):
     version: str
     is_queued: bool
 
+    @property
+    def is_batched(self) -> bool:
+        """Whether it works on batches; candidates are else handed over one at a time, and kept as they come."""
+        ...
+
     def bind(self, context: OracleContext) -> None:
         """Take notice of the campaign; called once, before any other call."""
         ...
@@ -83,7 +88,12 @@ class QueuedOracleLike(OracleLike, Protocol):
     """An oracle whose answers come later, from elsewhere."""
 
     def submit(self, candidate: Candidate, key: str) -> ExternalId:
-        """Start outside work under the name `key`."""
+        """Start outside work under the name `key`.
+
+        Raises:
+            OracleError: the candidate can't be done, and its evaluation fails; any other exception is trouble of the
+                outside, and the step is tried again on the next tick.
+        """
         ...
 
     def find(self, key: str) -> ExternalId | None:

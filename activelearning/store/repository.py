@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from activelearning.candidate import Candidate, candidate_from_dict
@@ -29,65 +29,8 @@ from activelearning.store.models import (
     Transition,
     Worker,
 )
+from activelearning.store.records import COST_TOLERANCE, TAKEOVERS, Answer, Balance, NewEvaluation, NewRound
 from activelearning.store.workers import WorkerRegistration, is_alive
-
-# Sums of costs are compared with this relative tolerance: 0.1 + 0.2 must fit into a budget of 0.3.
-COST_TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True)
-class Balance:
-    """A campaign's money, in its cost unit."""
-
-    total: float
-    reserved: float
-    spent: float
-
-    @property
-    def remaining(self) -> float:
-        """What neither is spent nor reserved."""
-        return self.total - self.reserved - self.spent
-
-
-@dataclass(frozen=True)
-class NewEvaluation:
-    """An evaluation about to be committed; with a measurement it is an answer known beforehand, free of charge."""
-
-    key: str
-    content_key: str
-    candidate: Candidate
-    fidelity: str
-    oracle: str
-    oracle_version: str
-    property: str
-    cost: float
-    replicate: int = 0
-    acquisition: float | None = None
-    predicted_mean: float | None = None
-    predicted_std: float | None = None
-    measurement: Measurement | None = None
-
-
-@dataclass(frozen=True)
-class NewRound:
-    """A round about to be committed, in one transaction with the warm states of its components."""
-
-    index: int
-    evaluations: Sequence[NewEvaluation]
-    fingerprint: str | None = None
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
-    checkpoints: Mapping[str, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A finished evaluation: what came back, what is charged, and the files kept (path, sha256, size)."""
-
-    key: str
-    measurement: Measurement
-    charge: float
-    artifacts: Sequence[tuple[str, str, int]] = ()
 
 
 class Repository:
@@ -106,7 +49,13 @@ class Repository:
             return None if row is None else dict(row.config)
 
     def save(self, config: Mapping[str, Any], folder: str, artifacts: str) -> None:
-        """Create the campaign, or keep its new config."""
+        """Create the campaign, or keep its config where that is new, and where its files now lie."""
+        try:
+            self._save(config, folder, artifacts)
+        except IntegrityError:  # another process created it at the same moment
+            self._save(config, folder, artifacts)
+
+    def _save(self, config: Mapping[str, Any], folder: str, artifacts: str) -> None:
         with self.database.write() as session:
             row = session.get(Campaign, self.campaign)
             if row is None:
@@ -123,8 +72,8 @@ class Repository:
                         updated_at=at,
                     )
                 )
-            else:
-                row.config = dict(config)
+            elif (row.config, row.folder, row.artifacts) != (config, folder, artifacts):
+                row.config, row.folder, row.artifacts = dict(config), folder, artifacts
                 row.updated_at = now()
 
     def state(self) -> tuple[CampaignState, str | None]:
@@ -299,6 +248,22 @@ class Repository:
                 for candidate, fidelity, row in session.execute(query)
             ]
 
+    def best_value(self, fidelity: str, *, maximize: bool) -> float | None:
+        """Best value of a fidelity's own property, bounds aside."""
+        best = func.max(MeasurementRow.value) if maximize else func.min(MeasurementRow.value)
+        query = (
+            select(best)
+            .join(Evaluation, MeasurementRow.evaluation_key == Evaluation.key)
+            .where(
+                Evaluation.campaign == self.campaign,
+                Evaluation.fidelity == fidelity,
+                MeasurementRow.property == Evaluation.property,
+                MeasurementRow.censoring == Censoring.NONE,
+            )
+        )
+        with self.database.read() as session:
+            return session.scalar(query)
+
     def count_by_round(self) -> dict[int, dict[State, int]]:
         """Number of evaluations by round and state."""
         query = (
@@ -363,6 +328,7 @@ class Repository:
                         alive[holder] = is_alive(session.get(Worker, holder))
                     if alive[holder]:
                         continue
+                    row.details = {**row.details, TAKEOVERS: row.details.get(TAKEOVERS, 0) + 1}
                 row.claimed_by = worker
                 if row.state != State.RUNNING:
                     self._move(session, row, State.RUNNING)
@@ -407,6 +373,8 @@ class Repository:
                 if row.state not in OPEN_STATES or (worker is not None and row.claimed_by != worker):
                     continue
                 measurement = answer.measurement
+                if row.state == State.INTENT:  # failed, or known beforehand, while it was being handed over
+                    self._move(session, row, State.SUBMITTED)
                 row.details = dict(measurement.metadata)
                 row.seconds = measurement.seconds
                 row.cost_paid = answer.charge
