@@ -22,11 +22,10 @@ from surrogates.coregionalised_gp import Hyperparameters, prior_covariance
 
 LENGTHSCALE_LOCATION, LENGTHSCALE_SIGMA = math.sqrt(2.0), math.sqrt(3.0)
 AMPLITUDE_SIGMA = 1.0
-NOISE_LOCATION, NOISE_SIGMA = -7.0, 3.0
+NOISE_LOCATION, NOISE_SIGMA = -9.0, 2.5
 NOISE_FLOOR = 1e-6  # variance, in units of the fidelity's scale squared; keeps Cholesky factors sound
 LKJ_SHAPE = 1.5  # weakly against |R| = 1, which a handful of answers would otherwise suggest: worth one datum
 COORDINATE_SIGMA = 1.5
-RELATED_CORRELATION = 0.5  # prior guess between two fidelities that name the same property
 _LIMIT = 4.0  # of the coordinate of a partial correlation: |tanh| ≤ 0.9993
 
 
@@ -39,25 +38,15 @@ class Coordinates:
     Attributes:
         n_features: d.
         order: The fidelities, target first; row i of the factor of R belongs to `order[i]`.
-        prior_partial: Prior guess of each partial correlation, in (−1, 1), row by row of the lower triangle.
     """
 
     n_features: int
     order: tuple[int, ...]
-    prior_partial: tuple[float, ...]
 
     @classmethod
-    def of(cls, n_features: int, properties: list[str], target: int) -> Coordinates:
-        """Coordinates of a campaign whose fidelities measure `properties`."""
-        order = (target, *(i for i in range(len(properties)) if i != target))
-        prior = []
-        for i in range(1, len(order)):
-            for j in range(i):
-                is_related = properties[order[i]] == properties[order[j]]
-                # Where all pairs correlate alike by r, the partial correlation given j others is r / (1 + j
-                # r).
-                prior.append(RELATED_CORRELATION / (1.0 + j * RELATED_CORRELATION) if is_related else 0.0)
-        return cls(n_features, order, tuple(prior))
+    def of(cls, n_features: int, n_fidelities: int, target: int) -> Coordinates:
+        """Coordinates with the target's correlations first."""
+        return cls(n_features, (target, *(i for i in range(n_fidelities) if i != target)))
 
     @property
     def n_fidelities(self) -> int:
@@ -68,7 +57,7 @@ class Coordinates:
     def parts(self) -> list[slice]:
         """Where the four groups lie in θ."""
         d, m = self.n_features, self.n_fidelities
-        ends = np.cumsum([0, d, m, len(self.prior_partial), m]).tolist()
+        ends = np.cumsum([0, d, m, m * (m - 1) // 2, m]).tolist()
         return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
     @property
@@ -79,9 +68,8 @@ class Coordinates:
     def prior_mode(self) -> Tensor:
         """θ at the prior's mode."""
         theta = torch.zeros(self.size, dtype=torch.float64)
-        lengthscales, _, partial, noise = self.parts
+        lengthscales, _, _, noise = self.parts
         theta[lengthscales] = self._lengthscale_centre()
-        theta[partial] = torch.tensor(self.prior_partial, dtype=torch.float64).atanh()
         theta[noise] = NOISE_LOCATION
         return theta
 
@@ -90,7 +78,7 @@ class Coordinates:
         _, amplitudes, partial, noise = self.parts
         limits = [(-4.0, 7.0)] * self.size
         limits[amplitudes] = [(-4.0, 4.0)] * self.n_fidelities
-        limits[partial] = [(-_LIMIT, _LIMIT)] * len(self.prior_partial)
+        limits[partial] = [(-_LIMIT, _LIMIT)] * (partial.stop - partial.start)
         limits[noise] = [(math.log(NOISE_FLOOR), 3.0)] * self.n_fidelities
         return limits
 
@@ -107,14 +95,13 @@ class Coordinates:
     def negative_log_prior(self, theta: Tensor) -> Tensor:
         """−log prior density at θ, up to a constant."""
         lengthscales, amplitudes, partial, noise = self.parts
-        guess = torch.tensor(self.prior_partial, dtype=theta.dtype).atanh()
         # log det R is the sum of log(1 − p²) over partial correlations p.
         log_determinant = torch.log1p(-theta[partial].tanh().square())
         return (
             _square(theta[lengthscales] - self._lengthscale_centre(), LENGTHSCALE_SIGMA)
             + _square(theta[amplitudes], AMPLITUDE_SIGMA)
             + _square(theta[noise] - NOISE_LOCATION, NOISE_SIGMA)
-            + _square(theta[partial] - guess, COORDINATE_SIGMA)
+            + _square(theta[partial], COORDINATE_SIGMA)
             - (LKJ_SHAPE - 1.0) * log_determinant.sum()
         )
 

@@ -53,9 +53,7 @@ class MultiFidelityGP:
         self.space = space
         self.fidelities = tuple(fidelities)
         self.max_iterations = max_iterations
-        self._coordinates = Coordinates.of(
-            space.n_features, [fidelity.property for fidelity in fidelities], targets[0]
-        )
+        self._coordinates = Coordinates.of(space.n_features, len(fidelities), targets[0])
         self._theta = self._coordinates.prior_mode()
         self._n_at_cold_fit = 0
         self.condition([])

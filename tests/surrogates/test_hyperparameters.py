@@ -11,7 +11,7 @@ from surrogates.map_fit import Data, fit_map, with_sites
 
 
 def coordinates(n_features: int = 2, n_fidelities: int = 3, target: int = 1) -> Coordinates:
-    return Coordinates.of(n_features, ["p"] * n_fidelities, target)
+    return Coordinates.of(n_features, n_fidelities, target)
 
 
 @given(st.lists(st.floats(-4.0, 4.0), min_size=6, max_size=6))
@@ -36,16 +36,19 @@ def test_first_partials_are_correlations_with_the_target() -> None:
     assert float(R[0, 2]) == pytest.approx(-0.36 + 0.1 * math.sqrt((1 - 0.81) * (1 - 0.16)))
 
 
-def test_prior_guess_is_half_for_one_property_and_none_across_properties() -> None:
-    same = coordinates(n_fidelities=4).decode(coordinates(n_fidelities=4).prior_mode()).correlation
-    torch.testing.assert_close(same, torch.full((4, 4), 0.5).double() + 0.5 * torch.eye(4).double())
-    mixed = Coordinates.of(1, ["sigma", "barrier"], 0)
-    torch.testing.assert_close(mixed.decode(mixed.prior_mode()).correlation, torch.eye(2).double())
+def test_prior_favours_no_sign() -> None:
+    c = coordinates()
+    torch.testing.assert_close(c.decode(c.prior_mode()).correlation, torch.eye(3).double())
+    theta = c.prior_mode()
+    theta[c.parts[2]] = torch.tensor([0.7, -0.2, 1.1], dtype=torch.float64)
+    mirrored = theta.clone()
+    mirrored[c.parts[2]] *= -1.0
+    assert float(c.negative_log_prior(theta)) == pytest.approx(float(c.negative_log_prior(mirrored)))
 
 
 def sample(n: int, correlation: float, seed: int = 0) -> tuple[Coordinates, Data]:
     """Answers of two fidelities drawn from the model itself."""
-    c = Coordinates.of(2, ["p", "p"], 0)
+    c = Coordinates.of(2, 2, 0)
     theta = c.prior_mode()
     theta[c.parts[0]] = math.log(0.4)
     theta[c.parts[2]] = math.atanh(correlation)
