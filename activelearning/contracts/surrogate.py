@@ -35,8 +35,8 @@ class Surrogate(Protocol):
     def model(self) -> Model:
         """BoTorch model over `n x (d + 1)`: the space's features, then the fidelity's index.
 
-        Its one output is in *target units* at every fidelity: the fidelity's own mean and scale are inside
-        the model.
+        Its one output is the noise-free answer in the unit of the row's fidelity, whose own mean and scale are
+        inside the model.
         """
         ...
 
