@@ -179,7 +179,9 @@ def _work(
         with Engine.open(config, folder=folder, store=store, observer=display.observe) as engine:
             with display.of(engine), _marking(engine):
                 decision = (
-                    run_tick(engine, server) if one_tick else run_campaign(engine, server, rounds=rounds)
+                    run_tick(engine, server, notice=_warn)
+                    if one_tick
+                    else run_campaign(engine, server, rounds=rounds, notice=_warn)
                 )
             if json:
                 print_json(report.status(engine.database, engine.name))
