@@ -56,9 +56,13 @@ def load_calculator(name: str, *, device: str = "cpu", dtype: Dtype = "float32")
 
 
 def check_potential(name: str) -> None:
-    """Raise a `ConfigError` where a name is unknown or its weights can't be found; nothing is loaded."""
-    if name != "chgnet":
-        model_file(name)
+    """Raise a `ConfigError` where a potential can't work; a model file that is not ours is loaded to find out."""
+    if name == "chgnet":
+        _chgnet_file()
+        return
+    path = model_file(name)
+    if path != STUDENT:
+        _whole_model(path, name)
 
 
 def checksum(name: str) -> str:

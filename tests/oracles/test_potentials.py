@@ -60,7 +60,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     other = tmp_path / "other.model"
     torch.save({"a": 1}, other)
     with pytest.raises(ConfigError, match="holds a dict, not a MACE model"):
-        load_calculator(f"mace:{other}")
+        check_potential(f"mace:{other}")
 
 
 def test_a_foundation_model_that_cannot_be_downloaded_says_what_to_do(monkeypatch, tmp_path):
