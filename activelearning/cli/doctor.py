@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def examine(store: str) -> list[Finding]:
         _potentials,
         _proxy,
         _prefect,
-        lambda: _store(store),
+        partial(_store, store),
         _folders,
     ]
     findings = []
@@ -83,9 +84,13 @@ def examine(store: str) -> list[Finding]:
             findings += list(check())
         except Exception as error:
             # A check that fails in an unforeseen way is a finding too: the others must still be made.
-            name = getattr(check, "__name__", "store").strip("_")
-            findings.append(Finding(name, "broken", f"{type(error).__name__}: {error}"))
+            findings.append(Finding(_name(check), "broken", f"{type(error).__name__}: {error}"))
     return findings
+
+
+def _name(check: Callable[[], Iterator[Finding]]) -> str:
+    function = check.func if isinstance(check, partial) else check
+    return function.__name__.strip("_")
 
 
 def _versions() -> Iterator[Finding]:
@@ -194,13 +199,13 @@ def _store(url: str) -> Iterator[Finding]:
     from activelearning.report import campaign_names
     from activelearning.store import database as stores
 
-    parsed = stores.resolve_url(url)
-    shown = stores.shown(parsed)
-    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
-        stores.check_reachable(parsed)
-        yield Finding("store", "ok", f"{shown} does not exist yet and can be created")
-        return
     try:
+        parsed = stores.resolve_url(url)
+        shown = stores.shown(parsed)
+        if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
+            stores.check_reachable(parsed)
+            yield Finding("store", "ok", f"{shown} does not exist yet and can be created")
+            return
         database = stores.open_database(parsed)
     except ActiveLearningError as error:
         yield Finding("store", "broken", str(error))
