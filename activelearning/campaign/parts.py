@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,7 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
         _source(config, f, c, folder=folder, store=store, workdir=artifacts / f.name)
         for f, c in zip(fidelities, config.fidelities, strict=True)
     )
+    _check_distinct(sources)
     acquisition = config.acquisition
     joint = acquisition.mode == "joint" and len(fidelities) > 1
     sampler = config.sampler
@@ -164,6 +165,18 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
         ),
         mode="joint" if joint else "random" if acquisition.mode == "random" else "after",
     )
+
+
+def _check_distinct(sources: Sequence[Source]) -> None:
+    """Refuse two fidelities that are one question: their evaluations would have the same keys."""
+    names: dict[tuple[str, str], str] = {}
+    for source in sources:
+        other = names.setdefault((source.fidelity.property, source.content), source.name)
+        if other != source.name:
+            raise ConfigError(
+                f"fidelities: {other!r} and {source.name!r} ask the same oracle the same question (oracle, property "
+                f"and parameters are equal); remove one of them, or tell them apart by a parameter."
+            )
 
 
 def _source(

@@ -62,6 +62,10 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         lambda c: c["fidelities"][0].update(name="high"),
         ("'high' is used twice",),
     ),
+    "two fidelities that ask the same": (
+        lambda c: c["fidelities"][0]["params"].update(fidelity="high"),
+        ("'low' and 'high'", "the same question"),
+    ),
     "unreachable store": (
         lambda c: c.update(store="sqlite:///nowhere/x.db"),
         ("nowhere/x.db", "does not exist"),
