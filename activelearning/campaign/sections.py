@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from activelearning.contracts.registry import load_plugin
 from activelearning.errors import ActiveLearningError, ConfigError, PluginError
@@ -88,7 +89,7 @@ def construct(
     except ValidationError as error:
         raise ConfigError(f"{key} ({name}): {explain(error, model, prefix=key, own_keys=own_keys)}") from None
     # Only what was written is handed over: defaults belong to the constructor alone.
-    values = {k: _resolved(getattr(checked, k), folder) for k in params}
+    values = {k: _resolved(getattr(checked, k), model.model_fields.get(k), folder) for k in params}
     try:
         return cls(*given, **values)
     except ActiveLearningError as error:
@@ -99,13 +100,13 @@ def construct(
         ) from error
 
 
-def _resolved(value: Any, folder: Path | None) -> Any:
-    """The value with every path in it, as its annotation made one, starting at the config's folder."""
-    if isinstance(value, Path):
-        return (folder or Path()) / value.expanduser()
+def _resolved(value: Any, field: FieldInfo | None, folder: Path | None) -> Any:
+    """The value with every path in it starting at the config's folder; a text is one where `Path` is annotated."""
     if isinstance(value, (list, tuple)) and any(isinstance(item, Path) for item in value):
-        return type(value)(_resolved(item, folder) for item in value)
-    return value
+        return type(value)(_resolved(item, field, folder) for item in value)
+    if isinstance(value, str) and field is not None and Path in get_args(field.annotation):
+        value = Path(value)
+    return (folder or Path()) / value.expanduser() if isinstance(value, Path) else value
 
 
 def explain(

@@ -43,7 +43,7 @@ class PoolSpace:
     kind: ClassVar[str] = "pool"
     default_sampler: ClassVar[str] = "pool"
 
-    def __init__(self, file: str, features: list[str] | None = None) -> None:
+    def __init__(self, file: str | Path, features: list[str] | None = None) -> None:
         self.file = file
         rows = _read_rows(Path(file))
         columns = list(rows[0])

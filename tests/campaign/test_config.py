@@ -121,7 +121,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"broken\.yaml is not valid YAML"):
         read_yaml(broken)
     broken.write_text("- 1\n")
-    with pytest.raises(ConfigError, match="must be a mapping .* not list"):
+    with pytest.raises(ConfigError, match=r"must be a mapping .* not list"):
         read_yaml(broken)
     broken.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="can't be read"):

@@ -26,7 +26,7 @@ class Plain:
 class Typed:
     def __init__(self, steps: int = 3, rate: float = 0.1, mode: Literal["a", "b"] = "a",
                  sizes: list[int] | None = None, table: Path | None = None,
-                 tables: list[Path] = (), space: str = "none", model: str = "m"):
+                 tables: list[Path] = (), either: str | Path = "", space: str = "none", model: str = "m"):
         if steps < 0:
             raise ConfigError("steps must not be negative.")
         if rate > 1:
@@ -82,7 +82,7 @@ def test_unknown_parameter_names_the_nearest(plugins: Path) -> None:
         ConfigError, match=r"unknown key 'fidelities\.md\.params\.stps'; did you mean 'steps'\?"
     ):
         make(plugins, "Typed", stps=3)
-    with pytest.raises(ConfigError, match="'fidelities.md.params.steps'; known: none"):
+    with pytest.raises(ConfigError, match=r"'fidelities\.md\.params\.steps'; known: none"):
         make(plugins, "Plain", steps=3)
 
 
@@ -119,6 +119,7 @@ def test_paths_start_at_the_config_s_folder(plugins: Path, tmp_path_factory: Any
     assert made.tables == [plugins / "a.csv", elsewhere]
     assert make(plugins, "Typed", table=str(elsewhere)).table == elsewhere
     assert make(plugins, "Typed", table=None).table is None
+    assert make(plugins, "Typed", either="t.csv").either == plugins / "t.csv"
 
 
 def test_a_constructor_may_take_anything(plugins: Path) -> None:
