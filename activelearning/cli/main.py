@@ -108,3 +108,7 @@ def _is_store_fault(error: Exception) -> bool:
 def _first_line(error: Exception) -> str:
     original = getattr(error, "orig", None) or error
     return str(original).strip().split("\n")[0].rstrip(".")
+
+
+if __name__ == "__main__":
+    main()
