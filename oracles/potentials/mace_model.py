@@ -209,6 +209,9 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
 
     def __init__(self, model: torch.nn.Module, *, dtype: torch.dtype, device: str = "cpu") -> None:
         super().__init__()
+        # TorchScript recompiles e3nn's functions as it sees new shapes (numbers of edges), and what it fuses
+        # rounds otherwise: forces would depend on the calls before, and a resumed trajectory would part.
+        torch.jit.set_fusion_strategy([])
         self.model: Any = model.to(device=device, dtype=dtype).eval()
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
