@@ -184,10 +184,11 @@ class Artifact(Base):
 
 
 class Worker(Base):
-    """A live process that works on campaigns; it renews its heartbeat."""
+    """A live process that works on a campaign; it renews its heartbeat."""
 
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    campaign: Mapped[str | None] = mapped_column(String(128))
     host: Mapped[str] = mapped_column(String(256))
     pid: Mapped[int]
     process_started: Mapped[str] = mapped_column(String(64))

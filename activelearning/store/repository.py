@@ -30,6 +30,7 @@ from activelearning.store.models import (
     Worker,
 )
 from activelearning.store.records import COST_TOLERANCE, TAKEOVERS, Answer, Balance, NewEvaluation, NewRound
+from activelearning.store.rows import begin_logs, locked_rows, next_in
 from activelearning.store.workers import WorkerRegistration, is_alive
 
 
@@ -108,13 +109,10 @@ class Repository:
 
     @staticmethod
     def _book(session: Session, row: Evaluation, kind: Entry, reserved: float, spent: float) -> None:
-        sequence = session.scalar(
-            select(func.count()).select_from(LedgerEntry).where(LedgerEntry.evaluation_key == row.key)
-        )
         session.add(
             LedgerEntry(
                 evaluation_key=row.key,
-                sequence=sequence or 0,
+                sequence=next_in(session, LedgerEntry, row.key),
                 campaign=row.campaign,
                 kind=kind,
                 reserved=reserved,
@@ -166,9 +164,13 @@ class Repository:
             rows = [self._row(e, new.index, position, at) for position, e in enumerate(new.evaluations)]
             session.add_all(rows)
             session.flush()
+            begin_logs(session, [row.key for row in rows])
             for row, e in zip(rows, new.evaluations, strict=True):
                 state = State.INTENT if e.measurement is None else State.SUCCEEDED
-                session.add(Transition(evaluation_key=row.key, sequence=0, state=state, reason=None, at=at))
+                sequence = next_in(session, Transition, row.key)
+                session.add(
+                    Transition(evaluation_key=row.key, sequence=sequence, state=state, reason=None, at=at)
+                )
                 if e.measurement is None:
                     self._book(session, row, Entry.RESERVE, e.cost, 0.0)
                 else:
@@ -318,9 +320,8 @@ class Repository:
         taken = []
         with self.database.write() as session:
             alive: dict[str, bool] = {}
-            for key in keys:
-                row = session.get(Evaluation, key, with_for_update=True)
-                if row is None or row.state not in (State.SUBMITTED, State.RUNNING):
+            for row in locked_rows(session, keys).values():
+                if row.state not in (State.SUBMITTED, State.RUNNING):
                     continue
                 holder = row.claimed_by
                 if holder is not None and holder != worker:
@@ -349,8 +350,7 @@ class Repository:
     ) -> None:
         """Move evaluations to a state that is not terminal; those already there or further are left alone."""
         with self.database.write() as session:
-            for key in keys:
-                row = session.get_one(Evaluation, key, with_for_update=True)
+            for key, row in locked_rows(session, keys).items():
                 if external_ids and key in external_ids:
                     row.external_id = external_ids[key]
                 if state in FOLLOWS.get(State(row.state), ()):
@@ -368,8 +368,9 @@ class Repository:
         """
         kept = []
         with self.database.write() as session:
+            rows = locked_rows(session, [answer.key for answer in answers])
             for answer in answers:
-                row = session.get_one(Evaluation, answer.key, with_for_update=True)
+                row = rows[answer.key]
                 if row.state not in OPEN_STATES or (worker is not None and row.claimed_by != worker):
                     continue
                 measurement = answer.measurement
@@ -396,8 +397,7 @@ class Repository:
     def cancel(self, keys: Sequence[str], reason: str) -> None:
         """Cancel open evaluations and release what was reserved for them."""
         with self.database.write() as session:
-            for key in keys:
-                row = session.get_one(Evaluation, key, with_for_update=True)
+            for row in locked_rows(session, keys).values():
                 if row.state in OPEN_STATES:
                     row.claimed_by = None
                     row.cost_paid = 0.0
@@ -407,8 +407,7 @@ class Repository:
     def abandon(self, keys: Sequence[str], reason: str) -> None:
         """Give up work lost from sight; it may still be alive outside, so its reservation stays charged."""
         with self.database.write() as session:
-            for key in keys:
-                row = session.get_one(Evaluation, key, with_for_update=True)
+            for row in locked_rows(session, keys).values():
                 if State.ABANDONED in FOLLOWS.get(State(row.state), ()):
                     self._move(session, row, State.ABANDONED, reason)
 
@@ -416,17 +415,13 @@ class Repository:
     def _move(session: Session, row: Evaluation, state: State, reason: str | None = None) -> None:
         if state not in FOLLOWS.get(State(row.state), ()):
             raise StoreError(f"The evaluation {row.key} can't go from {row.state} to {state}.")
-        sequence = session.scalar(
-            select(func.count()).select_from(Transition).where(Transition.evaluation_key == row.key)
-        )
+        sequence = next_in(session, Transition, row.key)
         at = now()
         row.state = state
         row.reason = reason
         if state not in OPEN_STATES:
             row.finished_at = at
-        session.add(
-            Transition(evaluation_key=row.key, sequence=sequence or 0, state=state, reason=reason, at=at)
-        )
+        session.add(Transition(evaluation_key=row.key, sequence=sequence, state=state, reason=reason, at=at))
 
     @staticmethod
     def _keep_values(session: Session, row: Evaluation, measurement: Measurement) -> None:

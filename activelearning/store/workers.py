@@ -50,10 +50,14 @@ def is_alive(worker: Worker | None) -> bool:
 
 
 class WorkerRegistration:
-    """This process as a worker in the store, with a thread that renews its heartbeat."""
+    """This process as a worker in the store, with a thread that renews its heartbeat.
 
-    def __init__(self, database: Database) -> None:
+    `campaign` is the one it has open, by which reports tell a running campaign from an interrupted one.
+    """
+
+    def __init__(self, database: Database, campaign: str | None = None) -> None:
         self.id = uuid.uuid4().hex
+        self._campaign = campaign
         self._database = database
         self._stop = threading.Event()
         self.beat()
@@ -70,6 +74,7 @@ class WorkerRegistration:
             session.add(
                 Worker(
                     id=self.id,
+                    campaign=self._campaign,
                     host=socket.gethostname(),
                     pid=os.getpid(),
                     process_started=_process_started(os.getpid()) or "",

@@ -128,7 +128,10 @@ def test_a_process_elsewhere_is_judged_by_its_heartbeat(url: str) -> None:
     database = open_database(url)
     mine = WorkerRegistration(database)
     now = time.time()
-    _write(database, f"INSERT INTO workers VALUES ('far', 'another-host', {os.getpid()}, '', {now})")
+    columns = "id, host, pid, process_started, heartbeat"
+    _write(
+        database, f"INSERT INTO workers ({columns}) VALUES ('far', 'another-host', {os.getpid()}, '', {now})"
+    )
     _write(database, "INSERT INTO leases VALUES ('c', 'far')")
     with pytest.raises(LeaseHeldError, match="on another-host"), mine.lease("c"):
         pass

@@ -13,9 +13,10 @@ from activelearning.candidate import BoxCandidate
 from activelearning.errors import StoreError
 from activelearning.measurement import Censoring, Measurement
 from activelearning.store.database import open_database
-from activelearning.store.models import FOLLOWS, OPEN_STATES, Evaluation, State, Transition
+from activelearning.store.models import FOLLOWS, OPEN_STATES, State, Transition
 from activelearning.store.records import Answer, NewEvaluation, NewRound
 from activelearning.store.repository import Repository
+from activelearning.store.rows import locked_rows
 from activelearning.store.workers import WorkerRegistration
 
 KEY = "k" * 64
@@ -64,7 +65,7 @@ def test_only_what_may_follow_follows(repository: Repository, before: State, aft
     _put(repository, before)
     allowed = after in FOLLOWS.get(before, ())
     with repository.database.write() as session:
-        row = session.get_one(Evaluation, KEY)
+        row = locked_rows(session, [KEY])[KEY]
         if allowed:
             repository._move(session, row, after, "why")
         else:

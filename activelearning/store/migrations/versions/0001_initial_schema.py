@@ -38,6 +38,7 @@ def upgrade() -> None:
 
     op.create_table('workers',
     sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('campaign', sa.String(length=128), nullable=True),
     sa.Column('host', sa.String(length=256), nullable=False),
     sa.Column('pid', sa.Integer(), nullable=False),
     sa.Column('process_started', sa.String(length=64), nullable=False),
