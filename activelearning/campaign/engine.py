@@ -60,7 +60,7 @@ class Engine:
         self.artifacts = artifacts
         self.repository = Repository(database, config.name)
         self._observe: Observer = observer or _silent
-        self._worker = WorkerRegistration(database)
+        self._worker = WorkerRegistration(database, config.name)
         self._evaluator = Evaluator(parts, self.repository, self._worker.id, artifacts, self._observe)
         self._queues = Queues(parts, self.repository, self._evaluator, self._observe)
         self._stopping = Stopping(config, parts, self.repository)

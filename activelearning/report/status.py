@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select, union
+from sqlalchemy import func, or_, select, union
 from sqlalchemy.orm import Session
 
 from activelearning.report.reading import Header, header
@@ -82,12 +82,14 @@ def evaluation_counts(session: Session, campaign: Header) -> dict[str, dict[str,
 
 
 def is_worked_on(session: Session, name: str) -> bool:
-    """Whether a live process holds the campaign's lease or one of its evaluations."""
+    """Whether a live process has the campaign open, or holds its lease or one of its evaluations."""
     held = union(
         select(Lease.worker).where(Lease.campaign == name),
         select(Evaluation.claimed_by).where(
             Evaluation.campaign == name, Evaluation.state.in_(OPEN_STATES), Evaluation.claimed_by.is_not(None)
         ),
     ).subquery()
-    workers = session.scalars(select(Worker).where(Worker.id.in_(select(held.c[0]))))
+    workers = session.scalars(
+        select(Worker).where(or_(Worker.campaign == name, Worker.id.in_(select(held.c[0]))))
+    )
     return any(is_alive(worker) for worker in workers)

@@ -307,6 +307,16 @@ def test_a_running_campaign_is_interrupted_where_no_live_process_works_on_it(dat
     assert report.status(database, "search")["state"] == "running"
 
 
+def test_a_campaign_that_a_live_process_has_open_runs_between_its_steps_too(database: Database) -> None:
+    Writer(database)
+    with database.write() as session:
+        session.add(Worker(id="alive", campaign="another", heartbeat=time.time(), **this_process()))
+    assert report.status(database, "search")["state"] == "interrupted"
+    with database.write() as session:
+        session.get_one(Worker, "alive").campaign = "search"
+    assert report.status(database, "search")["state"] == "running"
+
+
 @pytest.mark.parametrize("state", ["waiting", "finished", "cancelled", "failed", "interrupted"])
 def test_other_states_are_told_as_they_are(database: Database, state: str) -> None:
     Writer(database, state=state, reason="as it is")

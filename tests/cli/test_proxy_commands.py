@@ -1,0 +1,63 @@
+"""`proxy`: figures as JSON, from the shipped weights and from new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+FIGURES = ["property", "n", "mae", "rmse", "r2", "spearman", "coverage_90"]
+
+
+def test_evaluate_the_shipped_weights(run: Run, obelix: Path) -> None:
+    asked = ["proxy", "evaluate", "--property", "log10_conductivity", "--data", obelix]
+    ran = run(*asked, "--json")
+    assert ran.code == 0, ran.err
+    assert list(ran.json) == FIGURES
+    # Better than the median's 2.16 (OBELiX's published baselines).
+    assert 0.0 < ran.json["mae"] < 1.8
+    assert ran.json["n"] > 100
+    assert 0.7 < ran.json["coverage_90"] <= 1.0
+    text = run(*asked).out
+    assert text.startswith("property      log10_conductivity\n")
+
+
+def test_bad_input(run: Run, tmp_path: Path) -> None:
+    ran = run("proxy", "evaluate", "--property", "log10_conductivity", "--data", tmp_path / "no.csv")
+    assert ran.code == 2
+    assert "no.csv" in ran.err
+    ran = run("proxy", "train", "--property", "colour", "--data", tmp_path)
+    assert ran.code == 2
+    assert "colour" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_hands_over_what_was_asked_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oracles.ml_proxy import train
+
+    asked: list[Any] = []
+
+    def fake(*arguments: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        return {"property": "log10_conductivity", "n": 3, "mae": 0.25}
+
+    monkeypatch.setattr(train, "train", fake)
+    options = [
+        "--property",
+        "log10_conductivity",
+        "--data",
+        "data",
+        "--seed",
+        "3",
+        "--out",
+        tmp_path / "w.npz",
+    ]
+    assert run("proxy", "train", *options, "--json").json["mae"] == 0.25
+    assert asked == [("log10_conductivity", Path("data"), tmp_path / "w.npz", 3)]
+    assert "weights" in run("proxy", "train", *options[:4]).out
+    assert asked[1] == ("log10_conductivity", Path("data"), Path("log10_conductivity.npz"), 0)
