@@ -43,9 +43,9 @@ class PoolSpace:
     kind: ClassVar[str] = "pool"
     default_sampler: ClassVar[str] = "pool"
 
-    def __init__(self, file: str | Path, features: list[str] | None = None) -> None:
-        self.file = file
-        rows = _read_rows(Path(file))
+    def __init__(self, file: Path, features: list[str] | None = None) -> None:
+        self.file = Path(file)
+        rows = _read_rows(self.file)
         columns = list(rows[0])
         self.is_crystal = all(column in columns for column in CRYSTAL_COLUMNS)
         if features is not None and not features:
@@ -164,7 +164,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _number(row: Mapping[str, Any], column: str, file: str, i: int) -> float:
+def _number(row: Mapping[str, Any], column: str, file: Path, i: int) -> float:
     cell = row[column]
     try:
         if isinstance(cell, bool):
@@ -180,7 +180,7 @@ def _number(row: Mapping[str, Any], column: str, file: str, i: int) -> float:
     return value
 
 
-def _mapping(row: Mapping[str, Any], column: str, file: str, i: int) -> Mapping[str, Any]:
+def _mapping(row: Mapping[str, Any], column: str, file: Path, i: int) -> Mapping[str, Any]:
     """A cell that is a mapping, JSON text of one, or (for a composition) a formula."""
     cell = row[column]
     try:
@@ -196,7 +196,7 @@ def _mapping(row: Mapping[str, Any], column: str, file: str, i: int) -> Mapping[
     return cell
 
 
-def _crystal(row: Mapping[str, Any], file: str, i: int) -> CrystalCandidate:
+def _crystal(row: Mapping[str, Any], file: Path, i: int) -> CrystalCandidate:
     a, b, c, alpha, beta, gamma = (_number(row, column, file, i) for column in LATTICE_COLUMNS)
     space_group = _number(row, "space_group", file, i)
     if space_group != int(space_group):
@@ -216,7 +216,7 @@ def _crystal(row: Mapping[str, Any], file: str, i: int) -> CrystalCandidate:
         raise ConfigError(f"{file}: {_where(i)} is no crystal: {error}.") from error
 
 
-def _crystal_descriptors(candidates: Sequence[Candidate], file: str) -> Tensor:
+def _crystal_descriptors(candidates: Sequence[Candidate], file: Path) -> Tensor:
     # The descriptors load tables of elemental properties, which a numeric pool has no use for.
     from activelearning.crystals.features import descriptor_table
 
