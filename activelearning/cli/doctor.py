@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -153,7 +154,9 @@ def _potentials() -> Iterator[Finding]:
 
     for name in ("mace:student", "chgnet"):
         try:
-            load_calculator(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the libraries' own future; nothing a user can act on
+                load_calculator(name)
         except Exception as error:
             yield Finding(f"potential {name}", "broken", f"{type(error).__name__}: {error}")
         else:
