@@ -6,8 +6,10 @@ import argparse
 import json
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from ase.data import atomic_numbers
 
 from oracles.potentials.loading import STUDENT
@@ -22,101 +24,106 @@ ARCHITECTURE = Architecture(
 )
 
 
+@dataclass(frozen=True)
+class Round:
+    """One round of making: what is labelled, and how long all labels so far are learned.
+
+    Attributes:
+        n_random: Random crystals.
+        n_variants: Of each known crystal: distortions in the first round, frames of dynamics in the others.
+        epochs: Passes over the labels of this round and all before.
+        energy_weight: Of the energy per atom in the loss; it grows once forces are good.
+    """
+
+    n_random: int
+    n_variants: int
+    epochs: int
+    energy_weight: float
+
+
+ROUNDS = (Round(500, 16, 15, 10.0), Round(30, 6, 40, 100.0), Round(30, 18, 60, 100.0))
+RANDOM_FRAMES = 6  # of dynamics of each random crystal
+
+
 def main() -> None:
     """Run one step of the making, or all of them."""
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(prog="python -m oracles.potentials.student", description=__doc__)
     parser.add_argument(
         "step",
-        choices=["label", "train", "explore", "refine", "test", "all"],
-        help="label: first structures by CHGNet; train: a first student on them; explore: label frames of its own "
-        "dynamics; refine: train on everything, slowly; test: errors on held-out frames; all: these in turn",
+        choices=["label", "train", "test", "all"],
+        help="label: CHGNet's labels on distorted and random crystals (round 0) or on frames of the dynamics of "
+        "the last round's student; train: a student on all labels so far; test: errors on held-out frames; all: all",
     )
     parser.add_argument("--out", type=Path, default=Path("student"), help="folder of label files and weights")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--variants", type=int, default=16, help="distortions of each prototype")
-    parser.add_argument("--random", type=int, default=500, help="random crystals labelled first")
-    parser.add_argument("--explored", type=int, default=30, help="random crystals explored")
-    parser.add_argument("--frames", type=int, default=6, help="frames of dynamics of each explored crystal")
+    parser.add_argument("--round", type=int, choices=range(len(ROUNDS)), default=0, help="of label and train")
     parser.add_argument(
-        "--epochs", type=int, nargs=2, default=[15, 40], help="of the first and of the final training"
-    )
-    parser.add_argument(
-        "--weights", type=Path, help="student to test (default: the shipped one, or the one just made)"
+        "--weights", type=Path, default=STUDENT, help="student to test (default: the shipped one)"
     )
     arguments = parser.parse_args()
-    one_thread()
+    torch.set_num_threads(1)  # small cells are computed faster on one thread than on two
     arguments.out.mkdir(parents=True, exist_ok=True)
-    steps = ["label", "train", "explore", "refine", "test"] if arguments.step == "all" else [arguments.step]
-    for step in steps:
-        started = time.process_time()
-        _STEPS[step](arguments)
-        print(f"{step}: {time.process_time() - started:.0f} CPU seconds", flush=True)
+    for k in range(len(ROUNDS)) if arguments.step == "all" else [arguments.round]:
+        if arguments.step in ("label", "all"):
+            started = time.process_time()
+            label_round(k, arguments.out, arguments.seed)
+            print(f"label round {k}: {time.process_time() - started:.0f} CPU seconds", flush=True)
+        if arguments.step in ("train", "all"):
+            started = time.process_time()
+            train_round(k, arguments.out, arguments.seed)
+            print(f"train round {k}: {time.process_time() - started:.0f} CPU seconds", flush=True)
+    if arguments.step in ("test", "all"):
+        made = arguments.out / f"student-{len(ROUNDS) - 1}.pt"
+        weights = made if arguments.step == "all" else arguments.weights
+        print(json.dumps(held_out_errors(weights, arguments.out), indent=2))
 
 
-def one_thread() -> None:
-    """Small cells are computed faster on one thread than on two."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _label(arguments: argparse.Namespace) -> None:
-    path = arguments.out / "first.xyz"
+def label_round(k: int, folder: Path, seed: int) -> None:
+    """Write `labels-k.xyz`."""
+    path = folder / f"labels-{k}.xyz"
     path.unlink(missing_ok=True)
-    label(first_structures(arguments.variants, arguments.random, arguments.seed), path)
+    settings = ROUNDS[k]
+    if k == 0:
+        structures = first_structures(settings.n_variants, settings.n_random, seed)
+    else:
+        student = MaceCalculator(load(folder / f"student-{k - 1}.pt", torch.float32), dtype=torch.float32)
+        structures = explored_structures(
+            student,
+            n_random=settings.n_random,
+            n_random_frames=RANDOM_FRAMES,
+            n_known_frames=settings.n_variants,
+            seed=seed + k - 1,
+        )
+    label(structures, path)
 
 
-def _train(arguments: argparse.Namespace) -> None:
-    frames, _ = read_frames([arguments.out / "first.xyz"])
-    model, architecture = train(frames, ARCHITECTURE, epochs=arguments.epochs[0], seed=arguments.seed)
-    save(arguments.out / "first.pt", model, architecture)
-
-
-def _explore(arguments: argparse.Namespace) -> None:
-    import torch
-
-    student = MaceCalculator(load(arguments.out / "first.pt", torch.float32), dtype=torch.float32)
-    path = arguments.out / "explored.xyz"
-    path.unlink(missing_ok=True)
-    label(explored_structures(student, arguments.explored, arguments.frames, arguments.seed), path)
-
-
-def _refine(arguments: argparse.Namespace) -> None:
-    frames, _ = read_frames([arguments.out / "first.xyz", arguments.out / "explored.xyz"])
+def train_round(k: int, folder: Path, seed: int) -> None:
+    """Write `student-k.pt`, from the student before where there is one."""
+    frames, _ = read_frames([folder / f"labels-{j}.xyz" for j in range(k + 1)])
     model, architecture = train(
         frames,
         ARCHITECTURE,
-        epochs=arguments.epochs[1],
-        seed=arguments.seed,
-        energy_weight=100.0,
-        start=arguments.out / "first.pt",
+        epochs=ROUNDS[k].epochs,
+        seed=seed,
+        energy_weight=ROUNDS[k].energy_weight,
+        start=folder / f"student-{k - 1}.pt" if k else None,
     )
-    save(arguments.out / STUDENT.name, model, architecture)
+    save(folder / f"student-{k}.pt", model, architecture)
 
 
-def _test(arguments: argparse.Namespace) -> None:
-    import torch
-
-    made = arguments.out / STUDENT.name
-    path = arguments.weights or (made if made.exists() else STUDENT)
-    model = load(path, torch.float32)
-    results: dict[str, object] = {"weights": str(path)}
-    for name in ("first", "explored"):
-        source = arguments.out / f"{name}.xyz"
-        if not source.exists():
-            continue
+def held_out_errors(weights: Path, folder: Path) -> dict[str, object]:
+    """Errors of a student on the held-out frames of every label file in a folder, known and random crystals apart."""
+    model = load(weights, torch.float32)
+    results: dict[str, object] = {"weights": str(weights)}
+    for source in sorted(folder.glob("labels-*.xyz")):
         _, held_out = read_frames([source])
-        for kind, chosen in (
-            ("known crystals", [f for f in held_out if not f.info["group"].startswith("random")]),
-            ("random crystals", [f for f in held_out if f.info["group"].startswith("random")]),
-        ):
+        for kind in (False, True):
+            chosen = [f for f in held_out if f.info["group"].startswith("random") == kind]
             if chosen:
-                results[f"{name}, {kind}"] = test(model, chosen)
-    print(json.dumps(results, indent=2))
+                results[f"{source.stem}, {'random' if kind else 'known'} crystals"] = test(model, chosen)
+    return results
 
-
-_STEPS = {"label": _label, "train": _train, "explore": _explore, "refine": _refine, "test": _test}
 
 if __name__ == "__main__":
     main()

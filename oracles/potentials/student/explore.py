@@ -21,14 +21,15 @@ MIN_DISTANCE_RATIO = 0.45
 
 
 def explored_structures(
-    student: Calculator, n_random: int, n_frames: int, seed: int
+    student: Calculator, *, n_random: int, n_random_frames: int, n_known_frames: int, seed: int
 ) -> Iterator[tuple[str, Atoms]]:
     """Frames of the student's relaxations (of random crystals) and dynamics (of these and of the prototypes).
 
     Args:
         student: The student as a calculator.
         n_random: Random crystals, other ones than those of the first training set of the same seed.
-        n_frames: Frames of dynamics of each crystal, 0.1 ps apart.
+        n_random_frames: Frames of dynamics of each random crystal, 0.1 ps apart.
+        n_known_frames: Those of each prototype; half as many where it is large.
         seed: Seed of it all.
 
     Yields:
@@ -37,14 +38,16 @@ def explored_structures(
     rng = np.random.default_rng([seed, 1])
     for name, atoms in prototypes().items():
         start = distorted(atoms, rng, rattle=0.05, strain=0.02)
-        for frame in dynamics(student, start, n_frames if len(atoms) <= MAX_ATOMS else n_frames // 2, rng):
+        for frame in dynamics(
+            student, start, n_known_frames if len(atoms) <= MAX_ATOMS else n_known_frames // 2, rng
+        ):
             yield name, frame
     for k, atoms in enumerate(random_crystals(n_random, seed + 1)):
         group = f"random explored {seed} {k}"
         frame = atoms
         for frame in relaxation(student, atoms):
             yield group, frame
-        for after in dynamics(student, frame, n_frames, rng):
+        for after in dynamics(student, frame, n_random_frames, rng):
             yield group, after
 
 

@@ -26,22 +26,22 @@ VOLUME_PER_ATOM = (9.0, 40.0)
 def argyrodite(*, primitive: bool = False, swapped: tuple[int, ...] = (), a: float = 9.86) -> Atoms:
     """Li6PS5Cl with ordered lithium, F-43m: the conventional cell of 52 atoms or the primitive one of 13.
 
-    Li is on 24g (x, 1/4, 1/4), full, which averages the split 48h position; S on 16e and 4c, P on 4b, Cl on 4a
+    Li is on 24g (x, 1/4, 1/4), full, which averages the split 48h position; S on 16e and 4d, P on 4b, Cl on 4a
     (Kraft et al., J. Am. Chem. Soc. 2017, 139, 10909).
 
     Args:
         primitive: Whether the primitive cell is wanted.
-        swapped: Which S on 4c (four, or one in the primitive cell) change places with the Cl of the same number; such
+        swapped: Which S on 4d (four, or one in the primitive cell) change places with the Cl of the same number; such
             site disorder opens the paths between cages.
         a: Lattice parameter in Å.
     """
     atoms = crystal(
         ["Li", "P", "S", "S", "Cl"],
         basis=[
-            (0.02, 0.25, 0.25),
+            (0.52, 0.25, 0.25),
             (0.0, 0.0, 0.5),
             (0.1195, -0.1195, 0.6195),
-            (0.25, 0.25, 0.25),
+            (0.75, 0.75, 0.75),
             (0.0, 0.0, 0.0),
         ],
         spacegroup=216,
