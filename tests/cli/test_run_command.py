@@ -149,7 +149,10 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(
     standing = status_of(tmp_path)
     assert (standing["state"], standing["reason"]) == ("interrupted", "stopped by Ctrl-C")
     assert "failed" not in standing["evaluations"]["high"]
-    assert standing["budget"]["reserved"] == 2
+    # What was not answered stays reserved; the cheap ones may have been on their way, too.
+    budget = standing["budget"]
+    assert budget["reserved"] >= 2
+    assert budget["reserved"] + budget["spent"] == pytest.approx(2.3)
 
     # The oracle's answers do not depend on its patience (`content`), but the config may not change.
     (tmp_path / "sleepy.py").write_text(SLEEPY.replace("time.sleep(self.seconds)", "pass"))
