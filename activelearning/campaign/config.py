@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -74,10 +74,9 @@ class AcquisitionConfig(PluginSection):
     pool_size: int = Field(
         256, ge=1, description="samples from the trained sampler that the batch is chosen from"
     )
-    reward_exponent: float = Field(
-        1.0,
-        gt=0,
-        description="the sampler's reward is the cost-aware acquisition to this power; above 1 is greedier",
+    reward_exponent: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="the sampler's reward is the cost-aware acquisition to this power; auto sharpens a flat one",
     )
     cost_exponent: float = Field(1.0, ge=0, description="utility is divided by cost to this power")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from activelearning.acquisition.batch import choose_batch, polish
 from activelearning.acquisition.cost import log_per_cost, per_cost
+from activelearning.acquisition.sharpening import least_exponent, sharpen
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.parts import Parts
 from activelearning.campaign.seeds import seed_for
@@ -23,6 +24,8 @@ from activelearning.measurement import Measurement
 from activelearning.spaces.box import BoxSpace
 
 REFERENCE_SIZE = 256  # untrained samples that stand for the space where an acquisition needs its maximum
+UNTRAINED_SIZE = 1024  # samples over which the mean score of an untrained sampler is taken: it is noisy
+GAIN = 4.0  # mean score of sampled over random candidates that `reward_exponent: auto` aims at
 
 Pair = tuple[Candidate, int]
 
@@ -78,12 +81,13 @@ class Proposer:
     def plan(self) -> Plan:
         """Train, sample, choose."""
         acquisition = self.config.acquisition
-        untrained = self.parts.sampler.sample_untrained(REFERENCE_SIZE, seed=self._seed("sampler.untrained"))
-        scorer = self._scorer([proposal.candidate for proposal in untrained])
+        untrained = self.parts.sampler.sample_untrained(UNTRAINED_SIZE, seed=self._seed("sampler.untrained"))
+        reference = [proposal.candidate for proposal in untrained[:REFERENCE_SIZE]]
+        scorer = self._scorer(reference)
         timings = {}
 
         begin = time.perf_counter()
-        log_reward = self._log_reward(scorer, [proposal.candidate for proposal in untrained])
+        log_reward, exponent = self._log_reward(scorer, reference)
         training = self.parts.sampler.fit(log_reward, seed=self._seed("sampler.fit"))
         timings["sampler"] = time.perf_counter() - begin
 
@@ -98,6 +102,7 @@ class Proposer:
 
         summary = {
             "sampler": dict(training),
+            "reward_exponent": exponent,
             "trained_score": trained_score,
             "untrained_score": untrained_score,
             "pool": len(pairs),
@@ -144,41 +149,50 @@ class Proposer:
         """Every candidate at every fidelity, candidate by candidate."""
         return [(candidate, f.index) for candidate in candidates for f in self.parts.fidelities]
 
-    def _log_reward(self, scorer: Scorer, untrained: Sequence[Candidate]) -> LogReward:
-        """The sampler's reward: cost-aware acquisition, in logarithms, floored relative to what is known."""
-        exponent = self.config.acquisition.cost_exponent
-        sharpness = self.config.acquisition.reward_exponent
+    def _log_reward(self, scorer: Scorer, untrained: Sequence[Candidate]) -> tuple[LogReward, float]:
+        """The sampler's reward and its exponent: cost-aware acquisition, floored relative to the best known."""
+        cost_exponent = self.config.acquisition.cost_exponent
         target = self.parts.target.fidelity.index
         n = len(self.parts.fidelities)
         known = self._expanded(list(dict.fromkeys([*self.observed, *untrained])))
         utilities = self._utilities(scorer, known)
         reference = float(utilities.max())
 
-        def of(utilities: Tensor, pairs: Sequence[Pair]) -> Tensor:
-            return log_per_cost(utilities, self._costs(pairs), reference_utility=reference, exponent=exponent)
+        def logs_of(utilities: Tensor, pairs: Sequence[Pair]) -> Tensor:
+            return log_per_cost(
+                utilities, self._costs(pairs), reference_utility=reference, exponent=cost_exponent
+            )
 
-        # The reward's exponent sharpens the choice among candidates of one fidelity; between fidelities the
-        # proportions stay as the acquisition has them, or a dear fidelity would never be sampled at all.
-        best = of(utilities, known).reshape(-1, n).max(dim=0).values
-
-        def sharpened(logs: Tensor, anchor: Tensor) -> Tensor:
-            return anchor + sharpness * (logs - anchor)
-
-        def of_pairs(pairs: Sequence[Pair]) -> Tensor:
-            logs = of(self._utilities(scorer, pairs), pairs)
-            return sharpened(logs, best[[index for _, index in pairs]])
+        # By candidate and fidelity; without a fidelity of its own a candidate is worth what its best one is.
+        logs = logs_of(utilities, known).reshape(-1, n)
+        if self.parts.mode == "after":
+            logs = logs.max(dim=1, keepdim=True).values
+        elif self.parts.mode == "random":
+            logs = logs[:, [target]]
+        anchors = logs.max(dim=0).values
+        stated = self.config.acquisition.reward_exponent
+        exponent = (
+            least_exponent(logs.flatten(), anchors.expand_as(logs).flatten(), GAIN)
+            if stated == "auto"
+            else stated
+        )
 
         def log_reward(candidates: Sequence[Candidate], fidelities: Sequence[int] | None) -> Tensor:
             if fidelities is not None:
-                return of_pairs(list(zip(candidates, fidelities, strict=True)))
+                pairs = list(zip(candidates, fidelities, strict=True))
+                return sharpen(
+                    logs_of(self._utilities(scorer, pairs), pairs), anchors[list(fidelities)], exponent
+                )
             if self.parts.mode == "random":
                 # The fidelity is drawn blindly later: candidates are sought for the target alone.
-                return of_pairs([(candidate, target) for candidate in candidates])
-            pairs = self._expanded(candidates)
-            logs = of(self._utilities(scorer, pairs), pairs)
-            return sharpened(logs.reshape(len(candidates), n).max(dim=1).values, best.max())
+                pairs = [(candidate, target) for candidate in candidates]
+                found = logs_of(self._utilities(scorer, pairs), pairs)
+            else:
+                pairs = self._expanded(candidates)
+                found = logs_of(self._utilities(scorer, pairs), pairs).reshape(-1, n).max(dim=1).values
+            return sharpen(found, anchors, exponent)
 
-        return log_reward
+        return log_reward, exponent
 
     def _mean_score(self, scorer: Scorer, proposals: Sequence[Proposal]) -> float:
         """Mean of acquisition ÷ cost over samples as the sampler gave them."""
