@@ -96,7 +96,8 @@ class Proposer:
         trained_score = self._mean_score(scorer, sampled)
         untrained_score = self._mean_score(scorer, untrained)
         pairs = self._fresh(self._with_fidelity(scorer, sampled))
-        pairs = self._polished(scorer, pairs)
+        n_at_target = self._n_at_target(pairs)
+        pairs = self._polished(scorer, self._with_target(pairs))
         chosen = self._choose(scorer, pairs)
         timings["choice"] = time.perf_counter() - begin
 
@@ -106,6 +107,7 @@ class Proposer:
             "trained_score": trained_score,
             "untrained_score": untrained_score,
             "pool": len(pairs),
+            "pool_at_target": n_at_target,
             "chosen": len(chosen),
         }
         return Plan(chosen, summary, timings)
@@ -232,6 +234,22 @@ class Proposer:
             for candidate, index in dict.fromkeys(pairs)
             if (candidate.key, names[index]) not in self.known
         ]
+
+    def _n_at_target(self, pairs: Sequence[Pair]) -> int:
+        target = self.parts.target.fidelity.index
+        return sum(index == target for _, index in pairs)
+
+    def _with_target(self, pairs: list[Pair]) -> list[Pair]:
+        """Where the target is so dear that samples hardly name it, every sampled candidate is offered at it too.
+
+        Answers of the other fidelities are worth nothing if the target is never asked. What is added is judged by the
+        same acquisition and cost as what was sampled, and bought only with what the better bargains leave.
+        """
+        target = self.parts.target.fidelity
+        affordable = min(int(self.budget / target.cost * (1 + 1e-9)), self.slots[target.index])
+        if self.parts.mode != "joint" or self._n_at_target(pairs) >= affordable:
+            return pairs
+        return self._fresh([*pairs, *((candidate, target.index) for candidate, _ in pairs)])
 
     def _polished(self, scorer: Scorer, pairs: list[Pair]) -> list[Pair]:
         """On a box, the best pairs moved uphill on the acquisition are added to the pool."""
