@@ -79,9 +79,7 @@ class Clock:
 
 
 def measure(work: Callable[[], object], n: int, repeats: int) -> dict[str, float]:
-    """Trajectories a CPU-second of `work`, which handles n, and the share of its time outside the
-    networks.
-    """
+    """Trajectories a CPU-second of `work`, which handles n, and the share of its time outside the networks."""
     for _ in range(3):
         work()
     start = time.process_time()

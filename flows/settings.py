@@ -10,8 +10,7 @@ _DEFAULTS = {
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
     "DO_NOT_TRACK": "1",
-    # Log lines of flows and tasks go to Prefect's API, where its UI shows them; the terminal belongs to our
-    # display.
+    # Log lines of flows and tasks go to Prefect's API, where its UI shows them; the terminal is our display's.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",

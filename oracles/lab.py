@@ -203,9 +203,8 @@ def record(
         The request as `list_requests` gives it, with its result.
 
     Raises:
-        InputError: no such request, or several; it was answered or cancelled before; a unit that does not
-        convert; a
-            value or error out of range.
+        InputError: no such request, or several; it was answered or cancelled before; a unit that does not convert;
+            a value or error out of range.
     """
     with _claimed(database, key) as (session, request):
         given = _checked(value, unit, std, censoring)

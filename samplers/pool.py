@@ -14,8 +14,7 @@ from activelearning.errors import ConfigError, SamplerError
 
 
 class PoolSampler:
-    """Proposes every candidate of a pool (at every fidelity), or a draw in proportion to the reward of a
-    large one.
+    """Proposes every candidate of a pool (at every fidelity); of a large pool, a draw in proportion to reward.
 
     Args:
         space: A space with `candidates`.
@@ -62,9 +61,7 @@ class PoolSampler:
         }
 
     def sample(self, n: int, *, seed: int) -> list[Proposal]:
-        """All pairs by falling reward where there are at most n, else n distinct ones drawn in proportion to
-        reward.
-        """
+        """All pairs by falling reward where there are at most n, else n distinct ones in proportion to reward."""
         if len(self._pairs) <= n:
             return self._take(self._log_rewards.argsort(descending=True, stable=True))
         return self._draw(self._log_rewards, n, seed)

@@ -14,8 +14,7 @@ from samplers.pool import PoolSampler
 
 
 class RandomSampler:
-    """Uniform points of a box, uniform choices of a pool, crystals built by uniform choices among valid
-    actions.
+    """Uniform points of a box, uniform choices of a pool, crystals by uniform choices among valid actions.
 
     The fidelity, where it is sampled, is uniform.
 

@@ -1,7 +1,7 @@
 """Bounds as observations: expectation propagation for one-sided likelihoods.
 
-A bound says that a noisy answer lies on one side of a value b, so its likelihood is Φ(s·(b − f)/σ) with s =
-+1 for an upper and −1 for a lower bound, σ the noise of that answer. Expectation propagation (Minka 2001;
+A bound says that a noisy answer lies on one side of a value b, so its likelihood is Φ(s·(b − f)/σ) with s = +1
+for an upper and −1 for a lower bound, σ the noise of that answer. Expectation propagation (Minka 2001;
 Rasmussen & Williams, *Gaussian Processes for Machine Learning*, 2006, section 3.6) replaces each such factor
 by a Gaussian one, a pseudo-observation with a pseudo-noise, after which the GP is exact again.
 """
@@ -13,8 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-# A pseudo-noise above this (in units of the prior variance, about 1) says nothing; the cap keeps numbers
-# finite.
+# A pseudo-noise above this (the prior variance is about 1) says nothing; the cap keeps numbers finite.
 _MAX_VARIANCE = 1e8
 _DAMPING = 0.8
 
@@ -54,8 +53,7 @@ def bound_sites(
     shift = torch.zeros_like(mean)  # precision times pseudo-observation
     identity = torch.eye(n, dtype=mean.dtype)
     for _ in range(max_sweeps):
-        # Posterior under the present sites: Σ = K − K S½ (I + S½ K S½)⁻¹ S½ K, well-conditioned for S = 0 as
-        # well.
+        # Posterior under the present sites: Σ = K − K S½ (I + S½ K S½)⁻¹ S½ K, well-conditioned for S = 0 too.
         root = precision.sqrt()
         factor = torch.linalg.cholesky(identity + root.unsqueeze(1) * covariance * root)
         half = torch.linalg.solve_triangular(factor, root.unsqueeze(1) * covariance, upper=False)

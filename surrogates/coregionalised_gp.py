@@ -6,9 +6,8 @@ The prior of the answer at features x and fidelity m, in the fidelity's own unit
     cov(g_m(x), g_n(x')) = a_m a_n R_mn k(x, x'),
 
 with R a correlation matrix between fidelities and k a Matérn-5/2 kernel with one lengthscale a feature
-(intrinsic
-coregionalisation: Bonilla, Chai & Williams, NeurIPS 2007). The constants c_m are integrated out, so that a
-fidelity with few answers has an uncertain mean. Entries of R may be negative: a reversed source tells as
+(intrinsic coregionalisation: Bonilla, Chai & Williams, NeurIPS 2007). The constants c_m are integrated out, so
+that a fidelity with few answers has an uncertain mean. Entries of R may be negative: a reversed source tells as
 much as a straight one.
 """
 
@@ -95,8 +94,8 @@ def fidelity_column(X: Tensor) -> Tensor:
 class CoregionalisedGP(Model):
     """BoTorch model with fixed hyper-parameters, exact given Gaussian noise.
 
-    The posterior is that of the noise-free answer in each row's fidelity's own unit; batches `b x q x (d +
-    1)` and gradients with respect to the features pass through.
+    The posterior is that of the noise-free answer in each row's fidelity's own unit; batches
+    `b x q x (d + 1)` and gradients with respect to the features pass through.
 
     Args:
         hyperparameters: Hyper-parameters.

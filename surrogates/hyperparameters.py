@@ -106,8 +106,7 @@ class Coordinates:
         )
 
     def _lengthscale_centre(self) -> float:
-        # The mode of the log-normal density over lengthscales; in log coordinates that density is a Gaussian
-        # here.
+        # The mode of the log-normal density over lengthscales; in log coordinates here it is a Gaussian about it.
         return LENGTHSCALE_LOCATION + 0.5 * math.log(self.n_features) - LENGTHSCALE_SIGMA**2
 
     def _correlation(self, partial: Tensor) -> Tensor:

@@ -35,9 +35,8 @@ def choose_batch(
     """Rows of a batch, in order of choice; the scorer is left conditioned on them.
 
     Greedy: the query with the greatest utility per cost that is still allowed and affordable is chosen, the
-        scorer told
-    that it is pending, and the rest scored again. Ties go to the lower row. Equal rows (a candidate at a
-    fidelity) are chosen once. Utility per cost fills the round's budget with cheap queries as long as they
+    scorer told that it is pending, and the rest scored again. Ties go to the lower row. Equal rows (a candidate
+    at a fidelity) are chosen once. Utility per cost fills the round's budget with cheap queries as long as they
     tell more per cost; a dear query is chosen only while it still fits what is left.
 
     Args:

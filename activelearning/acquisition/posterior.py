@@ -11,8 +11,7 @@ from botorch.posteriors.gpytorch import GPyTorchPosterior
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
-# Rows of one joint posterior: its cost grows with the square of the rows, the overhead with the number of
-# calls.
+# Rows of one joint posterior: its cost grows with the square of the rows, the overhead with the calls.
 _CHUNK = 64
 _SMALLEST = 1e-10  # of a variance, relative to what it was before pending answers
 _TINY = 1e-300
@@ -20,8 +19,7 @@ _TINY = 1e-300
 
 @dataclass(frozen=True)
 class QueryMoments:
-    """Posterior moments of `c` queries; y is a query's noisy answer, t the noise-free target at the same
-    features.
+    """Posterior moments of `c` queries: y is a query's noisy answer, t the noise-free target at its features.
 
     Attributes:
         mean: Of t, `c`.

@@ -227,8 +227,7 @@ def _interruptible(again: str) -> Iterator[None]:
     def second(_signal: int, _frame: object) -> None:
         import os
 
-        # Threads may be in the middle of anything; the store does not mind, and only leaving is sure to be
-        # quick.
+        # Threads may be in the middle of anything; the store does not mind, and only leaving is surely quick.
         os.write(2, f"\nStopped. {how}\n".encode())
         os._exit(StoppedError.exit_code)
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from activelearning.crystals.charge import shifted
 from activelearning.crystals.wyckoff import DEAD, CountAutomaton
 
-# Memory for the charge tables of automaton nodes; they are made when first visited and dropped when this is
-# full.
+# Memory for the charge tables of automaton nodes: made when first visited, dropped when this is full.
 TABLE_BYTES = 256 * 2**20
 # States are worked on in chunks of so many, so that intermediate arrays stay small (and in cache).
 CHUNK = 256

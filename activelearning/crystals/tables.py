@@ -17,8 +17,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 LAST_ATOMIC_NUMBER = 103
 
-# Pauling's scale has no value for these; Allen's, close to it elsewhere, does (J. Am. Chem. Soc. 1989, 111,
-# 9003).
+# Pauling's scale has no value for these; Allen's (J. Am. Chem. Soc. 1989, 111, 9003), close to it elsewhere, does.
 ALLEN_ELECTRONEGATIVITY = {"He": 4.16, "Ne": 4.79, "Ar": 3.24}
 
 

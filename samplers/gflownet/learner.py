@@ -181,9 +181,7 @@ class Learner:
         return loss.item()
 
     def _schedule(self, progress: float) -> None:
-        """Learning rates fall linearly within a fit: large steps to find the reward, small ones to settle on
-        it.
-        """
+        """Learning rates fall linearly within a fit: large steps find the reward, small ones settle on it."""
         s = self.settings
         share = 1.0 - progress * (1.0 - s.final_learning_rate_share)
         for group, rate in zip(

@@ -29,9 +29,7 @@ class Balance:
 
     @property
     def log_ratio(self) -> Tensor:
-        """log P_F(τ) - log R(x) - log P_B(τ | x), `n`: equal to -log Z on every trajectory where P_F is
-        exact.
-        """
+        """log P_F(τ) - log R(x) - log P_B(τ | x), `n`: -log Z on every trajectory where P_F is exact."""
         return self.log_pf - self.log_reward - self.log_pb
 
 

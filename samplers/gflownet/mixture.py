@@ -23,8 +23,7 @@ U_MARGIN = 1e-6
 
 
 def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Indices, `n`, long, drawn in proportion to weights, `n x k`, float64; those of weight 0 are never
-    drawn.
+    """Indices, `n`, long, drawn in proportion to weights, `n x k`, float64; never one of weight 0.
 
     The inverse of the cumulative sum is several times faster on small batches than `torch.multinomial`.
     """

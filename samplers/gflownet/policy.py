@@ -79,9 +79,7 @@ class ForwardPolicy(nn.Module):
         return BetaMixture.from_raw(self.coordinates(features), self.n_components, self.n_continuous)
 
     def log_prob(self, inputs: Tensor, mask: Tensor, actions: Tensor, u: Tensor, drawn: Tensor) -> Tensor:
-        """Log density, `n`, float64, of actions (`n`) with coordinates u (`n x c`) of which `drawn` (`n x c`)
-        count.
-        """
+        """Log density, `n`, float64, of actions (`n`) with coordinates u (`n x c`), those that are `drawn`."""
         features = self(inputs)
         log_prob = self.log_actions(features, mask).gather(1, actions[:, None]).squeeze(1)
         if self.coordinates is None:

@@ -132,8 +132,7 @@ class GFlowNetSampler:
 
         Raises:
             SamplerError: the environment can't read objects back, or has many paths to one, or a proposal is
-            not of
-                its space.
+                not of its space.
         """
         if not isinstance(self.environment, InvertibleEnvironment):
             raise SamplerError(

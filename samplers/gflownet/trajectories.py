@@ -230,9 +230,7 @@ def log_forward(policy: ForwardPolicy, trajectories: Trajectories) -> Tensor:
 def log_backward(
     environment: Environment, policy: BackwardPolicy | None, trajectories: Trajectories
 ) -> Tensor:
-    """log P_B of each step, `N`, float64: zero where paths are unique, uniform over parents without a
-    policy.
-    """
+    """log P_B of each step, `N`, float64: zero where paths are unique; without a policy uniform over parents."""
     t = trajectories
     if environment.has_unique_paths:
         return torch.zeros(len(t.index), dtype=torch.float64)

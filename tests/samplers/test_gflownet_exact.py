@@ -15,9 +15,7 @@ from samplers.gflownet.learner import Learner, LearnerSettings
 
 
 def reward_on_grid(env, states):
-    """Peaks near the corners of the grid over a plateau (Bengio et al. 2021), and a factor for the
-    fidelity.
-    """
+    """Peaks near the corners of the grid over a plateau (Bengio et al. 2021), and a factor for the fidelity."""
     x = (states[:, :-1] / (env.side - 1) - 0.5).abs()
     reward = 0.1 + 0.5 * (x > 0.25).all(dim=1) + 2.0 * ((x > 0.25) & (x < 0.4)).all(dim=1)
     return (reward * states[:, -1]).log()

@@ -85,9 +85,7 @@ class Environment(Protocol):
 
 @runtime_checkable
 class InvertibleEnvironment(Environment, Protocol):
-    """An environment that also reads its objects back, which `log_probability` and training from given
-    objects need.
-    """
+    """An environment that also reads its objects back, as `log_probability` needs."""
 
     def states(self, proposals: Sequence[Proposal]) -> Tensor:
         """Terminal states, `n x n_state`, of proposals: the inverse of `proposals()`.

@@ -54,9 +54,7 @@ class BoxEnvironment:
         return torch.zeros(n, self.n_state, dtype=torch.float64)
 
     def encode(self, states: Tensor) -> Tensor:
-        """Drawn coordinates on [-1, 1] with cosines of them, and the one-hot number drawn, `n x n_inputs`,
-        float32.
-        """
+        """Drawn coordinates on [-1, 1], their cosines, and the one-hot number drawn, `n x n_inputs`, float32."""
         x = states[:, : self.n_dimensions].float()
         drawn = self._n_drawn(states)
         known = (torch.arange(self.n_dimensions) < drawn[:, None]).float()

@@ -17,10 +17,9 @@ from activelearning.contracts import Proposal
 
 
 class GridEnvironment:
-    """A grid of `side ** n_dimensions` points; a state is the coordinates, then the stop (0 while not
-    stopped).
+    """A grid of `side ** n_dimensions` points.
 
-    Actions `0 … d - 1` step up a coordinate; those after stop, one for each fidelity (a single one where the
+    A state is the coordinates, then the stop (0 while not stopped). Actions `0 … d - 1` step up a coordinate; those after stop, one for each fidelity (a single one where the
     fidelity is not sampled). A stopped state holds 1 + the index of its stop.
     """
 
@@ -60,9 +59,7 @@ class GridEnvironment:
         return torch.cat([up, stop], dim=1) & ~self.is_terminal(states)[:, None]
 
     def backward_mask(self, states: Tensor) -> Tensor:
-        """`n x n_actions`, bool: a stopped state has one parent, another one for each coordinate above
-        zero.
-        """
+        """`n x n_actions`, bool: a stopped state has one parent, another one for each coordinate above 0."""
         down = (states[:, :-1] > 0) & ~self.is_terminal(states)[:, None]
         stops = torch.arange(1, self.n_actions - self.n_dimensions + 1, dtype=states.dtype)
         return torch.cat([down, states[:, -1:] == stops], dim=1)
