@@ -1,5 +1,4 @@
-"""Speed of the GFlowNet: trajectories a CPU-second, sampled and trained, and the share spent outside the
-networks.
+"""Speed of the GFlowNet: trajectories a CPU-second, sampled and trained, and the share outside the networks.
 
     python benchmarks/gflownet_speed.py [--out FILE] [--batch-size 100] [--repeats 30]
 

@@ -1,2 +1,1 @@
-"""Prefect around the campaign engine: one task a step, artifacts per round. Nothing of a campaign lives in
-here."""
+"""Prefect around the campaign engine: one task a step, artifacts per round. Nothing of a campaign lives here."""

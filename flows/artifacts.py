@@ -1,8 +1,6 @@
-"""What Prefect's UI shows of a campaign: after each round a summary with a picture, and the batch with its
-results.
+"""What Prefect's UI shows of a campaign after each round: a summary with a picture, and the batch with its results.
 
-Artifacts of one key are versions of one another, so the UI shows the newest first and the earlier rounds
-below it.
+Artifacts of one key are versions of one another, so the UI shows the newest first and the earlier rounds below.
 """
 
 from __future__ import annotations

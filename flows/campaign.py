@@ -44,8 +44,7 @@ def campaign_flow(campaign: str, rounds: int | None = None) -> tuple[str, str]:
 
 
 def last_round(engine: Engine, rounds: int | None) -> int | None:
-    """Index that the next round has when `rounds` more are done; the initial design, round 0, is not
-    counted."""
+    """Index that the next round has when `rounds` more are done; the initial design, round 0, does not count."""
     return None if rounds is None else max(engine.round, 1) + rounds
 
 
@@ -107,8 +106,7 @@ def one_tick(campaign: str) -> Decision:
 
 
 def evaluate_outstanding(campaign: str) -> bool:
-    """Evaluate all that is to be evaluated in process, each fidelity in a task; False where there was
-    nothing."""
+    """Evaluate all that is to be evaluated in process, each fidelity in a task; False where there was nothing."""
     engine = engine_of(campaign)
     outstanding = engine.outstanding()
     futures = [_submit_evaluation(campaign, fidelity, keys) for fidelity, keys in outstanding.items()]

@@ -42,6 +42,5 @@ def best_against_cost(points: Sequence[TracePoint], *, label: str, total: float)
 
 
 def data_uri(png: bytes) -> str:
-    """A PNG as a URI that holds it, so that the picture lives in Prefect's database and needs no file
-    server."""
+    """A PNG as a URI that holds it, so that the picture lives in Prefect's database and needs no file server."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -196,8 +196,7 @@ def _answers(url: str, *, timeout: float) -> bool:
 
 
 def _end_with_parent() -> None:
-    """Ask this process to stop, as a supervisor would, when the parent closes our standard input or is
-    gone."""
+    """Ask this process to stop, as a supervisor would, when the parent closes our standard input or is gone."""
     import signal
 
     sys.stdin.buffer.read()

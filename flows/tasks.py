@@ -101,7 +101,6 @@ def submit(campaign: str, round: int) -> int:
 
 @task(name="evaluate", task_run_name="evaluate-{fidelity}-round-{round}", **_OPTIONS)
 def evaluate(campaign: str, fidelity: str, round: int, keys: Sequence[str]) -> None:
-    """Evaluate one fidelity's open work in process; an evaluation that fails is a row, no failure of the
-    task."""
+    """Evaluate one fidelity's open work in process; a failed evaluation is a row, no failure of the task."""
     _log(f"{len(keys)} evaluations at {fidelity}")
     engine_of(campaign).evaluate(fidelity, keys)

@@ -76,7 +76,9 @@ def materials_project() -> Path:
 @pytest.fixture(scope="session")
 def check_crystal() -> Callable[..., None]:
     """The independent check of a crystal in `crystal_checks.py`, which needs PyXtal."""
-    spec = importlib.util.spec_from_file_location("crystal_checks", Path(__file__).parent / "crystal_checks.py")
+    spec = importlib.util.spec_from_file_location(
+        "crystal_checks", Path(__file__).parent / "crystal_checks.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

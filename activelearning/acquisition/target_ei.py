@@ -12,11 +12,11 @@ from activelearning.contracts import AcquisitionContext, Scorer
 
 
 class TargetExpectedImprovement:
-    """Expected improvement of the target (Jones, Schonlau & Welch 1998) times the squared correlation of the
-    query with it.
+    """Expected improvement of the target, times the squared correlation of the query with it.
 
-    The correlation is that of the query's noisy answer, given what is pending, as in the fidelity choice of
-    augmented EI (Huang, Allen, Notz & Miller 2006).
+    The improvement is that of Jones, Schonlau & Welch (1998). The correlation is that of the query's noisy
+    answer, given what is pending, as in the fidelity choice of augmented EI (Huang, Allen, Notz & Miller
+    2006).
     """
 
     def build(self, context: AcquisitionContext) -> Scorer:

@@ -97,8 +97,7 @@ def _seconds(facts: Facts) -> str:
 
 
 class LiveDisplay(Display):
-    """A few lines that stay in place: round, step, evaluations, budget, best; finished work scrolls above
-    them."""
+    """A few lines that stay in place: round, step, evaluations, budget, best; finished work scrolls above."""
 
     def __init__(self) -> None:
         from rich.console import Console

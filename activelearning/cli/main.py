@@ -1,5 +1,4 @@
-"""`activelearning`: the commands put together, and one place where errors become a paragraph and an exit
-code.
+"""`activelearning`: the commands put together, and one place where errors become a paragraph and an exit code.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 waiting for outside results, 130 stopped by Ctrl-C.
 """

@@ -203,7 +203,7 @@ def _exit(decision: Decision) -> None:
 
 @contextmanager
 def _marking(engine: Engine) -> Iterator[None]:
-    """Leave word in the store of a run that was stopped or that failed."""
+    """Leave word in the store of a run that was stopped."""
     try:
         yield
     except KeyboardInterrupt:

@@ -53,8 +53,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def _section(group: str, own: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Schema of a section that names a plug-in by `type`; `own` are the section's keys whatever the
-    plug-in."""
+    """Schema of a section that names a plug-in by `type`; `own` are its keys whatever the plug-in."""
     choices: list[dict[str, Any]] = []
     default = own.get("type", {}).get("default")
     for name, parameters in _parameters(group, definitions).items():

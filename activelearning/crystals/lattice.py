@@ -183,8 +183,8 @@ class LatticeLimits:
     def coordinates(self, systems: NDArray[np.int64], n_atoms: NDArray[np.int64], lattices: Array) -> Array:
         """Coordinates u, `n x 6`, of lattices, `n x 6`: the inverse of `parameters`.
 
-        Unused columns are 0.5. Lattices inside the margins of rounding are taken to the nearest u in [1e-9, 1
-        − 1e-9].
+        Unused columns are 0.5. Lattices inside the margins of rounding are taken to the nearest u in
+        [1e-6, 1 − 1e-6].
         """
         walk = _Walk(self, systems, n_atoms)
         return walk.up(lattices)

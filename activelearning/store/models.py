@@ -50,7 +50,7 @@ class Entry(StrEnum):
 
 
 class CampaignState(StrEnum):
-    """States of a campaign as the store keeps them; `interrupted` is read off a dead worker, never written."""
+    """States of a campaign; one kept as `running` is reported as interrupted where no live process works on it."""
 
     RUNNING = "running"
     WAITING = "waiting"

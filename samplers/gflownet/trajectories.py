@@ -1,5 +1,4 @@
-"""Batches of trajectories: drawn forward from the source, or backward from terminal states, and their
-probabilities.
+"""Batches of trajectories, drawn forward from the source or backward from terminal states; their probabilities.
 
 A batch is stored flat, one row a step, with the index of its trajectory: lengths differ between trajectories,
 and the networks see all steps of all trajectories at once.

@@ -1,5 +1,4 @@
-"""A hyper-grid: small enough to enumerate, with many paths to each terminal state, for exact checks of
-learning.
+"""A hyper-grid: small enough to enumerate, with many paths to each terminal state, for exact checks of learning.
 
 The environment of Bengio et al., "Flow Network based Generative Models for Non-Iterative Diverse Candidate
 Generation" (NeurIPS 2021): start in a corner, step up one coordinate at a time, stop anywhere.
@@ -19,8 +18,9 @@ from activelearning.contracts import Proposal
 class GridEnvironment:
     """A grid of `side ** n_dimensions` points.
 
-    A state is the coordinates, then the stop (0 while not stopped). Actions `0 … d - 1` step up a coordinate; those after stop, one for each fidelity (a single one where the
-    fidelity is not sampled). A stopped state holds 1 + the index of its stop.
+    A state is the coordinates, then the stop (0 while not stopped). Actions `0 … d - 1` step up a coordinate;
+    those after stop, one for each fidelity (a single one where the fidelity is not sampled). A stopped state
+    holds 1 + the index of its stop.
     """
 
     n_continuous = 0
