@@ -14,23 +14,14 @@ from activelearning.contracts import Scorer
 _SLACK = 1e-9
 
 
-def expand_fidelities(features: Tensor, n_fidelities: int) -> Tensor:
-    """Queries `(n · M) x (d + 1)` of all features `n x d` at all M fidelities; row i·M + m is (i, m)."""
-    fidelity = torch.arange(n_fidelities, dtype=features.dtype).repeat(len(features)).unsqueeze(-1)
-    return torch.cat([features.repeat_interleave(n_fidelities, dim=0), fidelity], dim=-1)
-
-
 def choose_batch(
     scorer: Scorer,
     X: Tensor,
     costs: Tensor,
     *,
     budget: float,
-    batch_size: int | None = None,
     remaining: Mapping[int, int] | None = None,
-    forbidden: Tensor | None = None,
     exponent: float = 1.0,
-    one_fidelity_each: bool = False,
 ) -> list[int]:
     """Rows of a batch, in order of choice; the scorer is left conditioned on them.
 
@@ -44,29 +35,24 @@ def choose_batch(
         X: Queries, `n x (d + 1)`.
         costs: Predicted cost of each, positive, `n`.
         budget: Most that the batch may cost together.
-        batch_size: Most queries; None for no limit but the budget.
         remaining: Most queries of a fidelity (its index) that may still be started; a fidelity not named has
             no limit.
-        forbidden: Rows that may not be chosen (asked before), `n`, bool.
         exponent: Of the cost.
-        one_fidelity_each: Choose each candidate (equal features) once at most, at one fidelity.
     """
-    n = len(X)
-    allowed = torch.ones(n, dtype=torch.bool) if forbidden is None else ~forbidden.clone()
+    allowed = torch.ones(len(X), dtype=torch.bool)
     left = dict(remaining or {})
     fidelity = X[:, -1].round().long()
-    identity = X[:, :-1] if one_fidelity_each else X
-    _, group = torch.unique(identity, dim=0, return_inverse=True)
+    _, group = torch.unique(X, dim=0, return_inverse=True)
     chosen: list[int] = []
     money = budget * (1.0 + _SLACK)
-    while batch_size is None or len(chosen) < batch_size:
+    while True:
         for index, count in left.items():
             if count <= 0:
                 allowed &= fidelity != index
         allowed &= costs <= money
         rows = allowed.nonzero().flatten()
         if not len(rows):
-            break
+            return chosen
         with torch.no_grad():
             scores = per_cost(scorer(X[rows]), costs[rows], exponent)
         # argmax does not promise the first of equal maxima.
@@ -78,7 +64,6 @@ def choose_batch(
         if index in left:
             left[index] -= 1
         scorer.add_pending(X[best : best + 1])
-    return chosen
 
 
 def polish(scorer: Scorer, X: Tensor, *, n_steps: int = 20, step: float = 0.05) -> Tensor:

@@ -10,7 +10,7 @@ from activelearning.errors import ConfigError
 # What may differ when a campaign is continued; all else would make its rounds incomparable. Where the store and the
 # files lie is no part of a campaign: both may be moved.
 _FREE = ("budget", "stopping", "store", "artifacts")
-_STEPS = ("steps", "warm_steps", "max_iterations", "warm_iterations")
+_STEPS = ("steps", "warm_steps", "max_iterations")
 
 
 def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

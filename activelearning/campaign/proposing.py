@@ -278,7 +278,7 @@ class Proposer:
             exponent=self.config.acquisition.cost_exponent,
         )
         predicted: dict[int, tuple[float, float]] = {}
-        for index in {pairs[i][1] for i in picked}:
+        for index in sorted({pairs[i][1] for i in picked}):
             mine = [i for i in picked if pairs[i][1] == index]
             prediction = self.parts.surrogate.predict([pairs[i][0] for i in mine], index)
             for i, mean, std in zip(mine, prediction.mean.tolist(), prediction.std.tolist(), strict=True):

@@ -141,11 +141,6 @@ class CrystalSpace:
         """Number of features d."""
         return len(self._features.names)
 
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """What each feature is."""
-        return self._features.names
-
     def features(self, candidates: Sequence[Candidate]) -> Tensor:
         """Features of composition, symmetry and lattice, `n x d`, float64 in [0, 1].
 

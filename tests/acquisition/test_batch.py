@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from activelearning.acquisition.batch import choose_batch, expand_fidelities, polish
+from activelearning.acquisition.batch import choose_batch, polish
 
 
 class Hill:
@@ -27,59 +27,39 @@ class Hill:
 
 def pool(n: int = 40, n_fidelities: int = 2, seed: int = 0) -> Tensor:
     features = torch.rand(n, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return expand_fidelities(features, n_fidelities)
+    fidelity = torch.arange(n_fidelities, dtype=torch.float64).repeat(n).unsqueeze(-1)
+    return torch.cat([features.repeat_interleave(n_fidelities, dim=0), fidelity], dim=-1)
 
 
 def costs(X: Tensor, *table: float) -> Tensor:
     return torch.tensor(table, dtype=torch.float64)[X[:, -1].long()]
 
 
-def test_expansion() -> None:
-    X = expand_fidelities(torch.tensor([[0.1, 0.2], [0.3, 0.4]]), 3)
-    assert X.shape == (6, 3)
-    assert X[:, -1].tolist() == [0, 1, 2, 0, 1, 2]
-    assert torch.equal(X[3, :-1], torch.tensor([0.3, 0.4]))
-    assert expand_fidelities(torch.empty(0, 2), 3).shape == (0, 3)
-
-
 @settings(max_examples=40)
-@given(
-    budget=st.floats(0.0, 8.0),
-    batch_size=st.integers(0, 12) | st.none(),
-    dear=st.integers(0, 4),
-    seed=st.integers(0, 50),
-)
-def test_limits_hold(budget: float, batch_size: int | None, dear: int, seed: int) -> None:
+@given(budget=st.floats(0.0, 8.0), dear=st.integers(0, 4), cheap=st.integers(0, 12), seed=st.integers(0, 50))
+def test_limits_hold(budget: float, dear: int, cheap: int, seed: int) -> None:
     X = pool(seed=seed)
     c = costs(X, 1.0, 0.1)
-    forbidden = torch.zeros(len(X), dtype=torch.bool)
-    forbidden[::3] = True
-    chosen = choose_batch(
-        Hill(), X, c, budget=budget, batch_size=batch_size, remaining={0: dear}, forbidden=forbidden
-    )
+    chosen = choose_batch(Hill(), X, c, budget=budget, remaining={0: dear, 1: cheap})
     assert float(c[chosen].sum()) <= budget * (1 + 1e-8)
     assert len(set(chosen)) == len(chosen)
-    assert not forbidden[chosen].any()
     assert int((X[chosen, -1] == 0).sum()) <= dear
-    if batch_size is not None:
-        assert len(chosen) <= batch_size
-        if budget >= 0.1 * batch_size:
-            assert len(chosen) == batch_size  # the cheap ones always fit
-    assert chosen == choose_batch(
-        Hill(), X, c, budget=budget, batch_size=batch_size, remaining={0: dear}, forbidden=forbidden
-    )
+    assert int((X[chosen, -1] == 1).sum()) <= cheap
+    if budget >= dear + 0.1 * cheap:
+        assert len(chosen) == dear + cheap  # what there is money for is asked
+    assert chosen == choose_batch(Hill(), X, c, budget=budget, remaining={0: dear, 1: cheap})
 
 
 def test_budget_is_filled_to_the_last_cent() -> None:
     X = pool()
-    chosen = choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=0.3, batch_size=None)
+    chosen = choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=0.3)
     assert len(chosen) == 3  # three times 0.1 is more than 0.3 in floating point
 
 
 def test_cheap_wins_at_equal_utility_and_dear_when_cost_is_ignored() -> None:
     X = pool()
-    assert int(X[choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=5.0, batch_size=1)][0, -1]) == 1
-    ignored = choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=5.0, batch_size=1, exponent=0.0)
+    assert int(X[choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=5.0)[0], -1]) == 1
+    ignored = choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=5.0, exponent=0.0)
     assert ignored[0] == int(Hill()(X).argmax())
 
 
@@ -100,7 +80,6 @@ def test_equal_rows_are_chosen_once_and_ties_go_to_the_lower_row() -> None:
     X = torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.5, 1.0], [0.7, 0.0]], dtype=torch.float64)
     one = torch.ones(4, dtype=torch.float64)
     assert choose_batch(Flat(), X, one, budget=10.0) == [0, 2, 3]
-    assert choose_batch(Flat(), X, one, budget=10.0, one_fidelity_each=True) == [0, 3]
 
 
 def test_empty_pool() -> None:
