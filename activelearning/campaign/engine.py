@@ -359,9 +359,10 @@ class Engine:
                     "surrogate": pack(self.parts.surrogate.state_dict()),
                     "sampler": pack(self.parts.sampler.state_dict()),
                 }
+            asked = self.repository.times_asked()
             new = NewRound(
                 index=index,
-                evaluations=[self._new(planned) for planned in plan.evaluations],
+                evaluations=[self._new(planned, asked) for planned in plan.evaluations],
                 fingerprint=self.parts.surrogate.fingerprint if index > 0 else None,
                 summary={
                     **plan.summary,
@@ -375,11 +376,13 @@ class Engine:
         self._observe("round.committed", {"round": index, "n": len(new.evaluations)})
         return index
 
-    def _new(self, planned: PlannedEvaluation) -> NewEvaluation:
+    def _new(self, planned: PlannedEvaluation, asked: Mapping[tuple[str, str], int]) -> NewEvaluation:
         source = self.parts.sources[planned.fidelity]
         content_key = source.content_key(planned.candidate)
+        # What was cancelled outside may be asked again, under a key of its own.
+        replicate = planned.replicate + asked.get((planned.candidate.key, source.name), 0)
         return NewEvaluation(
-            key=digest([self.name, content_key, planned.replicate]),
+            key=digest([self.name, content_key, replicate]),
             content_key=content_key,
             candidate=planned.candidate,
             fidelity=source.name,
@@ -387,7 +390,7 @@ class Engine:
             oracle_version=str(source.oracle.version),
             property=source.fidelity.property,
             cost=planned.cost,
-            replicate=planned.replicate,
+            replicate=replicate,
             acquisition=planned.acquisition,
             predicted_mean=planned.predicted_mean,
             predicted_std=planned.predicted_std,

@@ -90,6 +90,6 @@ class Stopping:
         return 1.0 if self.config.objective.direction == "maximize" else -1.0
 
     def best_at_target(self) -> float | None:
-        """Best objective measured at the target fidelity, bounds aside."""
+        """Best objective measured at the target fidelity; a bound counts where the truth is at least as good."""
         maximize = self.config.objective.direction == "maximize"
         return self.repository.best_value(self.parts.target.name, maximize=maximize)

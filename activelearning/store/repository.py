@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -251,8 +252,9 @@ class Repository:
             ]
 
     def best_value(self, fidelity: str, *, maximize: bool) -> float | None:
-        """Best value of a fidelity's own property, bounds aside."""
+        """Best value of a fidelity's own property; a bound counts where the truth is at least as good."""
         best = func.max(MeasurementRow.value) if maximize else func.min(MeasurementRow.value)
+        optimistic = Censoring.UPPER if maximize else Censoring.LOWER
         query = (
             select(best)
             .join(Evaluation, MeasurementRow.evaluation_key == Evaluation.key)
@@ -260,7 +262,7 @@ class Repository:
                 Evaluation.campaign == self.campaign,
                 Evaluation.fidelity == fidelity,
                 MeasurementRow.property == Evaluation.property,
-                MeasurementRow.censoring == Censoring.NONE,
+                MeasurementRow.censoring != optimistic,
             )
         )
         with self.database.read() as session:
@@ -286,6 +288,16 @@ class Repository:
         )
         with self.database.read() as session:
             return {(key, fidelity) for key, fidelity in session.execute(query)}
+
+    def times_asked(self) -> Counter[tuple[str, str]]:
+        """How often each (candidate key, fidelity) was asked so far, cancelled or not."""
+        query = (
+            select(Evaluation.candidate_key, Evaluation.fidelity, func.count())
+            .where(Evaluation.campaign == self.campaign)
+            .group_by(Evaluation.candidate_key, Evaluation.fidelity)
+        )
+        with self.database.read() as session:
+            return Counter({(key, fidelity): n for key, fidelity, n in session.execute(query)})
 
     def shared_answer(self, content_key: str) -> tuple[str, Measurement] | None:
         """An answer to the same question in another campaign of this store, with its evaluation's key."""

@@ -8,6 +8,7 @@ import pytest
 
 from activelearning.campaign.tick import run, tick
 from activelearning.errors import ActiveLearningError, LeaseHeldError
+from activelearning.report import best
 
 
 def test_the_budget_ends_a_campaign(bench: Any) -> None:
@@ -45,7 +46,7 @@ def test_a_good_enough_value_ends_a_campaign(bench: Any, direction: str, wanted:
         assert engine.repository.last_round() == 0
 
 
-def test_a_bound_is_not_good_enough(bench: Any) -> None:
+def _bounds(bench: Any, censoring: str) -> None:
     bench.write(
         "oracle.py",
         "from activelearning.measurement import Measurement\n"
@@ -53,12 +54,30 @@ def test_a_bound_is_not_good_enough(bench: Any) -> None:
         "class Low(Oracle):\n"
         "    def evaluate_one(self, candidate): return 99.0\n"
         "class High(Oracle):\n"
-        "    def evaluate_one(self, candidate): return Measurement.of('y', 99.0, censoring='upper')\n",
+        f"    def evaluate_one(self, candidate): return Measurement.of('y', 99.0, censoring={censoring!r})\n",
     )
-    with bench.open(bench.config({"stopping.target_value": 1.0, "stopping.max_rounds": 1})) as engine:
+
+
+@pytest.mark.parametrize(("direction", "censoring"), [("maximize", "upper"), ("minimize", "lower")])
+def test_a_bound_that_proves_nothing_is_not_good_enough(bench: Any, direction: str, censoring: str) -> None:
+    _bounds(bench, censoring)
+    changes = {"objective.direction": direction, "stopping.target_value": 99.0, "stopping.max_rounds": 1}
+    with bench.open(bench.config(changes)) as engine:
         assert run(engine).reason == "all 1 rounds are done"
-        assert engine.repository.best_value("high", maximize=True) is None
-        assert engine.repository.best_value("low", maximize=True) == 99.0
+        maximize = direction == "maximize"
+        assert engine.repository.best_value("high", maximize=maximize) is None
+        assert engine.repository.best_value("low", maximize=maximize) == 99.0
+        assert best(engine.database, "small") == []
+
+
+@pytest.mark.parametrize(("direction", "censoring"), [("maximize", "lower"), ("minimize", "upper")])
+def test_a_bound_that_proves_enough_ends_the_campaign(bench: Any, direction: str, censoring: str) -> None:
+    _bounds(bench, censoring)
+    with bench.open(
+        bench.config({"objective.direction": direction, "stopping.target_value": 99.0})
+    ) as engine:
+        assert run(engine).reason == "the target fidelity reached 99 (wanted: 99)"
+        assert best(engine.database, "small", 1)[0]["value"] == 99.0
 
 
 def test_rounds_that_were_asked_for(bench: Any) -> None:

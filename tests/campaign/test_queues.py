@@ -360,3 +360,25 @@ def test_the_laboratory_answers_when_it_does(bench: Any) -> None:
     assert high
     assert {row.state for row in high} == {"succeeded"}
     assert {row.details["method"] for row in high} == {"impedance"}
+
+
+def test_what_was_cancelled_outside_is_asked_again_under_another_key(queue: Any) -> None:
+    (queue.folder / "pool.csv").write_text("x,y\n0.1,0.2\n0.4,0.3\n0.8,0.9\n")
+    only = {**queue.value()["fidelities"][1], "oracle": "oracle.py:Folder", "params": {"folder": "jobs"}}
+    config = queue.config(
+        {"initial_design": {"per_fidelity": {"high": 3}}},
+        space={"type": "pool", "file": "pool.csv"},
+        sampler={"type": "pool"},
+        fidelities=[only],
+    )
+    with queue.open(config) as engine:
+        assert run(engine).action == "waiting"
+        _say(queue, "cancelled")
+        assert run(engine).action == "waiting"
+    rows = queue.evaluations()
+    assert [row.state for row in rows] == ["cancelled"] * 3 + ["submitted"] * 2
+    again = rows[3]
+    first = next(row for row in rows if row.candidate_key == again.candidate_key)
+    assert (first.replicate, again.replicate) == (0, 1)
+    assert first.content_key == again.content_key
+    assert first.key != again.key
