@@ -14,6 +14,7 @@ from activelearning.measurement import MeasuredValue
 _SIEMENS_PER_CM = {"S/cm": 1.0, "mS/cm": 1e-3, "S/m": 1e-2}
 _LOGARITHM = "log10(S/cm)"
 KNOWN = (*_SIEMENS_PER_CM, _LOGARITHM)
+_MAX_EXPONENT = 300.0  # beyond, 10^x is no number of double precision
 
 
 def convert(measured: MeasuredValue, unit: str | None) -> MeasuredValue:
@@ -44,6 +45,8 @@ def convert(measured: MeasuredValue, unit: str | None) -> MeasuredValue:
 
 def _to_siemens(value: float, std: float | None, unit: str) -> tuple[float, float | None]:
     if unit == _LOGARITHM:
+        if abs(value) > _MAX_EXPONENT:
+            raise InputError(f"A conductivity of 10^{value:g} S/cm can't be: check the value and its unit.")
         siemens = 10.0**value
         return siemens, None if std is None else siemens * math.log(10.0) * std
     factor = _SIEMENS_PER_CM[unit]

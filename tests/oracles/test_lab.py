@@ -270,3 +270,9 @@ def test_known_conversions() -> None:
     assert convert(MeasuredValue(12.0, "mS/cm"), "S/cm").value == pytest.approx(0.012)
     assert convert(MeasuredValue(12.0, "mS/cm"), "log10(S/cm)").value == pytest.approx(-1.9208, abs=1e-4)
     assert convert(MeasuredValue(1.2, "S/m"), "mS/cm").value == pytest.approx(12.0)
+
+
+@pytest.mark.parametrize("value", [400.0, -400.0])
+def test_an_exponent_beyond_all_numbers_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match="check the value and its unit"):
+        convert(MeasuredValue(value, "log10(S/cm)"), "S/cm")
