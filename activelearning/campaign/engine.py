@@ -425,6 +425,10 @@ class Engine:
         """Record that the run was stopped from outside; the next run goes on from here."""
         self.repository.set_state(CampaignState.INTERRUPTED, reason)
 
+    def mark_failed(self, reason: str) -> None:
+        """Record that an error ended the run; the next run goes on from here."""
+        self.repository.set_state(CampaignState.FAILED, reason)
+
 
 def artifacts_folder(config: CampaignConfig, url: URL) -> Path:
     """Where a campaign keeps its files: as configured, else beside a SQLite store, else in the working directory.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -203,11 +203,21 @@ def _exit(decision: Decision) -> None:
 
 @contextmanager
 def _marking(engine: Engine) -> Iterator[None]:
-    """Leave word in the store of a run that was stopped."""
+    """Leave word in the store of a run that was stopped or that failed."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from activelearning.errors import LeaseHeldError
+
     try:
         yield
     except KeyboardInterrupt:
         engine.mark_interrupted("stopped by Ctrl-C")
+        raise
+    except LeaseHeldError:
+        raise  # another process runs the campaign, and its state is for that one to tell
+    except Exception as error:
+        with suppress(SQLAlchemyError):  # the store may be what failed; the first error is the one to tell
+            engine.mark_failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
         raise
 
 

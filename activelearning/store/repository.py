@@ -85,10 +85,10 @@ class Repository:
             return CampaignState(row.state), row.reason
 
     def set_state(self, state: CampaignState, reason: str | None) -> None:
-        """Record the campaign's state; nothing is written where it is the same."""
+        """Record the campaign's state; nothing is written where it is the same, or the campaign was cancelled."""
         with self.database.write() as session:
-            row = session.get_one(Campaign, self.campaign)
-            if (row.state, row.reason) != (state, reason):
+            row = session.get_one(Campaign, self.campaign, with_for_update=True)
+            if row.state != CampaignState.CANCELLED and (row.state, row.reason) != (state, reason):
                 row.state, row.reason, row.updated_at = state, reason, now()
 
     # -- money --------------------------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from activelearning.campaign.tick import run, tick
+from activelearning.cli.running import _marking
 from activelearning.errors import ActiveLearningError, LeaseHeldError
-from activelearning.report import best
+from activelearning.report import best, status
+from activelearning.store.models import CampaignState
 
 
 def test_the_budget_ends_a_campaign(bench: Any) -> None:
@@ -171,3 +173,23 @@ def test_answers_of_a_lost_claim_are_dropped(bench: Any) -> None:
     assert [row.state for row in bench.evaluations() if row.fidelity == "low"] == ["succeeded"] * 2
     assert bench.rows("SELECT count(*) AS n FROM measurements WHERE value = 77.0") == [{"n": 0}]
     assert bench.rows("SELECT count(*) AS n FROM ledger WHERE kind = 'settle'") == [{"n": 2}]
+
+
+def test_a_cancelled_campaign_stays_cancelled(bench: Any) -> None:
+    with bench.open(bench.config()) as engine:
+        engine.repository.set_state(CampaignState.CANCELLED, "enough")
+        engine.mark_interrupted("stopped by Ctrl-C")
+        engine.mark_failed("it broke")
+        assert engine.repository.state() == (CampaignState.CANCELLED, "enough")
+
+
+def test_an_error_that_ends_a_run_is_told_and_the_next_run_goes_on(bench: Any) -> None:
+    with bench.open(bench.config({"stopping.max_rounds": 1})) as engine:
+        with pytest.raises(ValueError, match="no  such luck"), _marking(engine):
+            raise ValueError("no  such luck")
+        assert engine.repository.state() == (CampaignState.FAILED, "ValueError: no such luck")
+        assert status(engine.database, "small")["state"] == "failed"
+        with pytest.raises(LeaseHeldError), _marking(engine):
+            raise LeaseHeldError("another one")
+        assert run(engine).action == "finished"
+        assert engine.repository.state()[0] is CampaignState.FINISHED
