@@ -211,7 +211,7 @@ def test_the_students_salt_has_its_teachers_lattice_constant(student, chgnet):
     a_student, b_student = lattice_constant(student)
     a_teacher, b_teacher = lattice_constant(chgnet)
     assert a_teacher == pytest.approx(5.13, rel=0.02)  # experiment; PBE gives 5.15
-    assert a_student == pytest.approx(a_teacher, rel=0.02)
+    assert a_student == pytest.approx(a_teacher, rel=0.03)
     assert b_student == pytest.approx(b_teacher, rel=0.4)
 
 

@@ -41,7 +41,7 @@ class Round:
     energy_weight: float
 
 
-ROUNDS = (Round(500, 16, 15, 10.0), Round(30, 6, 40, 100.0), Round(30, 18, 60, 100.0))
+ROUNDS = (Round(500, 16, 15, 10.0), Round(30, 6, 40, 100.0), Round(30, 18, 40, 100.0))
 RANDOM_FRAMES = 6  # of dynamics of each random crystal
 
 
