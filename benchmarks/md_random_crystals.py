@@ -55,8 +55,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         oracle = MaceMDOracle(**params)
         oracle.bind(OracleContext("benchmark", "md", "log10_conductivity", None, 1.0, "", Path(folder)))
-        rows = [measure(oracle, proposal.candidate) for proposal in proposals]
-    report(rows, params, arguments.out)
+        rows: list[dict[str, Any]] = []
+        for proposal in proposals:
+            rows.append(measure(oracle, proposal.candidate))
+            report(rows, params, arguments.out)
 
 
 def measure(oracle: MaceMDOracle, candidate: Any) -> dict[str, Any]:
@@ -113,8 +115,8 @@ def report(rows: list[dict[str, Any]], params: dict[str, Any], stem: str) -> Non
     lines = [
         f"Random crystals of the quickstart's space in dynamics, {result['date']}, {result['machine']}.",
         "",
-        f"{dict(counts)} of {len(rows)}; CPU seconds each: median {result['cpu_seconds_median']:.0f}, "
-        f"at most {result['cpu_seconds_max']:.0f}.",
+        f"Of {len(rows)}: {', '.join(f'{n} {outcome}' for outcome, n in sorted(counts.items()))}; CPU seconds each: "
+        f"median {np.median(seconds or [0]):.0f}, at most {max(seconds, default=0):.0f}.",
         "",
         "| crystal | space group | atoms | CPU s | outcome | log10 σ | reason |",
         "|---|---|---|---|---|---|---|",
@@ -126,7 +128,6 @@ def report(rows: list[dict[str, Any]], params: dict[str, Any], stem: str) -> Non
             f"| {row['outcome']} | {value} | {row.get('reason', '')} |"
         )
     (RESULTS / f"{stem}.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines[2:3]))
 
 
 if __name__ == "__main__":

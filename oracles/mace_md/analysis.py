@@ -155,8 +155,6 @@ def log10_error(relative_error: float) -> float:
     return relative_error / math.log(10.0)
 
 
-def max_displacement(positions: Array) -> float:
-    """Largest distance, Å, of any particle from its first position; 0 without particles."""
-    if positions.shape[1] == 0:
-        return 0.0
-    return float(np.linalg.norm(positions - positions[0], axis=-1).max())
+def rms_displacement(positions: Array) -> float:
+    """Largest root-mean-square distance, Å, over `T x N x 3` frames, of particles from where they began."""
+    return float(np.sqrt(((positions - positions[0]) ** 2).sum(axis=-1).mean(axis=1)).max())

@@ -26,10 +26,10 @@ from oracles.mace_md.analysis import (
     count_hops,
     diffusion,
     log10_error,
-    max_displacement,
     mean_squared_displacement,
     nernst_einstein,
     remove_drift,
+    rms_displacement,
 )
 from oracles.mace_md.dynamics import CheckpointFolder, Run, SimulationError, advance
 from oracles.mace_md.preparation import prepare
@@ -68,7 +68,9 @@ class MaceMDOracle(Oracle):
         fit_start: The fit begins where the mean-squared displacement reaches this many squared hop distances.
         fit_end: The fit ends at this fraction of the run.
         min_msd_gain: Least growth of the mean-squared displacement within the fit, Å²; below, the answer is a bound.
-        max_framework_displacement: Largest displacement of any other atom, Å; beyond, the framework has melted.
+        max_framework_displacement: Largest root-mean-square displacement, Å, of the atoms of any other element; beyond,
+            the framework has melted, as it has where it diffuses by the same fit as the ion. (The largest displacement
+            of a single atom grows with the cell, and an anion that turns about its centre moves as far.)
         max_temperature_ratio: Temperature over the one wanted at which dynamics count as unstable.
         checkpoint_every: Steps between checkpoints.
         device: Torch device of the potential.
@@ -228,18 +230,22 @@ class MaceMDOracle(Oracle):
         frames = remove_drift(np.stack(run.frames), ~mobile, run.atoms.get_masses())
         msd, found, n_hops = self._diffusion(frames[:, mobile])
         framework_msd, framework, _ = self._diffusion(frames[:, ~mobile])
-        displacement = max_displacement(frames[:, ~mobile])
+        moved = {
+            s: rms_displacement(frames[:, run.atoms.symbols == s])
+            for s in sorted(set(run.atoms.symbols) - {self.mobile_ion})
+        }
+        farthest = max(moved, key=lambda symbol: moved[symbol])
         metadata = {
             **run.info,
             **self._metadata(run, found),
             "n_mobile": int(mobile.sum()),
             "n_hops": n_hops,
-            "framework_displacement": displacement,
+            "framework_displacement": moved[farthest],
             "framework_msd": float(framework_msd[len(framework_msd) // 2]),
         }
         artifacts = self._write(candidate, run, msd, framework_msd)
-        if displacement > self.protocol.max_framework_displacement:
-            reason = f"framework melted: an atom other than {self.mobile_ion} moved {displacement:.1f} Å"
+        if moved[farthest] > self.protocol.max_framework_displacement:
+            reason = f"framework melted: {farthest} moved by {moved[farthest]:.1f} Å, root mean square"
             return Measurement.failed(reason, metadata=metadata, artifacts=artifacts)
         if not framework.is_bound:
             d = framework.value * CM2_PER_S

@@ -196,9 +196,7 @@ def test_failures_have_reasons(tmp_path):
     assert "has no realisation" in reason(CrystalCandidate(225, {"Li": 3, "S": 4}, lattice))
     assert "above max_atoms = 20" in reason(rocksalt(), min_cell_edge=10.0, max_atoms=20)
     assert "not a BoxCandidate" in reason(BoxCandidate((0.0,)))
-    assert "framework melted: an atom other than Li moved" in reason(
-        rocksalt(), max_framework_displacement=0.01
-    )
+    assert "framework melted: Cl moved by" in reason(rocksalt(), max_framework_displacement=0.01)
     assert "unstable" in reason(rocksalt(), max_temperature_ratio=0.5)
 
 
@@ -268,22 +266,23 @@ def test_the_student_conserves_energy():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_an_argyrodite_conducts_and_salt_does_not(tmp_path):
-    """Ordered Li6PS5Cl at 1000 K against rock-salt LiCl: a value of the right size, and a bound well below it."""
+    """Ordered Li6PS5Cl at 800 K against rock-salt LiCl: a value of the right size, and a bound well below it."""
     params = {
-        "temperature": 1000.0,
+        "temperature": 800.0,
         "time_ps": 20.0,
         "equilibration_ps": 2.0,
         "relax_steps": 200,
         "min_cell_edge": 9.0,
         "checkpoint_every": 1000,
     }
-    prop = "log10_conductivity_1000K"
+    prop = "log10_conductivity_800K"
     conductor = oracle(tmp_path, prop, **params).evaluate_one(crystal(argyrodite()))
     insulator = oracle(tmp_path, prop, **params).evaluate_one(rocksalt(2))
     fast, slow = conductor.values[prop], insulator.values[prop]
     assert fast.censoring is Censoring.NONE
-    assert -0.7 < fast.value < 1.0  # S/cm: a superionic conductor near its melting point
+    assert -0.7 < fast.value < 0.7  # 3 mS/cm at 300 K carried up by 0.3 eV: 0.1 to 0.3
     assert fast.std < 0.3
     assert slow.censoring is Censoring.UPPER
     assert slow.value < fast.value - 1.0

@@ -13,10 +13,10 @@ from oracles.mace_md.analysis import (
     count_hops,
     diffusion,
     log10_error,
-    max_displacement,
     mean_squared_displacement,
     nernst_einstein,
     remove_drift,
+    rms_displacement,
 )
 
 FIT = FitSettings()
@@ -141,11 +141,10 @@ def test_drift_of_the_framework_is_removed():
     np.testing.assert_allclose(remove_drift(moving, framework, masses), expected, atol=1e-10)
 
 
-def test_largest_displacement():
-    positions = np.zeros((3, 2, 3))
-    positions[1, 1] = [3.0, 4.0, 0.0]
-    assert max_displacement(positions) == pytest.approx(5.0)
-    assert max_displacement(positions[:, :0]) == 0.0
+def test_largest_root_mean_square_displacement():
+    positions = np.full((3, 2, 3), 7.0)
+    positions[1, 1] += [3.0, 4.0, 0.0]  # one of two moves by 5 and comes back
+    assert rms_displacement(positions) == pytest.approx(5.0 / np.sqrt(2))
 
 
 def test_diffusion_needs_ions_and_time():
