@@ -9,14 +9,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from activelearning.cli import housekeeping, lab, proxy, reading, running
 from activelearning.errors import ActiveLearningError
-
-DEBUG = "ACTIVELEARNING_DEBUG"
 
 app = typer.Typer(
     name="activelearning",
@@ -42,17 +41,25 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+@dataclass
+class _Settings:
+    """What the options before the command say, for one invocation."""
+
+    debug: bool = False
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[
-        bool, typer.Option("--debug", envvar=DEBUG, help="Show tracebacks, for reports of bugs.")
+        bool,
+        typer.Option("--debug", envvar="ACTIVELEARNING_DEBUG", help="Show tracebacks, for reports of bugs."),
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    if debug:
-        os.environ[DEBUG] = "1"
+    context.obj.debug = debug
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,12 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code. Errors go to standard error as one paragraph."""
+    settings = _Settings()
     try:
-        app(args=list(arguments), prog_name="activelearning")
+        app(args=list(arguments), prog_name="activelearning", obj=settings)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except ActiveLearningError as error:
-        _tell(error, " ".join(str(error).split()))
+        _tell(error, settings, " ".join(str(error).split()))
         return error.exit_code
     except BrokenPipeError:
         # The reader (`head`, a pager) has seen enough; what is still buffered has nowhere to go.
@@ -81,16 +89,16 @@ def invoke(arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:
         if _is_store_fault(error):
-            _tell(error, f"The store failed: {_first_line(error)}. All that was committed is kept.")
+            _tell(error, settings, f"The store failed: {_first_line(error)}. All that was committed is kept.")
             return 1
         said = " ".join(str(error).split())
-        _tell(error, f"This is a bug: {type(error).__name__}: {said}. With --debug it shows where.")
+        _tell(error, settings, f"This is a bug: {type(error).__name__}: {said}. With --debug it shows where.")
         return 1
     return 0
 
 
-def _tell(error: BaseException, paragraph: str) -> None:
-    if os.environ.get(DEBUG):
+def _tell(error: BaseException, settings: _Settings, paragraph: str) -> None:
+    if settings.debug:
         traceback.print_exception(error)
     mark = "" if isinstance(error, running.StoppedError) else "Error: "
     typer.echo(f"{mark}{paragraph}", err=True)

@@ -187,6 +187,7 @@ def test_a_bug_is_called_one_and_shows_its_traceback_only_on_request(
     ran = run("--debug", "status", "tiny", "--store", finished)
     assert ran.code == 1
     assert "Traceback" in ran.err
+    assert "Traceback" not in run("status", "tiny", "--store", finished).err  # it was for that one command
 
 
 def test_a_store_that_fails_on_the_way_is_no_bug(
