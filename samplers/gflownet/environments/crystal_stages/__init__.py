@@ -1,0 +1,1 @@
+"""The stages by which a crystal is built, each in a module of its own."""
