@@ -7,10 +7,13 @@ a range of actions and some inputs of the policy, and sees what the stages befor
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from activelearning.candidate import CrystalCandidate
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -100,5 +103,23 @@ class Stage(Protocol):
         """`n`: what makes a log density over u one over the unit-scaled free parameters: minus log |det ∂θ/∂u|.
 
         `crystals` are those that the actions are taken in.
+        """
+        ...
+
+    def values(self, crystals: Crystals) -> Sequence[Any]:
+        """What it has decided of each finished crystal, as the candidate's field takes it, `n`.
+
+        The field is the stage's name, but `structure` for the coordinates: a group's number, a mapping of
+        counts, six lattice parameters, letters by element, a structure or None.
+        """
+        ...
+
+    def read(self, candidates: Sequence[CrystalCandidate], crystals: Crystals) -> Floats:
+        """The block, `n x width`, of finished candidates: the inverse of `values`.
+
+        Of `crystals` the blocks of earlier stages are filled in.
+
+        Raises:
+            ValueError: a candidate lacks what this stage decides, or it can't be decided so.
         """
         ...
