@@ -14,7 +14,7 @@ from typing import Any
 
 from activelearning.errors import PluginError
 
-GROUPS = ("oracles", "samplers", "surrogates", "acquisitions", "spaces")
+GROUPS = ("oracles", "samplers", "surrogates", "acquisitions", "spaces", "rewards")
 
 
 def plugin_names(group: str) -> dict[str, EntryPoint]:
