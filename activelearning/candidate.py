@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,6 +21,9 @@ LENGTH_DECIMALS = 4  # Å
 ANGLE_DECIMALS = 3  # degrees
 COORDINATE_DECIMALS = 6  # fractional
 VALUE_DECIMALS = 12  # box coordinates, significant to far below any tolerance of a GP
+
+# (a, b, c, α, β, γ) in Å and degrees.
+Cell = tuple[float, float, float, float, float, float]
 
 
 def canonical_json(value: Any) -> str:
@@ -112,14 +115,15 @@ class CrystalCandidate(Candidate):
     Attributes:
         space_group: International number, 1 to 230.
         composition: Number of atoms of each element in the conventional cell.
-        lattice: (a, b, c, α, β, γ) in Å and degrees, quantised to 1e-4 Å and 1e-3 degrees.
+        lattice: (a, b, c, α, β, γ) in Å and degrees, quantised to 1e-4 Å and 1e-3 degrees; None where only
+            composition and space group are searched.
         wyckoff: Letters occupied by each element, where they were sampled.
         structure: Atoms, where they are known; fractional coordinates are quantised to 1e-6.
     """
 
     space_group: int
     composition: Mapping[str, int]
-    lattice: tuple[float, float, float, float, float, float]
+    lattice: Cell | None = None
     wyckoff: Mapping[str, tuple[str, ...]] | None = None
     structure: Structure | None = None
     kind: ClassVar[str] = "crystal"
@@ -136,15 +140,10 @@ class CrystalCandidate(Candidate):
             composition[symbol] = int(count)
         if not composition:
             raise ValueError("composition is empty")
-        lattice = tuple(float(x) for x in self.lattice)
-        if len(lattice) != 6:
-            raise ValueError(f"lattice has six parameters (a, b, c, alpha, beta, gamma), not {len(lattice)}")
-        decimals = [LENGTH_DECIMALS] * 3 + [ANGLE_DECIMALS] * 3
         object.__setattr__(self, "space_group", int(self.space_group))
         object.__setattr__(self, "composition", FrozenMap(composition))
-        object.__setattr__(
-            self, "lattice", tuple(_quantise(x, d) for x, d in zip(lattice, decimals, strict=True))
-        )
+        if self.lattice is not None:
+            object.__setattr__(self, "lattice", _quantised_cell(self.lattice))
         if self.wyckoff is not None:
             letters = {symbol: tuple(sorted(sites)) for symbol, sites in self.wyckoff.items()}
             object.__setattr__(self, "wyckoff", FrozenMap(letters))
@@ -161,10 +160,25 @@ class CrystalCandidate(Candidate):
         """Composition as text, alphabetical, as in `Li6 P1 S5`."""
         return " ".join(f"{symbol}{count}" for symbol, count in self.composition.items())
 
+    @property
+    def cell(self) -> Cell:
+        """The lattice, where there must be one.
+
+        Raises:
+            ValueError: the crystal has none.
+        """
+        if self.lattice is None:
+            raise ValueError(f"{self.formula} in space group {self.space_group} has no lattice")
+        return self.lattice
+
     @cached_property
     def volume(self) -> float:
-        """Volume of the conventional cell in Å³."""
-        return float(Lattice.from_parameters(*self.lattice).volume)
+        """Volume of the conventional cell in Å³.
+
+        Raises:
+            ValueError: the crystal has no lattice.
+        """
+        return float(Lattice.from_parameters(*self.cell).volume)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON value."""
@@ -172,8 +186,9 @@ class CrystalCandidate(Candidate):
             "kind": self.kind,
             "space_group": self.space_group,
             "composition": dict(self.composition),
-            "lattice": list(self.lattice),
         }
+        if self.lattice is not None:
+            value["lattice"] = list(self.lattice)
         if self.wyckoff is not None:
             value["wyckoff"] = {symbol: list(sites) for symbol, sites in self.wyckoff.items()}
         if self.structure is not None:
@@ -183,6 +198,14 @@ class CrystalCandidate(Candidate):
                 "coordinates": self.structure.frac_coords.tolist(),
             }
         return value
+
+
+def _quantised_cell(lattice: Sequence[float]) -> Cell:
+    if len(lattice) != 6:
+        raise ValueError(f"lattice has six parameters (a, b, c, alpha, beta, gamma), not {len(lattice)}")
+    a, b, c = (_quantise(x, LENGTH_DECIMALS) for x in lattice[:3])
+    alpha, beta, gamma = (_quantise(x, ANGLE_DECIMALS) for x in lattice[3:])
+    return a, b, c, alpha, beta, gamma
 
 
 def _quantised_structure(structure: Structure) -> Structure:
@@ -206,7 +229,7 @@ def candidate_from_dict(value: Mapping[str, Any]) -> Candidate:
             return CrystalCandidate(
                 space_group=value["space_group"],
                 composition=value["composition"],
-                lattice=tuple(value["lattice"]),
+                lattice=None if value.get("lattice") is None else tuple(value["lattice"]),
                 wyckoff=value.get("wyckoff"),
                 structure=None
                 if atoms is None

@@ -62,6 +62,10 @@ class CompositionMasks:
         """True when at least one composition can be built from an automaton root."""
         return root != DEAD and bool(self._reach[0][root] >> self._offset & 1)
 
+    def is_complete(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """`n x R`: whether whole compositions, `n x E`, are accepted from each of R roots, charges aside."""
+        return self._automaton.accepts(roots, counts)
+
     def nodes(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Automaton nodes, `n`, after counts, `n x E`, from roots, `n`; `DEAD` where the counts are not allowed."""
         nodes = roots.copy()

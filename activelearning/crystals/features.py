@@ -67,8 +67,8 @@ class CrystalLike(Protocol):
         ...
 
     @property
-    def lattice(self) -> tuple[float, float, float, float, float, float]:
-        """(a, b, c, α, β, γ) in Å and degrees."""
+    def lattice(self) -> tuple[float, float, float, float, float, float] | None:
+        """(a, b, c, α, β, γ) in Å and degrees, where there is one."""
         ...
 
 
@@ -93,18 +93,25 @@ def _symmetry_row(group: SpaceGroup) -> list[float]:
     ]
 
 
+def _cells(crystals: Sequence[CrystalLike]) -> NDArray[np.float64]:
+    for crystal in crystals:
+        if crystal.lattice is None:
+            raise ValueError(f"{dict(crystal.composition)} in group {crystal.space_group} has no lattice")
+    return np.array([crystal.lattice for crystal in crystals], dtype=np.float64)
+
+
 class CrystalFeatures:
     """Features of crystals made of given elements.
 
     Args:
         elements: Symbols, in a fixed order.
-        limits: Limits on lattices.
+        limits: Limits on lattices; None where crystals have none.
         max_atoms: Most atoms in a cell.
         max_elements: Most elements in a crystal.
     """
 
     def __init__(
-        self, elements: Sequence[str], limits: LatticeLimits, max_atoms: int, max_elements: int
+        self, elements: Sequence[str], limits: LatticeLimits | None, max_atoms: int, max_elements: int
     ) -> None:
         self._column = {symbol: i for i, symbol in enumerate(elements)}
         self._limits, self._max_atoms, self._max_elements = limits, max_atoms, max_elements
@@ -125,20 +132,19 @@ class CrystalFeatures:
             *(f"{p}_{s}" for p, statistics in self._statistics.items() for s in statistics),
             *_COMPOSITION,
             *_SYMMETRY,
-            *_LATTICE,
+            *(() if limits is None else _LATTICE),
         )
 
     def __call__(self, crystals: Sequence[CrystalLike]) -> NDArray[np.float64]:
         """Features in the order of `names`, `n x len(names)`, float64 in [0, 1].
 
         Raises:
-            ValueError: a crystal holds an element that is not among the elements.
+            ValueError: a crystal holds an element that is not among the elements, or lacks a lattice.
         """
         n = len(crystals)
         if not n:
             return np.zeros((0, len(self.names)))
         counts = self._counts(crystals)
-        cells = np.array([crystal.lattice for crystal in crystals], dtype=np.float64)
         n_atoms = counts.sum(axis=1)
         fractions = counts / n_atoms[:, None]
         columns = [
@@ -146,8 +152,9 @@ class CrystalFeatures:
             self._elemental(fractions),
             self._compositional(counts, fractions, n_atoms),
             self._symmetry[np.array([crystal.space_group for crystal in crystals]) - 1],
-            self._geometric(counts, n_atoms, cells),
         ]
+        if self._limits is not None:
+            columns.append(self._geometric(counts, n_atoms, _cells(crystals), self._limits))
         return np.clip(np.concatenate(columns, axis=1), 0.0, 1.0)
 
     def _counts(self, crystals: Sequence[CrystalLike]) -> NDArray[np.float64]:
@@ -197,23 +204,27 @@ class CrystalFeatures:
         )
 
     def _geometric(
-        self, counts: NDArray[np.float64], n_atoms: NDArray[np.float64], cells: NDArray[np.float64]
+        self,
+        counts: NDArray[np.float64],
+        n_atoms: NDArray[np.float64],
+        cells: NDArray[np.float64],
+        limits: LatticeLimits,
     ) -> NDArray[np.float64]:
         lengths = cells[:, :3]
         volumes = cell_volumes(cells)
         if not np.all(volumes > 0):
             raise ValueError(f"lattice {cells[~(volumes > 0)][0].tolist()} closes no cell")
-        low, high = self._limits.lengths
+        low, high = limits.lengths
         spheres = np.zeros(len(cells))
         for e in range(counts.shape[1]):
             spheres += counts[:, e] * self._spheres[e]
-        reach = max(abs(math.cos(math.radians(angle))) for angle in (*self._limits.angles, 120.0))
+        reach = max(abs(math.cos(math.radians(angle))) for angle in (*limits.angles, 120.0))
         return np.column_stack(
             [
                 _log_scale(lengths, low, high),
                 _log_scale(lengths.max(axis=1) / lengths.min(axis=1), 1.0, high / low),
                 0.5 + 0.5 * np.cos(np.radians(cells[:, 3:])) / reach,
-                _log_scale(volumes / n_atoms, *self._limits.volume_per_atom),
+                _log_scale(volumes / n_atoms, *limits.volume_per_atom),
                 _log_scale(spheres / volumes, *_PACKING),
             ]
         )

@@ -156,7 +156,7 @@ def _draw(candidate: CrystalCandidate, sequence: np.random.SeedSequence) -> Atom
     for tolerance, streams in zip(TOLERANCES, sequence.spawn(len(TOLERANCES)), strict=True):
         of_points, of_letters = (np.random.default_rng(stream) for stream in streams.spawn(2))
         # The lattice holds the generator from which PyXtal draws points.
-        lattice = Lattice.from_para(*candidate.lattice, ltype=group.lattice_type, random_state=of_points)
+        lattice = Lattice.from_para(*candidate.cell, ltype=group.lattice_type, random_state=of_points)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -209,6 +209,6 @@ def _on_lattice(crystal: Any, candidate: CrystalCandidate) -> Atoms:
     return Atoms(
         numbers=np.concatenate([[atomic_numbers[site.specie]] * len(site.coords) for site in sites]),
         scaled_positions=np.concatenate([site.coords for site in sites]) % 1.0,
-        cell=cellpar_to_cell(candidate.lattice),
+        cell=cellpar_to_cell(candidate.cell),
         pbc=True,
     )

@@ -10,7 +10,8 @@ not matter here, so that the automaton is small: a few hundred nodes for all 230
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,6 +96,26 @@ def is_compatible(group: SpaceGroup, counts: Sequence[int]) -> bool:
     return bool(usages)
 
 
+def site_violations(
+    group: SpaceGroup, composition: Mapping[str, int], sites: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """What is wrong with an assignment of elements to Wyckoff letters, in words; empty where all is well."""
+    positions = {position.letter: position for position in group.wyckoff}
+    used = Counter(letter for letters in sites.values() for letter in letters)
+    unknown = sorted(set(used) - set(positions))
+    if unknown:
+        return [f"{group.symbol} has no Wyckoff position {', '.join(unknown)}"]
+    found = []
+    for symbol in sorted({*composition, *sites}):
+        held = sum(positions[letter].multiplicity for letter in sites.get(symbol, ()))
+        if held != composition.get(symbol, 0):
+            found.append(f"Wyckoff positions hold {held} atoms of {symbol}, not {composition.get(symbol, 0)}")
+    twice = sorted(letter for letter, n in used.items() if n > 1 and positions[letter].is_fixed)
+    if twice:
+        found.append(f"positions without free coordinates are used more than once: {', '.join(twice)}")
+    return found
+
+
 def _combined(first: Iterable[Usage], second: Iterable[Usage], signature: Signature) -> tuple[Usage, ...]:
     limits = [positions for _, positions in signature.fixed]
     sums = (tuple(a + b for a, b in zip(u, v, strict=True)) for u in first for v in second)
@@ -126,11 +147,28 @@ class CountAutomaton:
         builder = _Builder(self._nodes, signature, limits)
         return builder.node(((0,) * len(signature.fixed),), 0, 0)
 
+    def add_union(self, roots: Iterable[int]) -> int:
+        """Add the sequences that at least one of several roots allows; returns their root, or `DEAD`."""
+        return _Union(self._nodes).node(root for root in roots if root != DEAD)
+
     def freeze(self) -> None:
-        """Make the arrays, after the last `add`."""
+        """Make the arrays, after the last `add` or `add_union`."""
         self.is_accepting = np.array([accepting for accepting, _ in self._nodes], dtype=bool)
         self.children = np.array([list(children) for _, children in self._nodes], dtype=np.int64)
         self.children = self.children.reshape(len(self._nodes), self.per_element)
+
+    def accepts(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """`n x R`: whether whole compositions, counts `n x E`, are accepted from each of R roots."""
+        # A row and an entry more than there are nodes stand for what is dead.
+        dead = self.n_nodes
+        steps = np.vstack([self.children, np.full((1, self.per_element), DEAD)])
+        steps[steps == DEAD] = dead
+        nodes = np.repeat(np.where(roots == DEAD, dead, roots)[None, :], len(counts), axis=0)
+        for e in np.flatnonzero(counts.any(axis=0)):
+            rows = np.flatnonzero(counts[:, e])
+            nodes[rows] = steps[nodes[rows], counts[rows, e, None] - 1]
+        accepted: NDArray[np.bool_] = np.append(self.is_accepting, False)[nodes]
+        return accepted
 
     @property
     def n_nodes(self) -> int:
@@ -177,3 +215,49 @@ class _Builder:
         if key not in self.sums:
             self.sums[key] = _combined(usages, self.minimal[n], self.signature)
         return self.sums[key]
+
+
+class _Union:
+    """Subset construction: a node of the union stands for the set of nodes that its members are in.
+
+    A member whose sequences all belong to another one is dropped, so that the sets stay small: one position
+    with free coordinates that holds a single atom, as in most monoclinic groups, allows every count there is.
+    """
+
+    def __init__(self, nodes: dict[tuple[bool, tuple[int, ...]], int]) -> None:
+        self.nodes = nodes
+        self.keys = list(nodes)
+        self.known: dict[tuple[int, ...], int] = {}
+        self.inclusions: dict[tuple[int, int], bool] = {}
+
+    def node(self, members: Iterable[int]) -> int:
+        """Node that accepts what at least one of the members does."""
+        key = self._largest(members)
+        if len(key) < 2:
+            return key[0] if key else DEAD
+        if key not in self.known:
+            children = zip(*(self.keys[member][1] for member in key), strict=True)
+            row = tuple(self.node(child for child in column if child != DEAD) for column in children)
+            is_accepting = any(self.keys[member][0] for member in key)
+            self.known[key] = self.nodes.setdefault((is_accepting, row), len(self.nodes))
+        return self.known[key]
+
+    def _largest(self, members: Iterable[int]) -> tuple[int, ...]:
+        """The members that are not included in another, ascending."""
+        kept: list[int] = []
+        for member in sorted(set(members), reverse=True):
+            if not any(self._is_included(member, other) for other in kept):
+                kept = [other for other in kept if not self._is_included(other, member)]
+                kept.append(member)
+        return tuple(sorted(kept))
+
+    def _is_included(self, node: int, other: int) -> bool:
+        """Whether `other` allows every sequence that `node` allows."""
+        key = (node, other)
+        if key not in self.inclusions:
+            (accepts, children), (other_accepts, other_children) = self.keys[node], self.keys[other]
+            self.inclusions[key] = (other_accepts or not accepts) and all(
+                child in (DEAD, paired) or (paired != DEAD and self._is_included(child, paired))
+                for child, paired in zip(children, other_children, strict=True)
+            )
+        return self.inclusions[key]

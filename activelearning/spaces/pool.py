@@ -225,7 +225,7 @@ def _crystal_descriptors(candidates: Sequence[Candidate], file: Path) -> Tensor:
         table = descriptor_table(
             [crystal.composition for crystal in crystals],
             [crystal.space_group for crystal in crystals],
-            [crystal.lattice for crystal in crystals],
+            [crystal.cell for crystal in crystals],
         )
     except ValueError as error:
         raise ConfigError(f"{file}: the crystals have no descriptors: {error}.") from error

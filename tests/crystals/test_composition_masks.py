@@ -160,3 +160,39 @@ def test_a_required_element_is_never_skipped(number):
     finished = walk(masks, roots[0])
     assert finished
     assert all(counts[1] > 0 for counts in finished)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    numbers=st.lists(
+        st.sampled_from([2, 47, 84, 123, 195, 200, 207, 216, 221, 225, 227, 230]),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    ),
+    per_element=st.sampled_from([4, 8]),
+    seed=st.integers(0, 1000),
+)
+def test_a_union_holds_what_one_of_its_groups_holds(numbers, per_element, seed):
+    rng = np.random.default_rng(seed)
+    states = [(1,), (-2, 3), (-1, 4)]
+    automaton = CountAutomaton(per_element)
+    limits, roots = [], []
+    for number in numbers:
+        fewest = int(rng.integers(1, 9))
+        limits.append(CountLimits((1, 3), per_element, (fewest, int(rng.integers(fewest, 25)))))
+        roots.append(automaton.add(Signature.of(space_group(number), per_element), limits[-1]))
+    union = automaton.add_union(roots)
+    automaton.freeze()
+    masks = CompositionMasks(automaton, states, [False] * 3)
+    each = [
+        valid_compositions(number, states, [False] * 3, limit)
+        for number, limit in zip(numbers, limits, strict=True)
+    ]
+    expected = set().union(*each)
+    assert masks.has_composition(union) == bool(expected)
+    if expected:
+        assert walk(masks, union) == expected
+        counts = np.array(sorted(expected))
+        found = masks.is_complete(np.array(roots), counts)
+        assert found.tolist() == [[tuple(row) in some for some in each] for row in counts.tolist()]

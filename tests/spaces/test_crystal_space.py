@@ -149,8 +149,14 @@ def test_neutrality_off_allows_alloys(off):
         ({"oxidation_states": {"Na": [1]}}, "space.oxidation_states names 'Na'"),
         ({"oxidation_states": {"Li": []}}, "space.oxidation_states.Li"),
         ({"oxidation_states": True}, "space.oxidation_states is True"),
-        ({"order": ["composition", "space_group", "lattice"]}, "space.order"),
-        ({"wyckoff": True}, "space.wyckoff"),
+        ({"order": ["lattice", "space_group", "composition"]}, "space.order is \\[lattice, space_group"),
+        ({"order": ["composition"]}, "space.order"),
+        ({"coordinates": True}, "space.coordinates is true; that needs space.wyckoff"),
+        (
+            {"coordinates": True, "wyckoff": True, "order": ["composition", "space_group"]},
+            "space.coordinates is true; that needs",
+        ),
+        ({"order": ["composition", "space_group"], "lengths": (3.0, 9.0)}, "space.lengths .* has no lattice"),
         ({"elements": ["Li", "Ca"]}, "space is empty"),
         ({"volume_per_atom": (4.0, 5.0), "lengths": (20.0, 30.0)}, "space is empty"),
     ],
@@ -173,3 +179,72 @@ def test_features_do_not_depend_on_the_batch(space):
     together = space.features(crystals)
     assert torch.equal(together[7:8], space.features([crystals[7]]))
     assert ((together >= 0) & (together <= 1)).all()
+
+
+WITHOUT_LATTICE = [["space_group", "composition"], ["composition", "space_group"]]
+
+
+@pytest.mark.parametrize("order", WITHOUT_LATTICE)
+def test_crystals_without_lattice(order):
+    space = CrystalSpace(["Li", "P", "S", "Cl"], max_atoms=24, order=order)
+    bare = CrystalCandidate(225, {"Li": 4, "Cl": 4})
+    assert space.from_json(space.to_json(bare)) == bare
+    assert "lattice" not in space.to_json(bare)
+    features = space.features([bare, CrystalCandidate(1, {"Li": 2, "S": 1})])
+    assert features.shape == (2, space.n_features)
+    with_lattice = CrystalSpace(["Li", "P", "S", "Cl"], max_atoms=24)
+    assert torch.equal(features[0], with_lattice.features([ROCK_SALT])[0, : space.n_features])
+    with pytest.raises(ValueError, match="has a lattice, which is no part"):
+        space.validate(ROCK_SALT)
+    with pytest.raises(ValueError, match="it has no lattice"):
+        with_lattice.validate(bare)
+    with pytest.raises(ValueError, match="has no lattice"):
+        with_lattice.features([bare])
+
+
+def test_limits_of_cells_need_a_lattice():
+    # The largest cubic cell of this range holds 42 atoms, and hexagonal ones are out of the range of angles.
+    cells = {"lengths": (2.5, 5.5), "angles": (80.0, 100.0)}
+    narrow = CrystalSpace(["Li", "Cl"], max_atoms=80, **cells)
+    free = CrystalSpace(["Li", "Cl"], max_atoms=80, order=["space_group", "composition"])
+    assert not any(group.crystal_system == "hexagonal" for group in narrow.space_groups)
+    assert len(free.space_groups) == 230
+    free.validate(CrystalCandidate(1, {"Li": 40, "Cl": 40}))
+
+
+def test_wyckoff_positions_are_validated():
+    space = CrystalSpace(["Li", "Cl"], max_atoms=16, wyckoff=True)
+    cell = (5.13, 5.13, 5.13, 90, 90, 90)
+
+    def crystal(sites):
+        return CrystalCandidate(225, {"Li": 4, "Cl": 4}, cell, wyckoff=sites)
+
+    space.validate(crystal({"Li": ("a",), "Cl": ("b",)}))
+    for sites, message in (
+        (None, "no Wyckoff positions"),
+        ({"Li": ("a",), "Cl": ("a",)}, "used more than once: a"),
+        ({"Li": ("a",), "Cl": ("c",)}, "hold 8 atoms of Cl, not 4"),
+        ({"Li": ("a",)}, "hold 0 atoms of Cl, not 4"),
+        ({"Li": ("a",), "Cl": ("z",)}, "has no Wyckoff position z"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            space.validate(crystal(sites))
+    with pytest.raises(ValueError, match="no structure"):
+        CrystalSpace(["Li", "Cl"], max_atoms=16, wyckoff=True, coordinates=True).validate(
+            crystal({"Li": ("a",), "Cl": ("b",)})
+        )
+
+
+def test_groups_of_whole_compositions_agree_with_pyxtal():
+    from pyxtal.symmetry import Group
+
+    space = CrystalSpace(["Li", "P", "S"], max_atoms=24, order=["composition", "space_group"])
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 9, (60, 3)) * (rng.random((60, 3)) < 0.8)
+    counts = counts[counts.any(axis=1)]
+    found = space.group_mask(counts)
+    assert found.shape == (len(counts), len(space.space_groups))
+    for row, fits in zip(counts.tolist(), found.tolist(), strict=True):
+        present = [n for n in row if n]
+        expected = [Group(g.number).check_compatible(present)[0] for g in space.space_groups]
+        assert fits == expected, row
