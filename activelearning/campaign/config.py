@@ -198,7 +198,17 @@ def parse_config(value: Any, *, source: str = "config") -> CampaignConfig:
     try:
         return CampaignConfig.model_validate(dict(value))
     except ValidationError as error:
-        raise ConfigError(f"{source}: {explain(error, CampaignConfig)}") from None
+        raise ConfigError(f"{source}: {explain(error, CampaignConfig)}{_sampling_hint(value)}") from None
+
+
+def _sampling_hint(value: Mapping[str, Any]) -> str:
+    """What to say where a config is one for sampling alone."""
+    if "budget" in value or "fidelities" in value:
+        return ""
+    return (
+        " A campaign needs `fidelities` and `budget`; without them this is a config for `activelearning sample`, which "
+        "trains a sampler on a property alone."
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -232,11 +242,16 @@ def load_config(path: Path, overrides: Mapping[str, str] | None = None) -> Campa
     """
     value = read_yaml(path)
     for key, text in (overrides or {}).items():
-        _override(value, key, text)
+        apply_override(value, key, text)
     return parse_config(value, source=str(path))
 
 
-def _override(value: dict[str, Any], dotted: str, text: str) -> None:
+def apply_override(value: dict[str, Any], dotted: str, text: str) -> None:
+    """Set a dotted key of a plain config, in place, to what a YAML text says.
+
+    Raises:
+        ConfigError: the text is no YAML, or the key leads nowhere.
+    """
     try:
         new = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -19,7 +19,7 @@ def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: naming the first key that may not change.
     """
-    for path in _differences(old, new, ()):
+    for path in differences(old, new):
         if path[0] in _FREE:
             continue
         if path[0] == "fidelities" and len(path) == 3 and path[2] == "max_in_flight":
@@ -28,24 +28,26 @@ def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
             continue
         dotted = ".".join(path)
         raise ConfigError(
-            f"The campaign {old['name']!r} is in the store with another {dotted!r}: it was {_at(old, path)!r} "
-            f"and is now {_at(new, path)!r}. A campaign continues with the same config, except for budget, "
+            f"The campaign {old['name']!r} is in the store with another {dotted!r}: it was {value_at(old, path)!r} "
+            f"and is now {value_at(new, path)!r}. A campaign continues with the same config, except for budget, "
             f"stopping, max_in_flight and the step counts of surrogate and sampler. Set the key back, or give "
             f"the campaign another name."
         )
 
 
-def _differences(old: Any, new: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+def differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths to all that differs between two JSON values, below `path`."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted(set(old) | set(new))
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), (*path, str(key)))]
+        return [d for key in keys for d in differences(old.get(key), new.get(key), (*path, str(key)))]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        return [d for i, (a, b) in pairs for d in _differences(a, b, (*path, str(i)))]
+        return [d for i, (a, b) in pairs for d in differences(a, b, (*path, str(i)))]
     return [] if old == new else [path]
 
 
-def _at(value: Any, path: tuple[str, ...]) -> Any:
+def value_at(value: Any, path: tuple[str, ...]) -> Any:
+    """What a path leads to in a JSON value; None where it ends early."""
     for part in path:
         if isinstance(value, Mapping):
             value = value.get(part)

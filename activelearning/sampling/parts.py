@@ -1,0 +1,141 @@
+"""Making and checking the parts of a sampling run from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from activelearning.campaign.sections import construct
+from activelearning.candidate import digest
+from activelearning.contracts.oracle import OracleContext, OracleLike
+from activelearning.contracts.sampler import Sampler
+from activelearning.contracts.space import Space
+from activelearning.errors import ActiveLearningError, ConfigError, PluginError
+from activelearning.rewards import OracleProperty, ProductReward, Shaping, Term
+from activelearning.sampling.config import RewardedObjective, SampleConfig
+
+# Who tells a property that no entry of `fidelities` tells.
+EXACT = {"density": "density"}
+LEARNED = "ml_proxy"
+_ORACLE_ATTRIBUTES = ("bind", "check", "content", "evaluate", "version", "is_queued")
+
+
+@dataclass(frozen=True)
+class SamplingParts:
+    """The parts of one sampling run, made and checked.
+
+    Attributes:
+        space: What is sampled.
+        reward: The reward as stated; `beta: auto` is not yet fitted.
+        sampler: The sampler, untrained.
+        training: All that a trained sampler depends on (JSON), steps aside: two runs with equal values have equal
+            samplers.
+    """
+
+    space: Space
+    reward: ProductReward
+    sampler: Sampler
+    training: Mapping[str, Any]
+
+
+def make_sampling_parts(
+    config: SampleConfig, *, folder: Path, workdir: Path, steps: int | None = None
+) -> SamplingParts:
+    """Make and check every part.
+
+    Args:
+        config: The config.
+        folder: Folder of the config, where relative paths start.
+        workdir: Folder for files of oracles; nothing is created in it here.
+        steps: Updates of the sampler in all; goes before `sampler.steps`.
+
+    Raises:
+        ActiveLearningError: naming the key or plug-in at fault.
+    """
+    space: Space = construct("spaces", config.space.type, config.space.params, key="space", folder=folder)
+    terms, told = [], []
+    for objective in config.rewarded:
+        oracle, identity = _oracle(config, objective, folder, workdir)
+        shaping = _shaping(config, objective, folder)
+        terms.append(Term(OracleProperty(oracle, objective.property, objective.unit), shaping))
+        reward = config.reward_of(objective)
+        told.append(
+            {
+                "property": objective.property,
+                "direction": objective.direction,
+                "reward": {"type": reward.type, **reward.params},
+                "oracle": identity,
+            }
+        )
+    name = config.sampler.type if config.sampler else space.default_sampler
+    params = dict(config.sampler.params if config.sampler else {})
+    if steps is not None:
+        params["steps"] = steps
+    sampler: Sampler = construct("samplers", name, params, space, None, key="sampler", folder=folder)
+    return SamplingParts(
+        space=space,
+        reward=ProductReward(tuple(terms)),
+        sampler=sampler,
+        training={
+            "seed": config.seed,
+            "space": config.space.model_dump(mode="json"),
+            "objectives": {entry["property"]: entry for entry in told},
+            "sampler": {"type": name, **{k: v for k, v in params.items() if k not in ("steps", "device")}},
+        },
+    )
+
+
+def _shaping(config: SampleConfig, objective: RewardedObjective, folder: Path) -> Shaping:
+    section = config.reward_of(objective)
+    key = "reward" if objective.reward is None else f"objectives.{objective.property}.reward"
+    shaping: Shaping = construct(
+        "rewards",
+        section.type,
+        section.params,
+        objective.direction,
+        key=key,
+        folder=folder,
+        own_keys=["type"],
+    )
+    if not callable(shaping):
+        raise PluginError(f"{key}: {section.type!r} can't be called; a reward has __call__(values, stds).")
+    return shaping
+
+
+def _oracle(
+    config: SampleConfig, objective: RewardedObjective, folder: Path, workdir: Path
+) -> tuple[OracleLike, Mapping[str, Any]]:
+    """The oracle that tells an objective's property, and what its answers depend on."""
+    prop = objective.property
+    entry = config.oracle_of(objective)
+    if entry is None:
+        name = EXACT.get(prop, LEARNED)
+        params: Mapping[str, Any] = {} if prop in EXACT else {"property": prop}
+        key, hint = f"objective {prop!r}", " Another oracle of it is named by an entry of `fidelities`."
+    else:
+        name, params = entry.oracle, entry.params
+        key, hint = f"fidelities.{entry.name or name}", ""
+    try:
+        oracle: OracleLike = construct("oracles", name, params, key=f"{key}.params", folder=folder)
+        _check_oracle(oracle, name, key)
+        unit = objective.unit if entry is None or entry.unit is None else entry.unit
+        oracle.bind(OracleContext(config.name, name, prop, unit, 1.0, "", workdir))
+        oracle.check()
+        content = digest({"version": str(oracle.version), "content": dict(oracle.content())})
+    except ActiveLearningError as error:
+        text = str(error) if str(error).startswith(key) else f"{key}: {error}"
+        raise type(error)(f"{text}{hint}") from error
+    return oracle, {"name": name, "results": content}
+
+
+def _check_oracle(oracle: OracleLike, name: str, key: str) -> None:
+    for attribute in _ORACLE_ATTRIBUTES:
+        if not hasattr(oracle, attribute):
+            raise PluginError(f"{key}.oracle: {name!r} has no {attribute!r}; subclass oracles.Oracle.")
+    if oracle.is_queued:
+        raise ConfigError(
+            f"{key}.oracle: {name!r} answers later, from elsewhere, and a sampler asks for its property many thousand "
+            f"times; name an oracle that answers at once."
+        )
