@@ -1,9 +1,9 @@
-"""Training of a GFlowNet on any environment."""
+"""The networks of one GFlowNet with their optimiser and replay buffer: updates, draws, log-probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,76 +11,65 @@ from torch import Tensor, nn
 
 from activelearning.errors import SamplerError
 from samplers.gflownet.environments.base import Environment
-from samplers.gflownet.losses import LOSSES, Balance
+from samplers.gflownet.fit import Dataset, Fit, StateReward
+from samplers.gflownet.losses import Balance, make_objective, positions
+from samplers.gflownet.partition import LogPartition
 from samplers.gflownet.policy import BackwardPolicy, ForwardPolicy
 from samplers.gflownet.replay import ReplayBuffer
-from samplers.gflownet.tempering import choose_beta
+from samplers.gflownet.settings import LearnerSettings
 from samplers.gflownet.trajectories import (
     Trajectories,
     log_backward,
     log_forward,
     sample_backward,
     sample_forward,
+    sample_terminal,
 )
 
-N_PROBES = 1024  # untrained draws to choose an exponent from
-
-StateReward = Callable[[Tensor], Tensor]  # terminal states, n x n_state -> log R, n
-
-
-@dataclass(frozen=True)
-class LearnerSettings:
-    """How a GFlowNet is built and trained; the meaning of each is told at `GFlowNetSampler`."""
-
-    hidden: Sequence[int] = (256, 256, 256)
-    n_components: int = 16
-    loss: str = "trajectory_balance"
-    batch_size: int = 64
-    replay_share: float = 0.5
-    replay_capacity: int = 2000
-    learning_rate: float = 2e-3
-    log_z_learning_rate: float = 0.3
-    final_learning_rate_share: float = 0.1
-    max_gradient_norm: float = 10.0
-    exploration: float = 0.1
-    temperature: float = 1.0
-    beta: float | None = 1.0
-    gain: float = 4.0
-    log_reward_range: float = 15.0
+BLOCK = 4096  # backward trajectories drawn at once where many tell one log-probability
 
 
 class Learner:
-    """Networks, optimiser and replay buffer of one GFlowNet, and the loop that trains them."""
+    """Networks, log-partition, optimiser and replay buffer of one GFlowNet.
+
+    Networks live on `settings.device`; environment, draws and log-probabilities stay on the CPU, so that a
+    seed means the same draws wherever the networks are.
+    """
 
     def __init__(self, environment: Environment, settings: LearnerSettings) -> None:
         self.environment = environment
         self.settings = settings
         s = settings
+        self.objective = make_objective(s.loss, decay=s.subtrajectory_decay)
+        n_inputs = environment.n_inputs + s.is_conditioned
         self.forward_policy = ForwardPolicy(
-            environment.n_inputs,
+            n_inputs,
             environment.n_actions,
             environment.n_continuous,
             hidden=s.hidden,
             n_components=s.n_components,
-        )
+            has_flows=self.objective.has_flows,
+        ).to(s.torch_device)
         self.backward_policy = (
             None
             if environment.has_unique_paths
-            else BackwardPolicy(environment.n_inputs, environment.n_actions, hidden=s.hidden)
+            else BackwardPolicy(n_inputs, environment.n_actions, hidden=s.hidden).to(s.torch_device)
         )
-        self.log_z = nn.Parameter(torch.zeros((), dtype=torch.float64))
+        self.log_partition = LogPartition(s.beta_bounds)
         self.replay = ReplayBuffer(s.replay_capacity, environment.n_state)
         self.n_steps = 0
-        self._reset(torch.Generator().manual_seed(0))
+        self.reset(torch.Generator().manual_seed(0))
 
-    def _reset(self, generator: torch.Generator) -> None:
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw initial parameters and forget the optimiser's moments."""
         self.forward_policy.reset(generator)
         if self.backward_policy is not None:
             self.backward_policy.reset(generator)
+        nn.init.zeros_(self.log_partition.coefficients)
         self.optimizer = torch.optim.Adam(
             [
                 {"params": self._network_parameters(), "lr": self.settings.learning_rate},
-                {"params": [self.log_z], "lr": self.settings.log_z_learning_rate},
+                {"params": [self.log_partition.coefficients], "lr": self.settings.log_z_learning_rate},
             ],
             fused=True,
         )
@@ -89,98 +78,123 @@ class Learner:
         backward = [] if self.backward_policy is None else list(self.backward_policy.parameters())
         return [*self.forward_policy.parameters(), *backward]
 
-    def fit(self, log_reward: StateReward, *, steps: int, generator: torch.Generator) -> dict[str, Any]:
-        """Train for a number of steps, from the present state on.
+    # ---------------------------------------------------------------- training
 
-        The buffer's rewards are taken anew first, as `log_reward` may be another function than before, and
-        log Z is set to the mean that the first batch implies.
+    def start(
+        self,
+        log_reward: StateReward,
+        *,
+        steps: int,
+        generator: torch.Generator,
+        dataset: Dataset | None = None,
+    ) -> Fit:
+        """Begin a training of a number of steps, from the present state on; see `Fit`."""
+        return Fit.start(self, log_reward, steps=steps, generator=generator, dataset=dataset)
 
-        Returns:
-            Figures (JSON): `steps`, `total_steps`, `loss` and `mean_log_reward` (means over the last tenth of
-            the steps), `first_mean_log_reward`, `max_log_reward`, `log_z` (of R^β), `beta`, `replay`,
-            `rewards_evaluated`.
+    def resume(
+        self, log_reward: StateReward, state: Mapping[str, Any], *, dataset: Dataset | None = None
+    ) -> Fit:
+        """Go on with a training from `Fit.state_dict()`, given the same reward and data set.
 
         Raises:
-            SamplerError: the reward's answer is not one finite number for each state.
+            SamplerError: the state belongs to other networks.
         """
-        s = self.settings
-        if self.n_steps == 0:
-            self._reset(generator)
-        n_evaluated = len(self.replay)
-        if n_evaluated:
-            self.replay.replace_rewards(_checked(log_reward(self.replay.states), n_evaluated))
-        beta = s.beta
-        if beta is None:
-            beta = self._probe(log_reward, generator)
-            n_evaluated += N_PROBES
-        losses: list[float] = []
-        means: list[float] = []
-        best = self.replay.log_rewards.max().item() if len(self.replay) else -torch.inf
-        for step in range(steps):
-            self._schedule(step / steps)
-            n_replay = min(int(s.replay_share * s.batch_size), len(self.replay))
-            batch = sample_forward(
-                self.environment,
-                self.forward_policy,
-                s.batch_size - n_replay,
-                generator=generator,
-                exploration=s.exploration,
-                temperature=s.temperature,
-            )
-            rewards = _checked(log_reward(batch.terminal), batch.n)
-            fresh, fresh_rewards = batch.terminal, rewards
-            n_evaluated += batch.n
-            means.append(rewards.mean().item())
-            best = max(best, rewards.max().item())
-            if n_replay:
-                states, replayed = self.replay.sample(n_replay, generator)
-                back = sample_backward(self.environment, self.backward_policy, states, generator=generator)
-                batch = Trajectories.cat([batch, back])
-                rewards = torch.cat([rewards, replayed])
-            self.replay.add(fresh, fresh_rewards)
-            shaped = (beta * rewards).clamp(min=beta * best - s.log_reward_range)
-            losses.append(self._update(batch, shaped, is_first=step == 0))
-        tail = max(1, steps // 10)
-        return {
-            "steps": steps,
-            "total_steps": self.n_steps,
-            "loss": sum(losses[-tail:]) / tail,
-            "log_z": self.log_z.item(),
-            "beta": beta,
-            "first_mean_log_reward": means[0],
-            "mean_log_reward": sum(means[-tail:]) / tail,
-            "max_log_reward": best,
-            "replay": len(self.replay),
-            "rewards_evaluated": n_evaluated,
-        }
+        return Fit.resume(self, log_reward, state, dataset=dataset)
 
-    def _probe(self, log_reward: StateReward, generator: torch.Generator) -> float:
-        """Choose the exponent by untrained draws; the buffer keeps the best of them."""
-        draws = sample_forward(self.environment, None, N_PROBES, generator=generator)
-        rewards = _checked(log_reward(draws.terminal), draws.n)
-        self.replay.add(draws.terminal, rewards)
-        log_density = draws.log_pf - log_backward(self.environment, self.backward_policy, draws).detach()
-        return choose_beta(rewards, draws.total(log_density), self.settings.gain)
+    def fit(
+        self,
+        log_reward: StateReward,
+        *,
+        steps: int,
+        generator: torch.Generator,
+        dataset: Dataset | None = None,
+    ) -> dict[str, Any]:
+        """Train for a number of steps, from the present state on.
 
-    def _update(self, trajectories: Trajectories, log_reward: Tensor, *, is_first: bool) -> float:
-        log_pf = trajectories.total(log_forward(self.forward_policy, trajectories))
-        log_pb = trajectories.total(log_backward(self.environment, self.backward_policy, trajectories))
-        balance = Balance(log_pf, log_pb, log_reward, self.log_z)
-        if is_first or self.settings.loss == "log_partition_variance":
+        Args:
+            log_reward: log R of terminal states; where the loss looks forward, with a method `partial`.
+            steps: Number of updates.
+            generator: All randomness comes from it.
+            dataset: Terminal states, `m x n_state`, with log rewards, `m`, a share of which joins each batch.
+
+        Returns:
+            Figures, as `Fit.figures`.
+
+        Raises:
+            SamplerError: the reward's answer is not one finite number for each state, or training diverges.
+        """
+        return self.start(log_reward, steps=steps, generator=generator, dataset=dataset).run()
+
+    def update(
+        self,
+        trajectories: Trajectories,
+        log_reward: Tensor,
+        beta: Tensor,
+        *,
+        log_partial: Tensor | None = None,
+        recentres: bool = False,
+    ) -> float:
+        """One step of the optimiser.
+
+        Args:
+            trajectories: A batch of n.
+            log_reward: log of the shaped reward R^β of each end, `n`.
+            beta: Exponent of each trajectory, `n`.
+            log_partial: For a loss that looks forward, β times the log partial reward of the state where each
+                step starts, `N`.
+            recentres: Whether to set log Z to what the batch implies first.
+
+        Returns:
+            The loss.
+
+        Raises:
+            SamplerError: loss or gradient is not finite.
+        """
+        t = trajectories
+        log_pf, share = self._forward(t, log_partial)
+        log_pb = log_backward(self.environment, self.backward_policy, t)
+
+        def balance() -> Balance:
+            log_z = self.log_partition(beta)
+            log_flow = None if share is None else log_z[t.index] + share
+            return Balance(log_pf, log_pb, t.index, log_reward, log_z, log_flow)
+
+        if recentres:
             # The value that makes the mean residual zero. A logarithm of the mean of exponentials would be
             # nearer to the true log Z, but the residuals of nearly all trajectories would then have one sign,
             # and the first updates would only lower their probabilities.
-            with torch.no_grad():
-                self.log_z.copy_(-balance.log_ratio.mean())
-        loss = LOSSES[self.settings.loss](balance)
+            self.log_partition.move(beta, -balance().log_ratio.detach())
+        loss = self.objective.loss(balance())
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self._network_parameters(), self.settings.max_gradient_norm)
+        norm = nn.utils.clip_grad_norm_(self._network_parameters(), self.settings.max_gradient_norm)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            raise SamplerError(
+                f"The GFlowNet's training has diverged: loss {loss.item():g}, gradient norm {norm.item():g} at "
+                f"step {self.n_steps + 1}, with log rewards from {log_reward.min().item():g} to "
+                f"{log_reward.max().item():g}. Lower sampler.learning_rate (now "
+                f"{self.settings.learning_rate:g}) or sampler.log_reward_range, or scale the reward."
+            )
         self.optimizer.step()
         self.n_steps += 1
         return loss.item()
 
-    def _schedule(self, progress: float) -> None:
+    def _forward(self, t: Trajectories, log_partial: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """log P_F of each step, `N`, and where the loss has flows log F / Z where each starts, `N`.
+
+        Flows are learned as shares of Z, which has a fast learning rate of its own.
+        """
+        if not self.objective.has_flows:
+            return log_forward(self.forward_policy, t), None
+        log_pf, share = self.forward_policy.log_prob_and_flow(t.inputs, t.mask, t.actions, t.u, t.drawn)
+        is_source = positions(t.index, t.n)[0] == 0
+        if log_partial is not None:
+            source = torch.zeros(t.n, dtype=torch.float64)
+            source[t.index[is_source]] = log_partial[is_source]
+            share = share + log_partial - source[t.index]
+        return log_pf + t.log_jacobian, share.masked_fill(is_source, 0.0)
+
+    def schedule(self, progress: float) -> None:
         """Learning rates fall linearly within a fit: large steps find the reward, small ones settle on it."""
         s = self.settings
         share = 1.0 - progress * (1.0 - s.final_learning_rate_share)
@@ -189,41 +203,168 @@ class Learner:
         ):
             group["lr"] = rate * share
 
-    def sample(self, n: int, generator: torch.Generator) -> Trajectories:
-        """Draw n trajectories from the present policy, without exploration."""
-        return sample_forward(self.environment, self.forward_policy, n, generator=generator)
+    # ---------------------------------------------------------------- conditioning
 
-    @torch.no_grad()
-    def log_probability(self, states: Tensor) -> Tensor:
-        """Log-density, `n`, float64, with which the present policy ends in terminal states, `n x n_state`.
+    def condition(self, beta: Tensor) -> Tensor | None:
+        """What the policies see of exponents, `n`: log β on [-1, 1], `n x 1`, float32; None where nothing."""
+        if not self.settings.is_conditioned:
+            return None
+        return self.log_partition.scaled(beta).float()[:, None]
+
+    def _condition_of(self, beta: float | None, n: int) -> Tensor | None:
+        """The condition of one exponent for all; None means the highest of the range.
 
         Raises:
-            SamplerError: paths are not unique, so that one trajectory does not tell the probability of its
-            end.
+            SamplerError: the exponent is not one that the policies are trained for.
         """
-        if not self.environment.has_unique_paths:
+        bounds = self.settings.beta_bounds
+        if bounds is None:
+            if beta is not None:
+                raise SamplerError(
+                    f"A sampler trained for one exponent of the reward can't be asked for beta = {beta:g}; give "
+                    f"sampler.beta a range, such as {{low: 1, high: 8}}, before training."
+                )
+            return None
+        if beta is not None and not bounds[0] <= beta <= bounds[1]:
             raise SamplerError(
-                f"{type(self.environment).__name__} has many paths to a state; its log-probability is a sum "
-                f"over them."
+                f"beta = {beta:g} is outside the range that the sampler is trained for, {bounds[0]:g} to "
+                f"{bounds[1]:g} (sampler.beta)."
             )
-        back = sample_backward(self.environment, None, states, generator=torch.Generator())
-        return back.total(log_forward(self.forward_policy, back))
+        return self.condition(
+            torch.full((n,), bounds[1] if beta is None else float(beta), dtype=torch.float64)
+        )
+
+    def log_z(self, beta: float | None = None) -> float:
+        """The learned log-partition, at an exponent where it is conditioned on that (default: the highest)."""
+        bounds = self.settings.beta_bounds
+        at = beta if beta is not None else bounds[1] if bounds else 1.0
+        return self.log_partition(torch.tensor([at], dtype=torch.float64)).item()
+
+    # ---------------------------------------------------------------- draws
+
+    def sample(self, n: int, generator: torch.Generator, *, beta: float | None = None) -> Trajectories:
+        """Draw n trajectories from the present policy, without exploration.
+
+        Args:
+            n: Number of trajectories.
+            generator: All randomness comes from it.
+            beta: Exponent of the reward, where the policies are conditioned on it; by default the highest.
+
+        Raises:
+            SamplerError: the policies are not trained for that exponent.
+        """
+        return sample_forward(
+            self.environment,
+            self.forward_policy,
+            n,
+            generator=generator,
+            condition=self._condition_of(beta, n),
+        )
+
+    def sample_terminal(
+        self,
+        n: int,
+        generator: torch.Generator,
+        *,
+        beta: float | None = None,
+        environment: Environment | None = None,
+    ) -> Tensor:
+        """Terminal states, `n x n_state`, of trajectories as from `sample`.
+
+        Args:
+            n: Number of states.
+            generator: All randomness comes from it.
+            beta: As for `sample`.
+            environment: Another environment of the same states and actions to walk in, with restrictions.
+
+        Raises:
+            SamplerError: as `sample`, or the environment has other inputs or actions.
+        """
+        return sample_terminal(
+            self._fitting(environment),
+            self.forward_policy,
+            n,
+            generator=generator,
+            condition=self._condition_of(beta, n),
+        )
+
+    @torch.no_grad()
+    def log_probability(
+        self,
+        states: Tensor,
+        *,
+        n_paths: int | None = None,
+        generator: torch.Generator | None = None,
+        beta: float | None = None,
+        environment: Environment | None = None,
+    ) -> Tensor:
+        """Log-density, `n`, float64, with which the present policy ends in terminal states, `n x n_state`.
+
+        Where many paths lead to a state, it is estimated with backward trajectories τ_k ~ P_B(τ | x), as
+        log (1/K) Σ_k P_F(τ_k) / P_B(τ_k | x), whose exponential has no bias.
+
+        Args:
+            states: Terminal states.
+            n_paths: K; None only where paths are unique, where one tells all.
+            generator: Randomness of the paths; needed with `n_paths`.
+            beta: As for `sample`.
+            environment: As for `sample_terminal`.
+
+        Raises:
+            SamplerError: paths are not unique and their number or the generator is missing, or as
+                `sample_terminal`.
+        """
+        walked = self._fitting(environment)
+        condition = self._condition_of(beta, len(states))
+        if walked.has_unique_paths:
+            n_paths, generator = 1, torch.Generator()
+        if n_paths is None or n_paths < 1 or generator is None:
+            raise SamplerError(
+                f"{type(walked).__name__} has many paths to a state; its log-probability is a sum over them, "
+                f"estimated from n_paths of them (at least 1, such as 100) drawn with a generator."
+            )
+        result = torch.empty(len(states), dtype=torch.float64)
+        size = max(1, BLOCK // n_paths)
+        for start in range(0, len(states), size):
+            ends = states[start : start + size].repeat_interleave(n_paths, dim=0)
+            seen = None
+            if condition is not None:
+                seen = condition[start : start + size].repeat_interleave(n_paths, dim=0)
+            t = sample_backward(walked, self.backward_policy, ends, generator=generator, condition=seen)
+            log_pb = log_backward(walked, self.backward_policy, t)
+            log_ratio = t.total(log_forward(self.forward_policy, t, walked) - log_pb).reshape(-1, n_paths)
+            result[start : start + size] = log_ratio.logsumexp(dim=1) - math.log(n_paths)
+        return result
+
+    def _fitting(self, environment: Environment | None) -> Environment:
+        own = self.environment
+        if environment is None:
+            return own
+        for name in ("n_state", "n_inputs", "n_actions", "n_continuous"):
+            if getattr(environment, name) != getattr(own, name):
+                raise SamplerError(
+                    f"An environment to sample in must have the states and actions of the one trained in: "
+                    f"{name} is {getattr(environment, name)}, not {getattr(own, name)}."
+                )
+        return environment
+
+    # ---------------------------------------------------------------- state
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, log Z, optimiser, replay buffer and step count."""
+        """Networks, log-partition, optimiser, replay buffer and step count, on the CPU."""
         return {
             "forward_policy": _copy(self.forward_policy.state_dict()),
             "backward_policy": None
             if self.backward_policy is None
             else _copy(self.backward_policy.state_dict()),
-            "log_z": self.log_z.detach().clone(),
+            "log_partition": _copy(self.log_partition.state_dict()),
             "optimizer": _copy(self.optimizer.state_dict()),
             "replay": self.replay.state_dict(),
             "n_steps": self.n_steps,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take a state up again.
+        """Take a state up again, on whatever device the networks are.
 
         Raises:
             SamplerError: the state belongs to other networks.
@@ -232,7 +373,7 @@ class Learner:
             self.forward_policy.load_state_dict(state["forward_policy"])
             if self.backward_policy is not None:
                 self.backward_policy.load_state_dict(state["backward_policy"])
-            self.log_z.data.copy_(state["log_z"])
+            self.log_partition.load_state_dict(state["log_partition"])
             self.optimizer.load_state_dict(_copy(state["optimizer"]))
             self.replay.load_state_dict(state["replay"])
             self.n_steps = int(state["n_steps"])
@@ -246,19 +387,9 @@ class Learner:
 def _copy(value: Any) -> Any:
     """A deep copy of plain values and tensors, so that later training does not change a saved state."""
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        return value.detach().cpu().clone()
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_copy(item) for item in value]
     return value
-
-
-def _checked(log_rewards: Tensor, n: int) -> Tensor:
-    log_rewards = torch.as_tensor(log_rewards).detach().double()
-    if log_rewards.shape != (n,) or not torch.isfinite(log_rewards).all():
-        raise SamplerError(
-            f"The log reward must answer {n} candidates with {n} finite numbers; it gave shape "
-            f"{tuple(log_rewards.shape)} with {int((~torch.isfinite(log_rewards)).sum())} not finite."
-        )
-    return log_rewards

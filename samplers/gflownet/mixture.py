@@ -9,17 +9,25 @@ with mode m in (0, 1) and concentration κ in (0, κ_max). Both shape parameters
 every density is bounded: a policy can neither put infinite density on a face of the cube nor collapse to a
 point. Mixtures of Betas as policies of a GFlowNet: Volokhova et al., "Towards equilibrium molecular
 conformation generation with GFlowNets" (2023), and Mila AI4Science et al., "Crystal-GFN" (2023).
+
+Restricted to an interval for each coordinate, a mixture is drawn from exactly, coordinate by coordinate.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from samplers.gflownet.intervals import Bounds, Interval
+
 MAX_CONCENTRATION = 2000.0  # a standard deviation of 0.011 of the range, in its middle
 U_MARGIN = 1e-6
+# With less of its mass in an interval, a mixture says nothing about the interval: the draw is uniform there.
+LEAST_MASS = 1e-12
 
 
 def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
@@ -89,14 +97,17 @@ class BetaMixture:
 
     def log_prob(self, u: Tensor, drawn: Tensor) -> Tensor:
         """Log density, `n`, of u (`n x c`) over the coordinates drawn (`n x c`, bool); 0 where none is."""
-        alpha, beta, u = self.alpha, self.beta, u[:, None, :]
-        each = (
-            (alpha - 1.0) * u.log()
-            + (beta - 1.0) * (-u).log1p()
-            - (torch.lgamma(alpha) + torch.lgamma(beta) - torch.lgamma(alpha + beta))
-        )
-        each = torch.where(drawn[:, None, :], each, 0.0)
-        return torch.logsumexp(self.log_weights + each.sum(dim=2), dim=1)
+        n, k, c = self.alpha.shape
+        rows, columns = drawn.nonzero(as_tuple=True)
+        if len(rows) == n * c:
+            each = _log_beta_density(self.alpha, self.beta, u[:, None, :]).sum(dim=2)
+            return torch.logsumexp(self.log_weights + each, dim=1)
+        # Only what is drawn: a lattice has six coordinates, and most have one to three free.
+        taken = rows * c + columns
+        alpha = self.alpha.transpose(1, 2).reshape(n * c, k).index_select(0, taken)
+        beta = self.beta.transpose(1, 2).reshape(n * c, k).index_select(0, taken)
+        each = _log_beta_density(alpha, beta, u[rows, columns][:, None])
+        return torch.logsumexp(self.log_weights.index_add(0, rows, each), dim=1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One draw of all coordinates, `n x c`, float64, inside the margin."""
@@ -107,3 +118,89 @@ class BetaMixture:
         a = torch._standard_gamma(alpha, generator=generator)
         b = torch._standard_gamma(beta, generator=generator)
         return (a / (a + b)).clamp(U_MARGIN, 1.0 - U_MARGIN)
+
+    @torch.no_grad()
+    def sample_within(
+        self, bounds: Bounds, drawn: Tensor, generator: torch.Generator, *, order: Sequence[int] | None = None
+    ) -> Tensor:
+        """One draw, `n x c`, with every coordinate in an interval that may depend on those before it.
+
+        Coordinate after coordinate: the components' weights are conditioned on what is drawn, a component is
+        taken by its mass in the interval, a value by the inverse of its distribution function there.
+
+        Args:
+            bounds: Intervals of a coordinate, given those before it.
+            drawn: Coordinates to draw, `n x c`, bool; the others are 0.5.
+            generator: All randomness comes from it.
+            order: Coordinates in the order of drawing; by default ascending.
+
+        Raises:
+            SamplerError: an interval is empty.
+        """
+        u = torch.full(drawn.shape, 0.5, dtype=torch.float64)
+        for step in self._steps_within(u, bounds, drawn, order):
+            level = torch.rand(len(step.rows), dtype=torch.float64, generator=generator)
+            k = draw(step.weights, generator)[:, None]
+            values = step.interval.value(level, step.alpha.gather(1, k)[:, 0], step.beta.gather(1, k)[:, 0])
+            uniform = step.interval.low + level * step.interval.width
+            u[step.rows, step.coordinate] = torch.where(step.is_bare, uniform, values)
+        return u
+
+    @torch.no_grad()
+    def log_prob_within(
+        self, u: Tensor, bounds: Bounds, drawn: Tensor, *, order: Sequence[int] | None = None
+    ) -> Tensor:
+        """Log density, `n`, with which `sample_within` draws u (`n x c`); -inf outside the intervals.
+
+        It has no gradient: restrictions are for sampling.
+        """
+        log_prob = torch.zeros(len(u), dtype=torch.float64)
+        # What `bounds` sees must be what it saw when u was drawn: coordinates to come at 0.5.
+        seen = torch.full(drawn.shape, 0.5, dtype=torch.float64)
+        for step in self._steps_within(seen, bounds, drawn, order):
+            values = u[step.rows, step.coordinate]
+            density = _log_beta_density(step.alpha, step.beta, values[:, None])
+            inside = (step.log_posterior + density).logsumexp(dim=1) - step.log_mass
+            found = torch.where(step.is_bare, -step.interval.width.log(), inside)
+            log_prob[step.rows] += torch.where(step.interval.contains(values), found, -torch.inf)
+            seen[step.rows, step.coordinate] = values
+        return log_prob
+
+    def _steps_within(
+        self, u: Tensor, bounds: Bounds, drawn: Tensor, order: Sequence[int] | None
+    ) -> Iterator[_Step]:
+        """What each coordinate is drawn from; the caller writes its values to u before it asks for the next."""
+        log_posterior = self.log_weights
+        for j in range(drawn.shape[1]) if order is None else order:
+            rows = drawn[:, j].nonzero().squeeze(1)
+            if len(rows) == 0:
+                continue
+            interval = Interval.of(bounds, j, u, rows)
+            alpha, beta = self.alpha[rows, :, j], self.beta[rows, :, j]
+            posterior = log_posterior[rows].log_softmax(dim=1)
+            weights = posterior.exp() * interval.mass(alpha, beta)
+            mass = weights.sum(dim=1)
+            is_bare = mass < LEAST_MASS
+            weights = torch.where(is_bare[:, None], torch.ones_like(weights), weights)
+            yield _Step(j, rows, interval, alpha, beta, posterior, weights, mass.log(), is_bare)
+            density = _log_beta_density(alpha, beta, u[rows, j][:, None])
+            log_posterior = log_posterior.index_add(0, rows, density)
+
+
+class _Step(NamedTuple):
+    """Conditional mixtures of one coordinate, for the rows that draw it."""
+
+    coordinate: int
+    rows: Tensor
+    interval: Interval
+    alpha: Tensor  # m x k
+    beta: Tensor  # m x k
+    log_posterior: Tensor  # log weights given the coordinates before, m x k
+    weights: Tensor  # the same times mass in the interval, m x k
+    log_mass: Tensor  # m
+    is_bare: Tensor  # m: too little mass to tell one place in the interval from another
+
+
+def _log_beta_density(alpha: Tensor, beta: Tensor, u: Tensor) -> Tensor:
+    log_norm = torch.lgamma(alpha) + torch.lgamma(beta) - torch.lgamma(alpha + beta)
+    return (alpha - 1.0) * u.log() + (beta - 1.0) * (-u).log1p() - log_norm

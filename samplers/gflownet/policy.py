@@ -1,4 +1,9 @@
-"""Policy networks: a distribution over an environment's actions, forward and backward."""
+"""Policy networks: a distribution over an environment's actions, forward and backward.
+
+Networks may live on an accelerator. What goes in and comes out of every public method lies on the CPU, where
+environments, draws and generators are; densities of continuous coordinates are taken there too, in double
+precision.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,8 @@ from samplers.gflownet.mixture import BetaMixture
 
 
 def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Log-probabilities, `n x a`, float64, of logits over the actions allowed by a mask; -inf elsewhere."""
-    return logits.double().masked_fill(~mask, -torch.inf).log_softmax(dim=1)
+    """Log-probabilities, `n x a`, of logits over the actions allowed by a mask; -inf elsewhere."""
+    return logits.masked_fill(~mask, -torch.inf).log_softmax(dim=1)
 
 
 def _linear(n_inputs: int, n_outputs: int) -> nn.Linear:
@@ -32,12 +37,42 @@ def _mlp(n_inputs: int, hidden: Sequence[int]) -> nn.Sequential:
 def _reset(trunk: nn.Sequential, generator: torch.Generator) -> None:
     for layer in trunk:
         if isinstance(layer, nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, a=0.01, nonlinearity="leaky_relu", generator=generator)
+            weight = torch.empty(layer.weight.shape)  # drawn on the CPU, whatever the device
+            nn.init.kaiming_uniform_(weight, a=0.01, nonlinearity="leaky_relu", generator=generator)
+            layer.weight.data.copy_(weight)
             nn.init.zeros_(layer.bias)
 
 
-class ForwardPolicy(nn.Module):
-    """P_F: logits over actions, and a mixture of Betas over an action's continuous coordinates.
+class _Policy(nn.Module):
+    """A trunk and a head of actions."""
+
+    def __init__(self, n_inputs: int, n_actions: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.trunk = _mlp(n_inputs, hidden)
+        self.width = hidden[-1] if hidden else n_inputs
+        self.actions = _linear(self.width, n_actions)
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw initial parameters."""
+        _reset(self.trunk, generator)
+        nn.init.zeros_(self.actions.weight)
+        nn.init.zeros_(self.actions.bias)
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        weight = self.actions.weight
+        return self.trunk(inputs.to(device=weight.device, dtype=weight.dtype))
+
+    def _log_actions(self, features: Tensor, mask: Tensor) -> Tensor:
+        return masked_log_softmax(self.actions(features), mask.to(features.device))
+
+    def _log_action(self, features: Tensor, mask: Tensor, actions: Tensor) -> Tensor:
+        """Log-probability of one action a row, `n`, float64, on the CPU."""
+        chosen = actions.to(features.device)[:, None]
+        return self._log_actions(features, mask).gather(1, chosen).squeeze(1).cpu().double()
+
+
+class ForwardPolicy(_Policy):
+    """P_F: logits over actions, a mixture of Betas over an action's continuous coordinates, and log flows.
 
     The mixture depends on the state and not on the action: a state offers at most one action with a
     continuous part, or several that share one. At initialisation all allowed actions are equally likely and
@@ -45,66 +80,80 @@ class ForwardPolicy(nn.Module):
     """
 
     def __init__(
-        self, n_inputs: int, n_actions: int, n_continuous: int, *, hidden: Sequence[int], n_components: int
+        self,
+        n_inputs: int,
+        n_actions: int,
+        n_continuous: int,
+        *,
+        hidden: Sequence[int],
+        n_components: int,
+        has_flows: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(n_inputs, n_actions, hidden)
         self.n_components = n_components
         self.n_continuous = n_continuous
-        self.trunk = _mlp(n_inputs, hidden)
-        width = hidden[-1] if hidden else n_inputs
-        self.actions = _linear(width, n_actions)
-        self.coordinates = _linear(width, n_components * (1 + 2 * n_continuous)) if n_continuous else None
+        n_raw = n_components * (1 + 2 * n_continuous)
+        self.coordinates = _linear(self.width, n_raw) if n_continuous else None
+        self.flow = _linear(self.width, 1) if has_flows else None
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw initial parameters."""
-        _reset(self.trunk, generator)
-        nn.init.zeros_(self.actions.weight)
-        nn.init.zeros_(self.actions.bias)
+        super().reset(generator)
         if self.coordinates is not None:
             nn.init.zeros_(self.coordinates.weight)
             with torch.no_grad():
                 self.coordinates.bias.copy_(BetaMixture.initial_raw(self.n_components, self.n_continuous))
+        if self.flow is not None:
+            nn.init.zeros_(self.flow.weight)
+            nn.init.zeros_(self.flow.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Hidden features, `n x h`, of encoded states, `n x n_inputs`."""
-        return self.trunk(inputs)
+        """Hidden features, `n x h`, on the networks' device, of encoded states, `n x n_inputs`."""
+        return self._features(inputs)
 
     def log_actions(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Log-probabilities of actions, `n x n_actions`, float64; -inf where the mask is False."""
-        return masked_log_softmax(self.actions(features), mask)
+        """Log-probabilities of actions, `n x n_actions`; -inf where the mask is False."""
+        return self._log_actions(features, mask).cpu()
 
     def mixture(self, features: Tensor) -> BetaMixture:
         """Mixtures over the continuous coordinates."""
         assert self.coordinates is not None
-        return BetaMixture.from_raw(self.coordinates(features), self.n_components, self.n_continuous)
+        return BetaMixture.from_raw(self.coordinates(features).cpu(), self.n_components, self.n_continuous)
 
     def log_prob(self, inputs: Tensor, mask: Tensor, actions: Tensor, u: Tensor, drawn: Tensor) -> Tensor:
         """Log density, `n`, float64, of actions (`n`) with coordinates u (`n x c`), those that are `drawn`."""
+        return self._log_prob(self(inputs), mask, actions, u, drawn)
+
+    def log_prob_and_flow(
+        self, inputs: Tensor, mask: Tensor, actions: Tensor, u: Tensor, drawn: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `log_prob`, and the log of each state's flow as a share of the whole, `n`, float64."""
+        assert self.flow is not None
         features = self(inputs)
-        log_prob = self.log_actions(features, mask).gather(1, actions[:, None]).squeeze(1)
+        flow = self.flow(features).squeeze(1).cpu().double()
+        return self._log_prob(features, mask, actions, u, drawn), flow
+
+    def _log_prob(self, features: Tensor, mask: Tensor, actions: Tensor, u: Tensor, drawn: Tensor) -> Tensor:
+        log_prob = self._log_action(features, mask, actions)
         if self.coordinates is None:
             return log_prob
         rows = drawn.any(dim=1).nonzero().squeeze(1)
         if len(rows) == 0:
             return log_prob
-        density = self.mixture(features[rows]).log_prob(u[rows], drawn[rows])
+        density = self.mixture(features[rows.to(features.device)]).log_prob(u[rows], drawn[rows])
         return log_prob.index_add(0, rows, density)
 
 
-class BackwardPolicy(nn.Module):
+class BackwardPolicy(_Policy):
     """P_B: logits over the last actions that may have led to a state; uniform over them at initialisation."""
 
     def __init__(self, n_inputs: int, n_actions: int, *, hidden: Sequence[int]) -> None:
-        super().__init__()
-        self.trunk = _mlp(n_inputs, hidden)
-        self.actions = _linear(hidden[-1] if hidden else n_inputs, n_actions)
-
-    def reset(self, generator: torch.Generator) -> None:
-        """Draw initial parameters."""
-        _reset(self.trunk, generator)
-        nn.init.zeros_(self.actions.weight)
-        nn.init.zeros_(self.actions.bias)
+        super().__init__(n_inputs, n_actions, hidden)
 
     def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        """Log-probabilities of last actions, `n x n_actions`, float64; -inf where the mask is False."""
-        return masked_log_softmax(self.actions(self.trunk(inputs)), mask)
+        """Log-probabilities of last actions, `n x n_actions`; -inf where the mask is False."""
+        return self._log_actions(self._features(inputs), mask).cpu()
+
+    def log_prob(self, inputs: Tensor, mask: Tensor, actions: Tensor) -> Tensor:
+        """Log-probability, `n`, float64, of last actions, `n`."""
+        return self._log_action(self._features(inputs), mask, actions)

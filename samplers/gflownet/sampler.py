@@ -11,13 +11,16 @@ from torch import Tensor
 from activelearning.contracts import LogReward, Proposal, Space
 from activelearning.errors import ConfigError, SamplerError
 from samplers.gflownet.environments import InvertibleEnvironment, make_environment
-from samplers.gflownet.learner import Learner, LearnerSettings
-from samplers.gflownet.losses import LOSSES
+from samplers.gflownet.environments.base import Environment
+from samplers.gflownet.fit import Dataset, Fit, StateReward
+from samplers.gflownet.learner import Learner
+from samplers.gflownet.losses import LossName
+from samplers.gflownet.settings import BetaRange, LearnerSettings
 from samplers.gflownet.trajectories import sample_terminal
 
 
 class GFlowNetSampler:
-    """Samples (candidate, fidelity) in proportion to R^β, by a GFlowNet trained with trajectory balance.
+    """Samples (candidate, fidelity) in proportion to R^β, by a GFlowNet.
 
     Rewards are densities against counting measure on discrete choices times Lebesgue measure on unit-scaled
     continuous parameters. Bengio et al. (NeurIPS 2021); Malkin et al. (NeurIPS 2022); Lahlou et al., "A
@@ -31,9 +34,14 @@ class GFlowNetSampler:
         batch_size: Trajectories in an update.
         replay_share: Share of them that ends in replayed states; 0 to below 1.
         replay_capacity: Number of best states kept for replay.
+        dataset_share: Share of them that ends in given objects, in fits that are given some; with
+            `replay_share` below 1.
         hidden: Widths of the policy networks' hidden layers.
         n_components: Betas in the mixture over continuous coordinates.
-        loss: Training objective.
+        loss: Training objective (`samplers.gflownet.losses`). Those but `trajectory_balance` and
+            `log_partition_variance` learn state flows; `forward_looking` needs a reward with a method
+            `partial`, see `fit`.
+        subtrajectory_decay: λ of `sub_trajectory_balance` and `forward_looking`; 0 balances single steps.
         learning_rate: Of the networks (Adam), at the start of a fit.
         log_z_learning_rate: Of the log-partition, which must follow faster than the networks.
         final_learning_rate_share: What is left of both at the end of a fit; the fall is linear.
@@ -43,10 +51,13 @@ class GFlowNetSampler:
         beta: Exponent of the reward; above 1 prefers high rewards more than in proportion. `auto` takes, in
             each fit, the least from 1 to 16 for which the mean reward of samples is expected to be `gain`
             times that of untrained ones; a flat reward needs it, since in proportion it is sampled as by
-            chance.
+            chance. A range `{low, high}` trains one sampler for all exponents in it, drawn evenly in the
+            logarithm for each trajectory; samples then are of the exponent asked for, by default the highest.
         gain: What `beta: auto` aims at.
         log_reward_range: β log R more than this below the best seen counts as this far below, so that a
             reward over many decades does not spend the training on telling bad from worse.
+        device: Where the networks live: `auto` (an accelerator where there is one), `cpu`, `cuda` or
+            `cuda:N`. Results are the same within floating-point tolerance.
 
     Raises:
         ConfigError: a value is out of range, or the space has no environment.
@@ -64,17 +75,23 @@ class GFlowNetSampler:
         replay_capacity: int = 2000,
         hidden: list[int] | tuple[int, ...] = (256, 256, 256),
         n_components: int = 16,
-        loss: Literal["trajectory_balance", "log_partition_variance"] = "trajectory_balance",
+        dataset_share: float = 0.25,
+        loss: LossName = "trajectory_balance",
+        subtrajectory_decay: float = 0.9,
         learning_rate: float = 2e-3,
         log_z_learning_rate: float = 0.3,
         final_learning_rate_share: float = 0.1,
         max_gradient_norm: float = 10.0,
         exploration: float = 0.1,
         temperature: float = 1.0,
-        beta: float | Literal["auto"] = 1.0,
+        beta: float | Literal["auto"] | BetaRange = 1.0,
         gain: float = 4.0,
         log_reward_range: float = 15.0,
+        device: str = "auto",
     ) -> None:
+        for key, value in (("steps", steps), ("warm_steps", warm_steps)):
+            if value < 1:
+                raise ConfigError(f"sampler.{key} is {value}; it must be at least 1.")
         self.space = space
         self.n_fidelities = n_fidelities
         self.steps = steps
@@ -83,9 +100,11 @@ class GFlowNetSampler:
             hidden=tuple(hidden),
             n_components=n_components,
             loss=loss,
+            subtrajectory_decay=subtrajectory_decay,
             batch_size=batch_size,
             replay_share=replay_share,
             replay_capacity=replay_capacity,
+            dataset_share=dataset_share,
             learning_rate=learning_rate,
             log_z_learning_rate=log_z_learning_rate,
             final_learning_rate_share=final_learning_rate_share,
@@ -95,55 +114,141 @@ class GFlowNetSampler:
             beta=None if beta == "auto" else beta,
             gain=gain,
             log_reward_range=log_reward_range,
+            device=device,
         )
-        _check(settings, steps, warm_steps)
         self.environment = make_environment(space, n_fidelities)
         self.learner = Learner(self.environment, settings)
 
-    def fit(self, log_reward: LogReward, *, seed: int) -> Mapping[str, Any]:
+    def fit(
+        self, log_reward: LogReward, *, seed: int, given: Sequence[Proposal] | None = None
+    ) -> Mapping[str, Any]:
         """Train on a reward, going on from the present state.
 
+        Args:
+            log_reward: log R of candidates. For the loss `forward_looking` also has a method
+                `partial(states)`: log rewards, `n`, of states of this sampler's environment, `n x n_state`, as
+                far as they are decided.
+            seed: All randomness comes from it.
+            given: Objects to train from as well, by backward sampling, such as known crystals.
+
         Returns:
-            Figures of the training (JSON), as from `Learner.fit`.
+            Figures of the training (JSON), as `Fit.figures`.
 
         Raises:
-            SamplerError: the reward's answer is not one finite number for each candidate.
+            SamplerError: the reward's answer is not one finite number for each candidate, training diverges,
+                or a given object is not of the space.
         """
+        return self.start(log_reward, seed=seed, given=given).run()
 
+    def start(
+        self,
+        log_reward: LogReward,
+        *,
+        seed: int,
+        steps: int | None = None,
+        given: Sequence[Proposal] | None = None,
+    ) -> Fit:
+        """Begin a fit that is advanced with `Fit.run` and saved with `Fit.state_dict`.
+
+        Args:
+            log_reward: As for `fit`.
+            seed: All randomness comes from it.
+            steps: Updates; by default the sampler's `steps`, or its `warm_steps` after the first fit.
+            given: As for `fit`.
+        """
+        reward = self._state_reward(log_reward)
+        if steps is None:
+            steps = self.steps if self.learner.n_steps == 0 else self.warm_steps
+        return self.learner.start(
+            reward, steps=steps, generator=_generator(seed), dataset=self._dataset(reward, given)
+        )
+
+    def resume(
+        self, log_reward: LogReward, state: Mapping[str, Any], *, given: Sequence[Proposal] | None = None
+    ) -> Fit:
+        """Go on with a fit from `Fit.state_dict()`, with the reward and objects that it was started with.
+
+        The rest of it is the same, bit for bit, as if it had not been interrupted.
+
+        Raises:
+            SamplerError: the state belongs to another space or other settings.
+        """
+        reward = self._state_reward(log_reward)
+        return self.learner.resume(reward, state, dataset=self._dataset(reward, given))
+
+    def _state_reward(self, log_reward: LogReward) -> StateReward:
         def of_states(states: Tensor) -> Tensor:
             return log_reward(*_split(self.environment.proposals(states)))
 
-        steps = self.steps if self.learner.n_steps == 0 else self.warm_steps
-        return self.learner.fit(of_states, steps=steps, generator=_generator(seed))
+        partial = getattr(log_reward, "partial", None)
+        return of_states if partial is None else _PartialStateReward(of_states, partial)
 
-    def sample(self, n: int, *, seed: int) -> list[Proposal]:
-        """Draw n proposals from the present policy."""
-        policy = self.learner.forward_policy
-        terminal = sample_terminal(self.environment, policy, n, generator=_generator(seed))
-        return self.environment.proposals(terminal)
+    def _dataset(self, reward: StateReward, given: Sequence[Proposal] | None) -> Dataset | None:
+        if not given:
+            return None
+        states = self._states(given, "A given object can't be trained from")
+        return states, reward(states)
+
+    def _states(self, proposals: Sequence[Proposal], what: str) -> Tensor:
+        if not isinstance(self.environment, InvertibleEnvironment):
+            raise SamplerError(
+                f"{what}: {type(self.environment).__name__} can't read candidates back as states; give it a "
+                f"method states(proposals)."
+            )
+        try:
+            return self.environment.states(proposals)
+        except ValueError as error:
+            raise SamplerError(f"{what}: {error}.") from error
+
+    def sample(
+        self, n: int, *, seed: int, beta: float | None = None, within: Environment | None = None
+    ) -> list[Proposal]:
+        """Draw n proposals from the present policy.
+
+        Args:
+            n: Number of proposals.
+            seed: All randomness comes from it.
+            beta: Exponent of the reward, for a sampler trained for a range; by default the highest.
+            within: An environment with the states and actions of this sampler's, and restrictions.
+
+        Raises:
+            SamplerError: the policy is not trained for that exponent, or `within` has other states or actions.
+        """
+        terminal = self.learner.sample_terminal(n, _generator(seed), beta=beta, environment=within)
+        return (within or self.environment).proposals(terminal)
 
     def sample_untrained(self, n: int, *, seed: int) -> list[Proposal]:
         """Draw n proposals with uniform choices among allowed actions and uniform continuous coordinates."""
         terminal = sample_terminal(self.environment, None, n, generator=_generator(seed))
         return self.environment.proposals(terminal)
 
-    def log_probability(self, proposals: Sequence[Proposal]) -> Tensor:
+    def log_probability(
+        self,
+        proposals: Sequence[Proposal],
+        *,
+        beta: float | None = None,
+        n_paths: int | None = None,
+        seed: int = 0,
+        within: Environment | None = None,
+    ) -> Tensor:
         """Log-density of each proposal under the present policy, `n`, float64.
 
+        Args:
+            proposals: What to tell it of.
+            beta: As for `sample`.
+            n_paths: Backward trajectories for each proposal, where many paths lead to one; the
+                density is then an estimate without bias.
+            seed: Randomness of those.
+            within: As for `sample`.
+
         Raises:
-            SamplerError: the environment can't read objects back, or has many paths to one, or a proposal is
-                not of its space.
+            SamplerError: the environment can't read objects back, or has many paths to one and `n_paths` is
+                not given, or a proposal is not of its space.
         """
-        if not isinstance(self.environment, InvertibleEnvironment):
-            raise SamplerError(
-                f"{type(self.environment).__name__} can't read candidates back as states, so that the "
-                f"sampler can't tell their log-probability; give it a method states(proposals)."
-            )
-        try:
-            states = self.environment.states(proposals)
-        except ValueError as error:
-            raise SamplerError(f"The log-probability of a proposal can't be told: {error}.") from error
-        return self.learner.log_probability(states)
+        states = self._states(proposals, "The log-probability of a proposal can't be told")
+        return self.learner.log_probability(
+            states, beta=beta, n_paths=n_paths, generator=_generator(seed), environment=within
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, log Z, optimiser, replay buffer and step count."""
@@ -158,6 +263,20 @@ class GFlowNetSampler:
         self.learner.load_state_dict(state)
 
 
+class _PartialStateReward:
+    """A reward of states that also tells what unfinished ones are worth."""
+
+    def __init__(self, log_reward: StateReward, partial: StateReward) -> None:
+        self._log_reward = log_reward
+        self._partial = partial
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return self._log_reward(states)
+
+    def partial(self, states: Tensor) -> Tensor:
+        return self._partial(states)
+
+
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -166,34 +285,3 @@ def _split(proposals: Sequence[Proposal]) -> tuple[list[Any], list[int] | None]:
     candidates = [proposal.candidate for proposal in proposals]
     fidelities = [proposal.fidelity for proposal in proposals if proposal.fidelity is not None]
     return candidates, fidelities or None
-
-
-def _check(settings: LearnerSettings, steps: int, warm_steps: int) -> None:
-    """Refuse values out of range."""
-    s = settings
-    demands = {
-        "steps": (steps, steps >= 1, "at least 1"),
-        "warm_steps": (warm_steps, warm_steps >= 1, "at least 1"),
-        "batch_size": (s.batch_size, s.batch_size >= 2, "at least 2"),
-        "replay_share": (s.replay_share, 0.0 <= s.replay_share < 1.0, "at least 0 and below 1"),
-        "replay_capacity": (s.replay_capacity, s.replay_capacity >= 0, "at least 0"),
-        "hidden": (list(s.hidden), all(width >= 1 for width in s.hidden), "positive widths"),
-        "n_components": (s.n_components, s.n_components >= 1, "at least 1"),
-        "loss": (s.loss, s.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
-        "learning_rate": (s.learning_rate, s.learning_rate > 0.0, "above 0"),
-        "log_z_learning_rate": (s.log_z_learning_rate, s.log_z_learning_rate > 0.0, "above 0"),
-        "final_learning_rate_share": (
-            s.final_learning_rate_share,
-            0.0 < s.final_learning_rate_share <= 1.0,
-            "above 0 and at most 1",
-        ),
-        "max_gradient_norm": (s.max_gradient_norm, s.max_gradient_norm > 0.0, "above 0"),
-        "exploration": (s.exploration, 0.0 <= s.exploration <= 1.0, "between 0 and 1"),
-        "temperature": (s.temperature, s.temperature > 0.0, "above 0"),
-        "beta": (s.beta, s.beta is None or s.beta > 0.0, "above 0, or 'auto'"),
-        "gain": (s.gain, s.gain >= 1.0, "at least 1"),
-        "log_reward_range": (s.log_reward_range, s.log_reward_range > 0.0, "above 0"),
-    }
-    for key, (value, is_met, demand) in demands.items():
-        if not is_met:
-            raise ConfigError(f"sampler.{key} is {value}; it must be {demand}.")

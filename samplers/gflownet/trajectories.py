@@ -6,13 +6,16 @@ and the networks see all steps of all trajectories at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
 
-from samplers.gflownet.environments.base import Environment
+from activelearning.errors import SamplerError
+from samplers.gflownet.environments.base import BoundedEnvironment, Environment
+from samplers.gflownet.intervals import Bounds, log_uniform_within, uniform_within
 from samplers.gflownet.mixture import U_MARGIN, draw
 from samplers.gflownet.policy import BackwardPolicy, ForwardPolicy
 
@@ -34,8 +37,9 @@ class Trajectories:
         log_jacobian: Of the coordinates, `N`.
         children: Where each step ends, `N x n_state`.
         terminal: Where each trajectory ends, `n x n_state`.
+        condition: What the policies see beside the state, `n x k`; k is 0 without any.
         log_pf: log P_F of each step, `N`, under the policy that drew it (not the exploring mixture), Jacobian
-            included; zero in trajectories drawn backward.
+            included; zero where it was not asked for and in trajectories drawn backward.
     """
 
     index: Tensor
@@ -48,6 +52,7 @@ class Trajectories:
     log_jacobian: Tensor
     children: Tensor
     terminal: Tensor
+    condition: Tensor
     log_pf: Tensor
 
     @property
@@ -80,6 +85,129 @@ class Trajectories:
         return Trajectories(**joined)
 
 
+class _Step(NamedTuple):
+    """One step of all trajectories that still walk; `m` of them."""
+
+    walking: Tensor  # their indices, m
+    states: Tensor
+    inputs: Tensor
+    mask: Tensor
+    actions: Tensor
+    u: Tensor
+    drawn: Tensor
+    children: Tensor
+    is_done: Tensor
+    log_pf: Tensor  # without the Jacobian, m; zeros where it is not asked for
+
+
+def _bounds(environment: Environment, states: Tensor, actions: Tensor) -> Bounds | None:
+    """Where the coordinates of actions may lie, in an environment that restricts them."""
+    if not is_bounded(environment):
+        return None
+    return lambda j, u: environment.bounds(states, actions, j, u)
+
+
+def _walk(
+    environment: Environment,
+    policy: ForwardPolicy | None,
+    n: int,
+    *,
+    generator: torch.Generator,
+    exploration: float | Tensor,
+    temperature: float,
+    condition: Tensor | None,
+    is_told: bool,
+) -> Iterator[_Step]:
+    """Steps of n trajectories from the source to their ends; `is_told` asks for their log P_F."""
+    explores = isinstance(exploration, Tensor) or exploration > 0.0
+    epsilon = torch.as_tensor(exploration, dtype=torch.float64).expand(n)[:, None]
+    walking = torch.arange(n)
+    states = environment.initial(n)
+    for _ in range(environment.max_steps):
+        if len(walking) == 0:
+            return
+        here = None if condition is None else condition[walking]
+        inputs, mask = encode(environment, states, here), environment.forward_mask(states)
+        if policy is None:
+            features = None
+            probabilities = mask / mask.sum(dim=1, keepdim=True, dtype=torch.float64)
+            log_actions = probabilities.log()
+        else:
+            features = policy(inputs)
+            log_actions = policy.log_actions(features, mask)
+            tempered = log_actions if temperature == 1.0 else (log_actions / temperature).log_softmax(dim=1)
+            probabilities = tempered.exp()
+            if explores:
+                chance = mask / mask.sum(dim=1, keepdim=True, dtype=probabilities.dtype)
+                probabilities.lerp_(chance, epsilon[walking].to(probabilities.dtype))
+        actions = draw(probabilities, generator)
+        drawn = environment.continuous_mask(states, actions)
+        log_pf = torch.zeros(len(walking), dtype=torch.float64)
+        if is_told:
+            log_pf += log_actions.gather(1, actions[:, None]).squeeze(1)
+        u = torch.full(drawn.shape, 0.5, dtype=torch.float64)
+        rows = drawn.any(dim=1).nonzero().squeeze(1)
+        if len(rows):
+            u[rows], log_density = _coordinates(
+                policy,
+                None if features is None else features[rows.to(features.device)],
+                drawn[rows],
+                _bounds(environment, states[rows], actions[rows]),
+                generator=generator,
+                epsilon=epsilon[walking[rows]] if explores else None,
+                is_told=is_told,
+            )
+            if log_density is not None:
+                log_pf[rows] += log_density
+        children = environment.step(states, actions, u)
+        is_done = environment.is_terminal(children)
+        yield _Step(walking, states, inputs, mask, actions, u, drawn, children, is_done, log_pf)
+        going = (~is_done).nonzero().squeeze(1)
+        walking, states = walking[going], children[going]
+    if len(walking):
+        raise SamplerError(
+            f"{len(walking)} of {n} trajectories did not end within the {environment.max_steps} steps that "
+            f"{type(environment).__name__}.max_steps allows; the environment's masks or its bound are wrong."
+        )
+
+
+def _coordinates(
+    policy: ForwardPolicy | None,
+    features: Tensor | None,
+    drawn: Tensor,
+    bounds: Bounds | None,
+    *,
+    generator: torch.Generator,
+    epsilon: Tensor | None,
+    is_told: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Coordinates, `m x c`, 0.5 where not drawn, and where told their log density under the policy, `m`."""
+
+    def uniform() -> Tensor:
+        if bounds is not None:
+            return uniform_within(bounds, drawn, generator)
+        values = torch.rand(drawn.shape, dtype=torch.float64, generator=generator)
+        return values.clamp(U_MARGIN, 1.0 - U_MARGIN)
+
+    if policy is None or features is None:
+        values = uniform()
+        log_density = log_uniform_within(values, bounds, drawn) if bounds and is_told else None
+        return torch.where(drawn, values, 0.5), log_density
+    mixture = policy.mixture(features)
+    values = mixture.sample(generator) if bounds is None else mixture.sample_within(bounds, drawn, generator)
+    if epsilon is not None:
+        is_uniform = torch.rand(len(drawn), 1, generator=generator) < epsilon
+        values = torch.where(is_uniform, uniform(), values)
+    log_density = None
+    if is_told:
+        log_density = (
+            mixture.log_prob(values, drawn)
+            if bounds is None
+            else mixture.log_prob_within(values, bounds, drawn)
+        )
+    return torch.where(drawn, values, 0.5), log_density
+
+
 @torch.no_grad()
 def sample_forward(
     environment: Environment,
@@ -89,6 +217,8 @@ def sample_forward(
     generator: torch.Generator,
     exploration: float | Tensor = 0.0,
     temperature: float = 1.0,
+    condition: Tensor | None = None,
+    is_told: bool = True,
 ) -> Trajectories:
     """Draw n trajectories from the source.
 
@@ -100,47 +230,25 @@ def sample_forward(
         exploration: Probability with which an action, and independently its coordinates, is drawn
             uniformly; one number, or one for each trajectory, `n`.
         temperature: Divides the log-probabilities of actions; above 1 flattens them.
+        condition: What the policy sees beside the state, `n x k`, float32; None where it sees no more.
+        is_told: Whether to tell the log P_F of the steps; without it they are zero.
     """
-    epsilon = torch.as_tensor(exploration, dtype=torch.float64).expand(n)[:, None]
-    walking = torch.arange(n)
-    states = environment.initial(n)
-    terminal = states.clone()
-    steps: list[tuple[Tensor, ...]] = []
-    for _ in range(environment.max_steps):
-        if len(walking) == 0:
-            break
-        inputs, mask = environment.encode(states), environment.forward_mask(states)
-        probabilities = mask / mask.sum(dim=1, keepdim=True, dtype=torch.float64)
-        features, log_actions = None, probabilities.log()
-        if policy is not None:
-            features = policy(inputs)
-            log_actions = policy.log_actions(features, mask)
-            tempered = log_actions if temperature == 1.0 else (log_actions / temperature).log_softmax(dim=1)
-            probabilities = torch.lerp(tempered.exp(), probabilities, epsilon[walking])
-        actions = draw(probabilities, generator)
-        drawn = environment.continuous_mask(states, actions)
-        log_pf = log_actions.gather(1, actions[:, None]).squeeze(1)
-        u = torch.full(drawn.shape, 0.5, dtype=torch.float64)
-        rows = drawn.any(dim=1).nonzero().squeeze(1)
-        if len(rows):
-            values = torch.rand(len(rows), drawn.shape[1], dtype=torch.float64, generator=generator)
-            values = values.clamp(U_MARGIN, 1.0 - U_MARGIN)
-            if policy is not None and features is not None:
-                mixture = policy.mixture(features[rows])
-                is_uniform = torch.rand(len(rows), 1, generator=generator) < epsilon[walking[rows]]
-                values = torch.where(is_uniform, values, mixture.sample(generator))
-                log_pf[rows] += mixture.log_prob(values, drawn[rows])
-            u[rows] = torch.where(drawn[rows], values, 0.5)
-        children = environment.step(states, actions, u)
-        steps.append((walking, states, inputs, mask, actions, u, drawn, children, log_pf))
-        is_done = environment.is_terminal(children)
-        terminal[walking[is_done]] = children[is_done]
-        walking, states = walking[~is_done], children[~is_done]
-    if len(walking):
-        raise RuntimeError(
-            f"{len(walking)} of {n} trajectories did not end within {environment.max_steps} steps"
-        )
-    index, states, inputs, mask, actions, u, drawn, children, log_pf = (
+    terminal = environment.initial(n)
+    steps: list[_Step] = []
+    walk = _walk(
+        environment,
+        policy,
+        n,
+        generator=generator,
+        exploration=exploration,
+        temperature=temperature,
+        condition=condition,
+        is_told=is_told,
+    )
+    for step in walk:
+        steps.append(step)
+        terminal[step.walking[step.is_done]] = step.children[step.is_done]
+    index, states, inputs, mask, actions, u, drawn, children, _, log_pf = (
         torch.cat(column) for column in zip(*steps, strict=True)
     )
     log_jacobian = environment.log_jacobian(states, actions, u)
@@ -155,25 +263,51 @@ def sample_forward(
         log_jacobian=log_jacobian,
         children=children,
         terminal=terminal,
-        log_pf=log_pf + log_jacobian,
+        condition=_condition(condition, n),
+        log_pf=log_pf + log_jacobian if is_told else log_pf,
     )
 
 
+@torch.no_grad()
 def sample_terminal(
-    environment: Environment, policy: ForwardPolicy | None, n: int, *, generator: torch.Generator
+    environment: Environment,
+    policy: ForwardPolicy | None,
+    n: int,
+    *,
+    generator: torch.Generator,
+    condition: Tensor | None = None,
 ) -> Tensor:
     """Terminal states alone, `n x n_state`, of trajectories drawn from the source without exploration.
 
-    They are drawn in blocks, so that memory grows with the states and not with every step's inputs and masks.
+    They are drawn in blocks, and steps are forgotten once taken, so that memory grows with the states and
+    not with every step's inputs and masks.
     """
-    sizes = [min(BLOCK, n - start) for start in range(0, n, BLOCK)]
-    blocks = [sample_forward(environment, policy, size, generator=generator).terminal for size in sizes]
-    return torch.cat(blocks) if blocks else environment.initial(0)
+    terminal = environment.initial(n)
+    for start in range(0, n, BLOCK):
+        size = min(BLOCK, n - start)
+        walk = _walk(
+            environment,
+            policy,
+            size,
+            generator=generator,
+            exploration=0.0,
+            temperature=1.0,
+            condition=None if condition is None else condition[start : start + size],
+            is_told=False,
+        )
+        for step in walk:
+            terminal[start + step.walking[step.is_done]] = step.children[step.is_done]
+    return terminal
 
 
 @torch.no_grad()
 def sample_backward(
-    environment: Environment, policy: BackwardPolicy | None, terminal: Tensor, *, generator: torch.Generator
+    environment: Environment,
+    policy: BackwardPolicy | None,
+    terminal: Tensor,
+    *,
+    generator: torch.Generator,
+    condition: Tensor | None = None,
 ) -> Trajectories:
     """Draw a trajectory that ends in each terminal state, `n x n_state`.
 
@@ -183,32 +317,37 @@ def sample_backward(
             one where paths are unique.
         terminal: Where the trajectories end.
         generator: All randomness comes from it.
+        condition: What the policies see beside the state, `n x k`, float32.
     """
     walking = torch.arange(len(terminal))
     states = terminal
     steps: list[tuple[Tensor, ...]] = []
+    mask = environment.backward_mask(states)
     for _ in range(environment.max_steps):
         if len(walking) == 0:
             break
-        mask = environment.backward_mask(states)
         if environment.has_unique_paths:
             actions = mask.long().argmax(dim=1)
+        elif policy is None:
+            actions = draw(mask.double(), generator)
         else:
-            probabilities = (
-                mask.double() if policy is None else policy(environment.encode(states), mask).exp()
-            )
-            actions = draw(probabilities, generator)
+            here = None if condition is None else condition[walking]
+            actions = draw(policy(encode(environment, states, here), mask).exp(), generator)
         parents, u = environment.step_back(states, actions)
         steps.append((walking, parents, actions, u, states))
-        is_walking = environment.backward_mask(parents).any(dim=1)
-        walking, states = walking[is_walking], parents[is_walking]
+        mask = environment.backward_mask(parents)
+        going = mask.any(dim=1).nonzero().squeeze(1)
+        walking, states, mask = walking[going], parents[going], mask[going]
     if len(walking):
-        raise RuntimeError(f"{len(walking)} trajectories did not reach the source going back")
+        raise SamplerError(
+            f"{len(walking)} trajectories did not reach the source going back within "
+            f"{type(environment).__name__}.max_steps; its backward masks or step_back are wrong."
+        )
     index, states, actions, u, children = (torch.cat(column[::-1]) for column in zip(*steps, strict=True))
     return Trajectories(
         index=index,
         states=states,
-        inputs=environment.encode(states),
+        inputs=encode(environment, states, None if condition is None else condition[index]),
         mask=environment.forward_mask(states),
         actions=actions,
         u=u,
@@ -216,14 +355,31 @@ def sample_backward(
         log_jacobian=environment.log_jacobian(states, actions, u),
         children=children,
         terminal=terminal,
+        condition=_condition(condition, len(terminal)),
         log_pf=torch.zeros(len(index), dtype=torch.float64),
     )
 
 
-def log_forward(policy: ForwardPolicy, trajectories: Trajectories) -> Tensor:
-    """log P_F of each step, `N`, float64, Jacobians included."""
+def log_forward(
+    policy: ForwardPolicy, trajectories: Trajectories, environment: Environment | None = None
+) -> Tensor:
+    """log P_F of each step, `N`, float64, Jacobians included.
+
+    In an environment with bounds they are those of restricted draws, and have no gradient.
+    """
     t = trajectories
-    return policy.log_prob(t.inputs, t.mask, t.actions, t.u, t.drawn) + t.log_jacobian
+    if environment is None or not is_bounded(environment):
+        return policy.log_prob(t.inputs, t.mask, t.actions, t.u, t.drawn) + t.log_jacobian
+    with torch.no_grad():
+        nothing = torch.zeros_like(t.drawn)
+        log_pf = policy.log_prob(t.inputs, t.mask, t.actions, t.u, nothing) + t.log_jacobian
+        rows = t.drawn.any(dim=1).nonzero().squeeze(1)
+        if len(rows):
+            bounds = _bounds(environment, t.states[rows], t.actions[rows])
+            assert bounds is not None
+            mixture = policy.mixture(policy(t.inputs[rows]))
+            log_pf[rows] += mixture.log_prob_within(t.u[rows], bounds, t.drawn[rows])
+        return log_pf
 
 
 def log_backward(
@@ -236,4 +392,22 @@ def log_backward(
     mask = environment.backward_mask(t.children)
     if policy is None:
         return -mask.sum(dim=1, dtype=torch.float64).log()
-    return policy(environment.encode(t.children), mask).gather(1, t.actions[:, None]).squeeze(1)
+    inputs = encode(environment, t.children, t.condition[t.index])
+    return policy.log_prob(inputs, mask, t.actions)
+
+
+def encode(environment: Environment, states: Tensor, condition: Tensor | None) -> Tensor:
+    """The policies' inputs, `n x (n_inputs + k)`, float32: states encoded, and the condition, `n x k`."""
+    inputs = environment.encode(states)
+    if condition is None or condition.shape[1] == 0:
+        return inputs
+    return torch.cat([inputs, condition], dim=1)
+
+
+def is_bounded(environment: Environment) -> TypeGuard[BoundedEnvironment]:
+    """Whether an environment restricts continuous coordinates to intervals."""
+    return bool(getattr(environment, "is_bounded", False))
+
+
+def _condition(condition: Tensor | None, n: int) -> Tensor:
+    return torch.zeros(n, 0) if condition is None else condition

@@ -98,7 +98,7 @@ def test_masked_actions_have_no_probability(rows):
     logits = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0))
     log_prob = masked_log_softmax(logits, mask)
     assert torch.equal(log_prob.exp() > 0, mask)
-    assert torch.allclose(log_prob.exp().sum(dim=1), torch.ones(len(rows), dtype=torch.float64))
+    assert torch.allclose(log_prob.exp().sum(dim=1), torch.ones(len(rows)))
     assert torch.equal(mask, kept)
 
 
@@ -110,7 +110,7 @@ def test_policies_start_uniform_over_allowed_actions():
         policy.reset(generator)
     inputs = torch.randn(2, 3, generator=generator)
     mask = torch.tensor([[True, True, False, False], [True, True, True, True]])
-    expected = mask / mask.sum(dim=1, keepdim=True, dtype=torch.float64)
+    expected = mask / mask.sum(dim=1, keepdim=True)
     assert torch.allclose(forward.log_actions(forward(inputs), mask).exp(), expected)
     assert torch.allclose(backward(inputs, mask).exp(), expected)
 

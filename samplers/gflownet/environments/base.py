@@ -94,3 +94,30 @@ class InvertibleEnvironment(Environment, Protocol):
             ValueError: an object that no trajectory of this environment ends in.
         """
         ...
+
+
+@runtime_checkable
+class BoundedEnvironment(Environment, Protocol):
+    """An environment that restricts continuous coordinates to intervals, for sampling without retraining.
+
+    It has the states and actions of the environment that a policy was trained in. Draws are truncated to the
+    intervals exactly; densities then are those of the truncated draws.
+
+    Attributes:
+        is_bounded: True where there is a restriction; what has no such attribute has none.
+    """
+
+    is_bounded: bool
+
+    def bounds(self, states: Tensor, actions: Tensor, j: int, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper ends, `n` each, of coordinate j in (0, 1), low < high.
+
+        Coordinates are drawn in ascending order.
+
+        Args:
+            states: `n x n_state`.
+            actions: What is done there, `n`, long.
+            j: The coordinate; rows whose action does not draw it may give any interval.
+            u: `n x c`; of meaning before coordinate j.
+        """
+        ...
