@@ -1,0 +1,258 @@
+"""Wyckoff positions chosen step by step: exactly PyXtal's combinations, each by one path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pyxtal.symmetry import Group
+
+from activelearning.candidate import CrystalCandidate
+from activelearning.crystals.sites import wyckoff_violations
+from activelearning.crystals.symmetry import SpaceGroup, space_group, space_groups
+from activelearning.crystals.wyckoff import is_compatible
+from samplers.gflownet.environments.crystal_stages.wyckoff import WyckoffStage
+
+ELEMENTS = ("Li", "O", "P", "S", "Cl")
+
+
+def make_stage(
+    numbers: Sequence[int], *, n_elements: int = 3, per_element: int = 24, atoms: int = 80
+) -> WyckoffStage:
+    space = SimpleNamespace(
+        elements=ELEMENTS,
+        space_groups=tuple(space_group(number) for number in numbers),
+        n_elements=(1, n_elements),
+        max_atoms=atoms,
+        max_atoms_per_element=per_element,
+    )
+    space.base = space
+    return WyckoffStage(space)
+
+
+@dataclass
+class Batch:
+    """Crystals whose groups and counts are known."""
+
+    groups: np.ndarray
+    counts: np.ndarray
+    wyckoff: np.ndarray
+    lattices: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+
+    def block(self, name: str) -> np.ndarray:
+        assert name == "wyckoff"
+        return self.wyckoff
+
+    def take(self, rows: np.ndarray) -> Batch:
+        return Batch(self.groups[rows], self.counts[rows], self.wyckoff[rows])
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+
+def start(stage: WyckoffStage, groups: Sequence[int], counts: Sequence[Sequence[int]]) -> Batch:
+    padded = np.zeros((len(groups), len(ELEMENTS)), dtype=np.int64)
+    for row, values in enumerate(counts):
+        padded[row, : len(values)] = values
+    return Batch(np.array(groups, dtype=np.int64), padded, np.zeros((len(groups), stage.width)))
+
+
+def ways(group: SpaceGroup, counts: Sequence[int]) -> int:
+    """Number of assignments, by polynomials: fixed positions are given away one by one, the rest is free."""
+
+    def on_free(n: int) -> int:
+        found = [1] + [0] * n
+        for position in group.wyckoff:
+            if not position.is_fixed:
+                for total in range(position.multiplicity, n + 1):
+                    found[total] += found[total - position.multiplicity]
+        return found[n]
+
+    left = {tuple(counts): 1}
+    for position in group.wyckoff:
+        if position.is_fixed:
+            for rest, n_ways in list(left.items()):
+                for e, n in enumerate(rest):
+                    if n >= position.multiplicity:
+                        key = (*rest[:e], n - position.multiplicity, *rest[e + 1 :])
+                        left[key] = left.get(key, 0) + n_ways
+    return sum(n_ways * math.prod(map(on_free, rest)) for rest, n_ways in left.items())
+
+
+def everything(stage: WyckoffStage, group: int, counts: Sequence[int]) -> list[dict[str, tuple[str, ...]]]:
+    """All assignments by following every allowed action; a dead end fails."""
+    found = []
+    open_ = start(stage, [group], [counts])
+    while len(open_):
+        done = stage.is_complete(open_)
+        found += stage.values(open_.take(np.flatnonzero(done)))
+        open_ = open_.take(np.flatnonzero(~done))
+        if not len(open_):
+            break
+        mask = stage.mask(open_)
+        assert mask.any(axis=1).all()
+        rows, actions = np.nonzero(mask)
+        parents = open_.take(rows)
+        children = stage.step(parents, actions, np.zeros((len(rows), 0)))
+        open_ = Batch(parents.groups, parents.counts, children)
+        back, _, undone = stage.step_back(open_)
+        assert np.array_equal(back, actions)
+        assert np.array_equal(undone, parents.wyckoff)
+    return found
+
+
+def canonical(assignment: dict[str, tuple[str, ...]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple(sorted((symbol, tuple(sorted(letters))) for symbol, letters in assignment.items()))
+
+
+CASES = [
+    (2, (2, 1)),
+    (2, (3, 2, 1)),
+    (10, (2, 3)),
+    (15, (4, 8)),
+    (47, (1, 2)),
+    (62, (4, 4, 8)),
+    (123, (1, 2, 2)),
+    (166, (3, 6)),
+    (194, (2, 2, 4)),
+    (208, (2, 6, 6)),
+    (221, (1, 1, 3)),
+    (223, (2, 6, 8)),
+    (225, (4, 4, 8)),
+    (225, (24, 8, 4)),
+    (227, (8, 16, 24)),
+    (229, (2, 6, 12)),
+]
+
+
+@pytest.mark.parametrize(("number", "counts"), CASES)
+def test_the_assignments_are_those_of_pyxtal_each_once(number, counts):
+    stage = make_stage([number])
+    found = [canonical(assignment) for assignment in everything(stage, 0, counts)]
+    combinations, _, _ = Group(number).list_wyckoff_combinations(list(counts))
+    expected = {
+        canonical(
+            {
+                symbol: [site[-1] for site in sites]
+                for symbol, sites in zip(ELEMENTS, combination, strict=False)
+            }
+        )
+        for combination in combinations
+    }
+    assert len(found) == len(set(found)) == ways(space_group(number), counts)
+    assert set(found) == expected
+
+
+def test_every_count_that_fits_is_placed_and_only_those():
+    rng = np.random.default_rng(0)
+    stage = make_stage(range(1, 231), per_element=12)
+    answers = []
+    for _ in range(400):
+        number = int(rng.integers(1, 231))
+        counts = rng.integers(1, 13, int(rng.integers(1, 4))).tolist()
+        batch = start(stage, [number - 1], [counts])
+        answers.append(bool(stage.mask(batch).any()))
+        assert answers[-1] == is_compatible(space_group(number), counts), (number, counts)
+    assert 0.1 < np.mean(answers) < 0.9
+
+
+def sampled(stage: WyckoffStage, batch: Batch, rng: np.random.Generator) -> Batch:
+    """Complete assignments by uniform choices; every row keeps moving until it is done."""
+    for _ in range(stage.max_steps):
+        rows = np.flatnonzero(~stage.is_complete(batch))
+        if not len(rows):
+            break
+        at = batch.take(rows)
+        mask = stage.mask(at)
+        assert mask.any(axis=1).all(), "stuck"
+        actions = np.argmax(mask * rng.random(mask.shape), axis=1)
+        block = stage.step(at, actions, np.zeros((len(rows), 0)))
+        back, _, undone = stage.step_back(Batch(at.groups, at.counts, block))
+        assert np.array_equal(back, actions)
+        assert np.array_equal(undone, at.wyckoff)
+        batch.wyckoff[rows] = block
+    assert stage.is_complete(batch).all()
+    return batch
+
+
+def compatible_counts(rng: np.random.Generator, n: int, most: int) -> tuple[list[int], list[list[int]]]:
+    groups, counts = [], []
+    while len(groups) < n:
+        number = int(rng.integers(1, 231))
+        values = rng.integers(1, most + 1, int(rng.integers(1, 4))).tolist()
+        if is_compatible(space_group(number), values):
+            groups.append(number - 1)
+            counts.append(values)
+    return groups, counts
+
+
+def test_sampled_assignments_hold_their_composition_and_read_back():
+    rng = np.random.default_rng(1)
+    stage = make_stage(range(1, 231))
+    batch = sampled(stage, start(stage, *compatible_counts(rng, 600, 24)), rng)
+    values = stage.values(batch)
+    candidates = []
+    for group, counts, wyckoff in zip(batch.groups, batch.counts, values, strict=True):
+        composition = {symbol: int(n) for symbol, n in zip(ELEMENTS, counts, strict=True) if n}
+        assert wyckoff_violations(int(group) + 1, composition, wyckoff) == []
+        # PyXtal's table, not ours.
+        positions = {w.letter: w for w in Group(int(group) + 1)}
+        assert {
+            s: sum(positions[x].multiplicity for x in letters) for s, letters in wyckoff.items()
+        } == composition
+        used = [x for letters in wyckoff.values() for x in letters if positions[x].get_dof() == 0]
+        assert len(used) == len(set(used))
+        candidates.append(
+            CrystalCandidate(int(group) + 1, composition, (5,) * 3 + (90,) * 3, wyckoff=wyckoff)
+        )
+    assert np.array_equal(stage.read(candidates, batch), batch.wyckoff)
+
+
+def test_an_empty_block_has_no_inputs_and_a_begun_one_has():
+    stage = make_stage([2, 225])
+    batch = start(stage, [0, 1], [(2, 1), (4, 8)])
+    assert not stage.encode(batch).any()
+    actions = np.argmax(stage.mask(batch), axis=1)
+    begun = Batch(batch.groups, batch.counts, stage.step(batch, actions, np.zeros((2, 0))))
+    inputs = stage.encode(begun)
+    assert inputs.shape == (2, stage.n_inputs)
+    assert np.isfinite(inputs).all()
+    assert inputs.any(axis=1).all()
+    assert stage.is_empty(batch).all()
+    assert not stage.is_empty(begun).any()
+
+
+def test_a_candidate_that_does_not_fit_is_refused():
+    stage = make_stage([225])
+    batch = start(stage, [0], [(4,)])
+    bare = CrystalCandidate(225, {"Li": 4}, (5,) * 3 + (90,) * 3)
+    with pytest.raises(ValueError, match="no Wyckoff positions"):
+        stage.read([bare], batch)
+    wrong = CrystalCandidate(225, {"Li": 4}, (5,) * 3 + (90,) * 3, wyckoff={"Li": ("z",)})
+    with pytest.raises(ValueError, match="no Li on a Wyckoff position z"):
+        stage.read([wrong], batch)
+
+
+def test_assignments_of_all_groups_are_exact():
+    """Small counts in each of the 230 groups, the number of ways by an independent count."""
+    rng = np.random.default_rng(2)
+    stage = make_stage(range(1, 231), per_element=24)
+    for group in space_groups():
+        tried = 0
+        while tried < 4:
+            unit = min(w.multiplicity for w in group.wyckoff)
+            counts = (rng.integers(1, 4, int(rng.integers(1, 4))) * unit).tolist()
+            expected = ways(group, counts) if max(counts) <= 24 else 0
+            if expected > 3000 or max(counts) > 24:
+                counts = [min(unit, 24)]
+                expected = ways(group, counts)
+            tried += 1
+            if expected and not is_compatible(group, counts):
+                raise AssertionError((group.number, counts))
+            if expected:
+                found = [canonical(a) for a in everything(stage, group.number - 1, counts)]
+                assert len(found) == len(set(found)) == expected, (group.number, counts)
