@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from functools import lru_cache
 
 from pymatgen.core import Composition, Element, Lattice
@@ -35,12 +36,32 @@ def can_be_neutral(composition: dict[str, int], states: dict[str, list[int]] | N
     )
 
 
+def volumes(
+    crystal: CrystalCandidate, lengths: tuple[float, float], per_atom: tuple[float, float] | None
+) -> tuple[float, float]:
+    """Least and most volume in Å³: by a range per atom, or by pymatgen's van der Waals radii within 4 to 80 Å³.
+
+    With angles of 90° in the range, where they are free.
+    """
+    low, high = (crystal.n_atoms * limit for limit in per_atom or (4.0, 80.0))
+    if per_atom is not None:
+        return low, high
+    radii = {symbol: float(Element(symbol).van_der_waals_radius) for symbol in crystal.composition}
+    spheres = sum(n * 4 / 3 * math.pi * radii[symbol] ** 3 for symbol, n in crystal.composition.items())
+    is_hexagonal = 143 <= crystal.space_group <= 194
+    smallest, largest = (length**3 * (math.sqrt(0.75) if is_hexagonal else 1.0) for length in lengths)
+    # Within the radii's range, or as near to it as lengths allow.
+    most = max(1.380 * spheres, 1.1 * max(low, smallest) * 1.01)
+    least = min(0.294 * spheres, min(high, largest) / 1.1 / 1.01)
+    return max(low, least), min(high, most)
+
+
 def check_crystal(
     crystal: CrystalCandidate,
     *,
     lengths: tuple[float, float] = (2.5, 30.0),
     angles: tuple[float, float] = (55.0, 135.0),
-    volume_per_atom: tuple[float, float] = (4.0, 80.0),
+    volume_per_atom: tuple[float, float] | None = None,
     max_atoms: int = 80,
     is_neutral: bool = True,
 ) -> None:
@@ -54,7 +75,8 @@ def check_crystal(
     n_atoms = int(Composition(dict(crystal.composition)).num_atoms)
     assert 1 <= n_atoms <= max_atoms, f"atoms: {what}"
     # A cell that is not real has NaN or no volume.
-    assert volume_per_atom[0] <= lattice.volume / n_atoms <= volume_per_atom[1], f"volume: {what}"
+    least, most = volumes(crystal, lengths, volume_per_atom)
+    assert least <= lattice.volume <= most, f"volume: {what}"
     counts = tuple(sorted(crystal.composition.values()))
     assert fits_wyckoff(crystal.space_group, counts), f"Wyckoff positions: {what}"
     if is_neutral:

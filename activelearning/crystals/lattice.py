@@ -5,8 +5,8 @@ earlier ones leave open, then the volume, then lengths. With x = cos α, y = cos
 V = a b c f, where f² = 1 − x² − y² − z² + 2xyz is the determinant of the Gram matrix of three unit vectors.
 Its logarithm is concave in (x, y, z), so {f ≥ f₀} within a box of angles is convex, and each conditional set
 of one angle is an interval, given here in closed form. Volume and lengths are drawn on logarithmic scales,
-where V and the range of lengths leave intervals, too; log-uniform volumes put the middle of 4 to 80 Å³ per
-atom at 18, as in real inorganic crystals, and log-uniform lengths make no axis special.
+where V and the range of lengths leave intervals, too; log-uniform lengths make no axis special. The interval
+of volumes comes from outside (`activelearning.crystals.volume`).
 
 Columns of u belong to (volume, a, b, α, β, γ); those that a lattice system does not use are ignored. All
 arrays are float64.
@@ -123,6 +123,15 @@ class LatticeLimits:
         margin = math.log1p(VOLUME_MARGIN)
         return math.log(self.volume_per_atom[0]) + margin, math.log(self.volume_per_atom[1]) - margin
 
+    @property
+    def log_cubes(self) -> tuple[float, float]:
+        """Logarithms of a b c in Å³ of the shortest and longest lengths."""
+        return 3.0 * self._log_lengths[0], 3.0 * self._log_lengths[1]
+
+    def log_volumes(self, n_atoms: NDArray[np.int64]) -> Array:
+        """Logarithms of the least and most volume in Å³ of cells of n atoms, `n x 2`, margins taken off."""
+        return np.log(n_atoms.astype(np.float64))[:, None] + np.array(self._log_volumes)
+
     @cached_property
     def _nearest_cosine(self) -> float:
         """Cosine of the allowed angle nearest to 90°, where three equal angles give the largest f."""
@@ -162,14 +171,13 @@ class LatticeLimits:
 
     # ---------------------------------------------------------------- the map
 
-    def parameters(
-        self, systems: NDArray[np.int64], n_atoms: NDArray[np.int64], u: Array
-    ) -> tuple[Array, Array]:
+    def parameters(self, systems: NDArray[np.int64], log_volumes: Array, u: Array) -> tuple[Array, Array]:
         """Lattice parameters of coordinates.
 
         Args:
             systems: Indices in `LATTICE_SYSTEMS`, `n`.
-            n_atoms: Atoms in the cell, `n`, within `atoms` of the system.
+            log_volumes: Logarithms of the least and most volume in Å³, `n x 2`, that lengths and angles
+                allow, margins taken off; of `log_volumes`, or within them.
             u: Coordinates in (0, 1), `n x 6`.
 
         Returns:
@@ -177,20 +185,26 @@ class LatticeLimits:
             free parameters θ, each scaled to [0, 1] by its configured range (lengths: a, b, c less those
             equal to an earlier one).
         """
-        walk = _Walk(self, systems, n_atoms)
+        walk = _Walk(self, systems, log_volumes)
         return walk.down(u)
 
-    def coordinates(self, systems: NDArray[np.int64], n_atoms: NDArray[np.int64], lattices: Array) -> Array:
+    def coordinates(self, systems: NDArray[np.int64], log_volumes: Array, lattices: Array) -> Array:
         """Coordinates u, `n x 6`, of lattices, `n x 6`: the inverse of `parameters`.
 
         Unused columns are 0.5. Lattices inside the margins of rounding are taken to the nearest u in
         [1e-6, 1 − 1e-6].
         """
-        walk = _Walk(self, systems, n_atoms)
+        walk = _Walk(self, systems, log_volumes)
         return walk.up(lattices)
 
-    def violations(self, system: LatticeSystem, n_atoms: int, lattice: Sequence[float]) -> list[str]:
-        """What is wrong with a lattice, in words; empty where all is well."""
+    def violations(self, system: LatticeSystem, log_volumes: Array, lattice: Sequence[float]) -> list[str]:
+        """What is wrong with a lattice, in words; empty where all is well.
+
+        Args:
+            system: Lattice system of the space group.
+            log_volumes: Logarithms of the least and most volume in Å³, `2`, margins taken off.
+            lattice: (a, b, c, α, β, γ) in Å and degrees.
+        """
         lengths, angles = list(lattice[:3]), list(lattice[3:])
         found = [
             f"{name} = {value:g} is not within {kind} {list(limits)}"
@@ -214,24 +228,24 @@ class LatticeLimits:
             found.append(
                 f"angles {angles} give a cell of V/(abc) = {factor:.3g}, flatter than {MIN_VOLUME_FACTOR}"
             )
-        per_atom = math.prod(lengths) * factor / n_atoms
-        if not self.volume_per_atom[0] <= per_atom <= self.volume_per_atom[1]:
-            found.append(
-                f"volume per atom {per_atom:.4g} Å³ is not within volume_per_atom {list(self.volume_per_atom)}"
-            )
+        volume = math.prod(lengths) * factor
+        margin = math.log1p(VOLUME_MARGIN)
+        low, high = math.exp(log_volumes[0] - margin), math.exp(log_volumes[1] + margin)
+        # A relative 1e-12: the logarithm there and back.
+        if not low * (1.0 - 1e-12) <= volume <= high * (1.0 + 1e-12):
+            found.append(f"volume {volume:.5g} Å³ is not within {low:.5g} to {high:.5g}")
         return found
 
 
 class _Walk:
     """Intervals of the parameters in turn, for a batch of cells of mixed systems."""
 
-    def __init__(self, limits: LatticeLimits, systems: NDArray[np.int64], n_atoms: NDArray[np.int64]) -> None:
+    def __init__(self, limits: LatticeLimits, systems: NDArray[np.int64], log_volumes: Array) -> None:
         self.limits = limits
         self.is_free = _FREE[systems]
         self.fixed = _FIXED_ANGLES[systems]
         self.equal = _EQUAL_LENGTHS[systems]
-        log_atoms = np.log(n_atoms.astype(np.float64))
-        self.log_volume = (log_atoms + limits._log_volumes[0], log_atoms + limits._log_volumes[1])
+        self.log_volume = (log_volumes[:, 0], log_volumes[:, 1])
         # The flattest angles that still reach the smallest volume with the longest axes.
         log_factor = np.maximum(
             self.log_volume[0] - 3.0 * limits._log_lengths[1],

@@ -10,8 +10,7 @@ not matter here, so that the automaton is small: a few hundred nodes for all 230
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,26 +93,6 @@ def is_compatible(group: SpaceGroup, counts: Sequence[int]) -> bool:
     for n in counts:
         usages = _combined(usages, minimal[n], signature)
     return bool(usages)
-
-
-def site_violations(
-    group: SpaceGroup, composition: Mapping[str, int], sites: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """What is wrong with an assignment of elements to Wyckoff letters, in words; empty where all is well."""
-    positions = {position.letter: position for position in group.wyckoff}
-    used = Counter(letter for letters in sites.values() for letter in letters)
-    unknown = sorted(set(used) - set(positions))
-    if unknown:
-        return [f"{group.symbol} has no Wyckoff position {', '.join(unknown)}"]
-    found = []
-    for symbol in sorted({*composition, *sites}):
-        held = sum(positions[letter].multiplicity for letter in sites.get(symbol, ()))
-        if held != composition.get(symbol, 0):
-            found.append(f"Wyckoff positions hold {held} atoms of {symbol}, not {composition.get(symbol, 0)}")
-    twice = sorted(letter for letter, n in used.items() if n > 1 and positions[letter].is_fixed)
-    if twice:
-        found.append(f"positions without free coordinates are used more than once: {', '.join(twice)}")
-    return found
 
 
 def _combined(first: Iterable[Usage], second: Iterable[Usage], signature: Signature) -> tuple[Usage, ...]:

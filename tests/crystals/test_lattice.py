@@ -64,7 +64,7 @@ def test_every_u_gives_a_cell_within_its_limits_also_when_rounded(name, system):
     limits = LIMITS[name]
     systems, n_atoms, u = drawn(limits, system, 2000)
     u[:200] = np.random.default_rng(1).integers(0, 2, (200, 6))  # corners of the cube
-    cells, log_det = limits.parameters(systems, n_atoms, u)
+    cells, log_det = limits.parameters(systems, limits.log_volumes(n_atoms), u)
     assert np.isfinite(log_det).all()
     rounded = np.column_stack([np.round(cells[:, :3], 4), np.round(cells[:, 3:], 3)])
     for atoms, cell in zip(n_atoms, rounded, strict=True):
@@ -72,7 +72,7 @@ def test_every_u_gives_a_cell_within_its_limits_also_when_rounded(name, system):
         assert limits.volume_per_atom[0] <= volume / atoms <= limits.volume_per_atom[1]
         assert all(limits.lengths[0] <= x <= limits.lengths[1] for x in cell[:3])
         assert all(limits.angles[0] <= x <= limits.angles[1] for x in cell[3:])
-        assert limits.violations(system, int(atoms), cell) == []
+        assert limits.violations(system, limits.log_volumes(atoms[None])[0], cell) == []
 
 
 @every_case
@@ -80,11 +80,13 @@ def test_coordinates_are_the_inverse(name, system):
     limits = LIMITS[name]
     systems, n_atoms, u = drawn(limits, system, 500)
     used = free_coordinates()[systems[0]]
-    cells, _ = limits.parameters(systems, n_atoms, u)
-    again = limits.coordinates(systems, n_atoms, cells)
+    cells, _ = limits.parameters(systems, limits.log_volumes(n_atoms), u)
+    again = limits.coordinates(systems, limits.log_volumes(n_atoms), cells)
     # Where an interval is very short its coordinate is ill-conditioned; the cell is not.
     np.testing.assert_allclose(again[:, used], u[:, used], atol=1e-4)
-    np.testing.assert_allclose(limits.parameters(systems, n_atoms, again)[0], cells, rtol=1e-5)
+    np.testing.assert_allclose(
+        limits.parameters(systems, limits.log_volumes(n_atoms), again)[0], cells, rtol=1e-5
+    )
     assert (again[:, ~used] == 0.5).all()
 
 
@@ -101,11 +103,14 @@ def test_jacobian_agrees_with_differences(name, system):
         ahead[:, column] += step
         behind[:, column] -= step
         change = (
-            limits.parameters(systems, n_atoms, ahead)[0] - limits.parameters(systems, n_atoms, behind)[0]
+            limits.parameters(systems, limits.log_volumes(n_atoms), ahead)[0]
+            - limits.parameters(systems, limits.log_volumes(n_atoms), behind)[0]
         )
         jacobian[:, :, j] = (change / (2 * step) / scales(limits))[:, rows]
     expected = np.linalg.slogdet(jacobian)[1]
-    np.testing.assert_allclose(limits.parameters(systems, n_atoms, u)[1], expected, atol=2e-3)
+    np.testing.assert_allclose(
+        limits.parameters(systems, limits.log_volumes(n_atoms), u)[1], expected, atol=2e-3
+    )
 
 
 RANGES = st.tuples(st.floats(0.5, 8.0), st.floats(1.02, 8.0)).map(lambda p: (p[0], p[0] * p[1]))
@@ -126,7 +131,7 @@ def test_cells_keep_any_limits(lengths, angles, volumes, system, seed):
     if limits.atoms(system) is None:
         return
     systems, n_atoms, u = drawn(limits, system, 400, seed)
-    cells, log_det = limits.parameters(systems, n_atoms, u)
+    cells, log_det = limits.parameters(systems, limits.log_volumes(n_atoms), u)
     a, b, c = np.cos(np.radians(np.round(cells[:, 3:], 3))).T
     squared = 1 - a * a - b * b - c * c + 2 * a * b * c
     per_atom = np.round(cells[:, :3], 4).prod(axis=1) * np.sqrt(squared) / n_atoms
@@ -164,7 +169,7 @@ def test_uniform_u_integrates_to_the_volume_of_the_allowed_set(name, system):
     cells, share, error = feasible_share(limits, system, n_atoms, n)
     u = np.random.default_rng(3).random((n, 6))
     systems = np.full(n, LATTICE_SYSTEMS.index(system))
-    weights = np.exp(limits.parameters(systems, np.full(n, n_atoms), u)[1])
+    weights = np.exp(limits.parameters(systems, limits.log_volumes(np.full(n, n_atoms)), u)[1])
     tolerance = 5 * math.hypot(error, float(weights.std()) / math.sqrt(n))
     # Margins of rounding take less than one per cent of a range this size.
     assert abs(weights.mean() - share) < tolerance + 0.02 * share
@@ -178,7 +183,8 @@ def test_every_allowed_cell_is_reached(name, system):
     n_atoms = (atoms[0] + min(atoms[1], 30)) // 2
     cells, _, _ = feasible_share(limits, system, n_atoms, 100_000)
     systems, counts = np.full(len(cells), LATTICE_SYSTEMS.index(system)), np.full(len(cells), n_atoms)
-    again = limits.parameters(systems, counts, limits.coordinates(systems, counts, cells))[0]
+    volumes = limits.log_volumes(counts)
+    again = limits.parameters(systems, volumes, limits.coordinates(systems, volumes, cells))[0]
     # All but those within the margins of rounding come back as they are.
     difference = np.abs(again - cells).max(axis=1)
     assert (difference < 1e-6).mean() > 0.97
@@ -218,12 +224,19 @@ def test_fixed_angles_outside_the_range_exclude_a_system():
         (LatticeSystem.TRICLINIC, 8, (5.0, 5.1, 40.0, 90, 90, 90), "c = 40 is not within lengths"),
         (LatticeSystem.TRICLINIC, 8, (5.0, 5.1, 6.0, 90, 90, 140), "gamma = 140 is not within angles"),
         (LatticeSystem.TRICLINIC, 8, (9.0, 9.0, 9.0, 119.8, 119.8, 119.8), "flatter"),
-        (LatticeSystem.CUBIC, 80, (5.0, 5.0, 5.0, 90, 90, 90), "volume per atom"),
+        (LatticeSystem.CUBIC, 80, (5.0, 5.0, 5.0, 90, 90, 90), "volume 125 Å³ is not within 320 to 6400"),
     ],
 )
 def test_violations_are_said_in_words(system, n_atoms, lattice, message):
-    assert any(message in text for text in WIDE.violations(system, n_atoms, lattice))
+    assert any(
+        message in text for text in WIDE.violations(system, WIDE.log_volumes(np.array([n_atoms]))[0], lattice)
+    )
 
 
 def test_rounding_of_equal_parameters_is_no_violation():
-    assert WIDE.violations(LatticeSystem.CUBIC, 8, (5.0001, 5.0, 5.0001, 90, 90, 89.999)) == []
+    assert (
+        WIDE.violations(
+            LatticeSystem.CUBIC, WIDE.log_volumes(np.array([8]))[0], (5.0001, 5.0, 5.0001, 90, 90, 89.999)
+        )
+        == []
+    )

@@ -51,7 +51,7 @@ def test_elements_are_in_order_of_atomic_number():
         ),
         (1, {"Li": 3, "S": 2}, (5, 5, 5, 90, 90, 90), "neutral"),
         (194, {"Li": 2, "Cl": 2}, (4, 4, 6, 90, 90, 90), "gamma = 90 must be 120"),
-        (225, {"Li": 4, "Cl": 4}, (15, 15, 15, 90, 90, 90), "volume per atom"),
+        (225, {"Li": 4, "Cl": 4}, (15, 15, 15, 90, 90, 90), "volume 3375"),
     ],
 )
 def test_validation_names_the_broken_constraint(space, group, composition, lattice, message):
@@ -156,7 +156,7 @@ def test_neutrality_off_allows_alloys(off):
             {"coordinates": True, "wyckoff": True, "order": ["composition", "space_group"]},
             "space.coordinates is true; that needs",
         ),
-        ({"order": ["composition", "space_group"], "lengths": (3.0, 9.0)}, "space.lengths .* has no lattice"),
+        ({"order": ["composition", "space_group"], "lengths": (3.0, 9.0)}, "space.lengths is stated, but"),
         ({"elements": ["Li", "Ca"]}, "space is empty"),
         ({"volume_per_atom": (4.0, 5.0), "lengths": (20.0, 30.0)}, "space is empty"),
     ],
@@ -222,9 +222,9 @@ def test_wyckoff_positions_are_validated():
     space.validate(crystal({"Li": ("a",), "Cl": ("b",)}))
     for sites, message in (
         (None, "no Wyckoff positions"),
-        ({"Li": ("a",), "Cl": ("a",)}, "used more than once: a"),
-        ({"Li": ("a",), "Cl": ("c",)}, "hold 8 atoms of Cl, not 4"),
-        ({"Li": ("a",)}, "hold 0 atoms of Cl, not 4"),
+        ({"Li": ("a",), "Cl": ("a",)}, "a has no free coordinate and is occupied more"),
+        ({"Li": ("a",), "Cl": ("c",)}, "of Cl hold 8 atoms, not the 4"),
+        ({"Li": ("a",)}, "given for Li, not Cl, Li"),
         ({"Li": ("a",), "Cl": ("z",)}, "has no Wyckoff position z"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -240,7 +240,7 @@ def test_groups_of_whole_compositions_agree_with_pyxtal():
 
     space = CrystalSpace(["Li", "P", "S"], max_atoms=24, order=["composition", "space_group"])
     rng = np.random.default_rng(0)
-    counts = rng.integers(0, 9, (60, 3)) * (rng.random((60, 3)) < 0.8)
+    counts = rng.integers(0, 9, (15, 3)) * (rng.random((60, 3)) < 0.8)
     counts = counts[counts.any(axis=1)]
     found = space.group_mask(counts)
     assert found.shape == (len(counts), len(space.space_groups))

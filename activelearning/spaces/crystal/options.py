@@ -36,6 +36,16 @@ def order(stages: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(stages)
 
 
+def without_lattice(**is_stated: bool) -> None:
+    """Refuse keys that say something about a lattice that there is not."""
+    for key, stated in is_stated.items():
+        if stated:
+            raise ConfigError(
+                f"space.{key} is stated, but space.order has no lattice; add lattice to the order, or leave "
+                f"space.{key} out."
+            )
+
+
 def elements(symbols: Sequence[str]) -> tuple[str, ...]:
     """Symbols in order of atomic number."""
     for symbol in symbols:

@@ -136,13 +136,13 @@ class CrystalEnvironment:
         return np.column_stack([lengths, angles, (volume - least) / (most - least)]).astype(np.float32)
 
     def _lattices(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
-        systems, n_atoms = self._cells(states)
-        return self._limits.parameters(systems, n_atoms, states[:, 3:9])[0]
+        systems, log_volumes = self._cells(states)
+        return self._limits.parameters(systems, log_volumes, states[:, 3:9])[0]
 
-    def _cells(self, states: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Lattice system and number of atoms of each state, `n` and `n`."""
-        groups = states[:, 1].astype(np.int64)
-        return self._systems[groups], states[:, 9:].sum(axis=1).astype(np.int64)
+    def _cells(self, states: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Lattice system, `n`, and interval of the log volume, `n x 2`, of each state."""
+        systems = self._systems[states[:, 1].astype(np.int64)]
+        return systems, self.space.log_volumes(systems, states[:, 9:].astype(np.int64))
 
     # ---------------------------------------------------------------- masks
 
@@ -247,8 +247,8 @@ class CrystalEnvironment:
         result = torch.zeros(len(states), dtype=torch.float64)
         rows = (actions == self._lattice_action).nonzero().squeeze(1)
         if len(rows):
-            systems, n_atoms = self._cells(states[rows].numpy())
-            log_det = self._limits.parameters(systems, n_atoms, u[rows].double().numpy())[1]
+            systems, log_volumes = self._cells(states[rows].numpy())
+            log_det = self._limits.parameters(systems, log_volumes, u[rows].double().numpy())[1]
             result[rows] = -torch.from_numpy(log_det)
         return result
 
@@ -299,7 +299,7 @@ class CrystalEnvironment:
                 states[i, 9 + self._column[symbol]] = count
             lattices[i] = crystal.lattice
         if len(states):
-            systems, n_atoms = self._cells(states)
-            u = self._limits.coordinates(systems, n_atoms, lattices)
+            systems, log_volumes = self._cells(states)
+            u = self._limits.coordinates(systems, log_volumes, lattices)
             states[:, 3:9] = np.where(self._free[systems], u, 0.0)
         return torch.from_numpy(states)
