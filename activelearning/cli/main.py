@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from activelearning.cli import housekeeping, lab, proxy, reading, running
+from activelearning.cli import housekeeping, lab, proxy, reading, running, sample
 from activelearning.errors import ActiveLearningError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Multi-fidelity active learning for materials discovery.",
 )
-for _module in (running, reading, housekeeping):
+for _module in (running, reading, sample, housekeeping):
     _module.register(app)
 app.add_typer(lab.app, name="lab")
 app.add_typer(proxy.app, name="proxy")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from activelearning.candidate import Candidate
-from activelearning.errors import ActiveLearningError
+from activelearning.errors import ActiveLearningError, ConfigError
 from activelearning.rewards.properties import PropertySource, PropertyValues
 from activelearning.rewards.shapings import LogLinear, Shaping
 
@@ -73,27 +73,25 @@ class ProductReward:
                 raise type(error)(f"The reward of {term.source.name!r}: {error}") from error
         return Evaluated(properties, log_rewards)
 
-    @property
-    def needs_fit(self) -> bool:
-        """Whether a shaping has still to be fitted to untrained samples."""
-        return any(isinstance(t.shaping, LogLinear) and t.shaping.beta == "auto" for t in self.terms)
-
     def fitted(self, candidates: Sequence[Candidate]) -> ProductReward:
         """The same reward with every `beta: auto` made a number.
 
         Args:
-            candidates: Untrained samples.
+            candidates: Untrained samples, of which some must have each property.
 
         Raises:
-            ConfigError: a property does not vary over them.
+            ConfigError: none of them has a property, or it does not vary where `beta` is 'auto'.
         """
-        if not self.needs_fit:
-            return self
         terms = []
         for term in self.terms:
+            found = term.source(candidates)
+            if found.n_failed == len(candidates):
+                raise ConfigError(
+                    f"None of {len(candidates)} crystals of the space has the property {term.source.name!r}: "
+                    f"{found.reason}."
+                )
             shaping = term.shaping
-            if isinstance(shaping, LogLinear) and shaping.beta == "auto":
-                found = term.source(candidates)
+            if isinstance(shaping, LogLinear):
                 try:
                     shaping = shaping.fitted(found.values, found.stds)
                 except ActiveLearningError as error:

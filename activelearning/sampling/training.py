@@ -157,12 +157,12 @@ class Trainer:
         if t.is_under_way and steps > t.step:
             self._run(self._resumed())
         elif t.step or t.ends:
-            self._load()
+            self.load()
         if steps > t.step or not t.ends:
             self._run(self._begun(steps))
 
-    def _load(self) -> None:
-        """Give the sampler the state that the training has reached."""
+    def load(self) -> None:
+        """Give the sampler the state that the training has reached, and train no more."""
         state = self.training
         if state.fit is not None:
             self._resumed()

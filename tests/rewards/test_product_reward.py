@@ -112,11 +112,15 @@ def test_an_automatic_beta_is_fitted_term_by_term() -> None:
     stated = Term(bound(DensityOracle()), Exponential("maximize", beta=1.5))
     automatic = Term(bound(DensityOracle()), Exponential("maximize"))
     reward = ProductReward((stated, automatic))
-    assert reward.needs_fit
     fitted = reward.fitted(CRYSTALS)
-    assert not fitted.needs_fit
     assert fitted.terms[0] == stated
     values = stated.source(CRYSTALS).values
     low, high = torch.quantile(values, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
     assert fitted.terms[1].shaping == Exponential("maximize", beta=8.0 / (high - low))
-    assert fitted.fitted(CRYSTALS) is fitted
+    assert fitted.fitted(CRYSTALS) == fitted
+
+
+def test_a_property_that_no_crystal_has_is_said() -> None:
+    source = bound(Answering([Measurement.failed("no Li")] * 4), "p")
+    with pytest.raises(ConfigError, match="None of 4 crystals of the space has the property 'p': no Li"):
+        ProductReward((Term(source, Exponential("maximize", beta=1.0)),)).fitted(CRYSTALS)

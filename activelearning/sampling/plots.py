@@ -1,0 +1,167 @@
+"""Pictures of the run page, as SVG that needs no file beside the page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from activelearning.crystals.symmetry import CRYSTAL_SYSTEMS, LATTICE_SYSTEMS, POINT_SYMMETRIES, space_groups
+from activelearning.sampling.statistics import Array, CrystalCounts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+COLOURS = {
+    "samples": "#0072B2",
+    "untrained": "#8C8C8C",
+    "unrestricted": "#009E73",
+    "validation": "#D55E00",
+}
+_SYSTEM_COLOURS = ("#999999", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2")
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "activelearning",  # equal data give equal files
+}
+N_BINS = 40
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A named set of numbers or counts to compare with others."""
+
+    key: str
+    label: str
+
+    @property
+    def colour(self) -> str:
+        """The set's colour, the same in every picture."""
+        return COLOURS[self.key]
+
+
+def draw(paint: Callable[..., None], *, rows: int = 1, columns: int = 1, width: float, height: float) -> str:
+    """A figure as SVG text.
+
+    Args:
+        paint: Given the axes, row by row.
+        rows: Rows of axes.
+        columns: Columns of axes.
+        width: In inches.
+        height: In inches.
+    """
+    # The object interface, and no pyplot: its global state is not for threads, and a server has no display.
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        paint(*figure.subplots(rows, columns, squeeze=False).flatten())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def histograms(axes: Axes, sets: Mapping[Sample, Array], *, label: str, legend: bool = False) -> None:
+    """Shares of each set over common bins; the outer half per cent on either side is gathered in the last bins."""
+    known = {sample: values[np.isfinite(values)] for sample, values in sets.items()}
+    pooled = np.concatenate([*known.values(), np.zeros(0)])
+    axes.set_xlabel(label)
+    axes.set_ylabel("crystals, %")
+    if not len(pooled):
+        axes.text(0.5, 0.5, "no values", ha="center", transform=axes.transAxes)
+        return
+    low, high = np.quantile(pooled, [0.005, 0.995])
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, N_BINS + 1)
+    for sample, values in known.items():
+        if not len(values):
+            continue
+        shares = 100.0 * np.histogram(np.clip(values, low, high), edges)[0] / len(values)
+        is_main = sample.key == "samples"
+        axes.stairs(shares, edges, fill=is_main, alpha=0.35 if is_main else 1.0, color=sample.colour)
+        axes.stairs(shares, edges, color=sample.colour, linewidth=1.4, label=sample.label)
+    if legend:
+        axes.legend(loc="upper right")
+
+
+def bars(axes: Axes, names: Sequence[str], sets: Mapping[Sample, Sequence[float]], *, label: str) -> None:
+    """Shares of each set in each class, side by side."""
+    width = 0.8 / max(len(sets), 1)
+    places = np.arange(len(names))
+    for position, (sample, shares) in enumerate(sets.items()):
+        offset = (position - (len(sets) - 1) / 2) * width
+        axes.bar(places + offset, list(shares), width, color=sample.colour, label=sample.label)
+    axes.set_xticks(places, list(names))
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel("crystals, %")
+    axes.set_xlabel(label)
+
+
+def curve(axes: Axes, steps: Sequence[float], values: Sequence[float], *, label: str, is_log: bool) -> None:
+    """A figure of the training over its steps."""
+    axes.plot(steps, values, color=COLOURS["samples"], linewidth=1.2)
+    if is_log and all(value > 0.0 for value in values if value == value):
+        axes.set_yscale("log")
+    axes.set_xlabel("training steps")
+    axes.set_ylabel(label)
+
+
+def scatter(axes: Axes, log_rewards: Array, log_probabilities: Array, log_z: float, exponent: float) -> None:
+    """Log-probability against log reward, with the line on which a sampler of R^exponent is exact."""
+    axes.scatter(
+        log_rewards,
+        log_probabilities,
+        s=7,
+        alpha=0.35,
+        color=COLOURS["samples"],
+        linewidths=0,
+        rasterized=True,
+    )
+    ends = np.array([log_rewards.min(), log_rewards.max()])
+    factor = "" if exponent == 1.0 else f"{exponent:.3g} "
+    line = f"{factor}log R − log Z, with log Z = {log_z:.2f}"
+    axes.plot(ends, exponent * ends - log_z, color="black", linewidth=1.0, label=line)
+    axes.set_xlabel("log reward")
+    axes.set_ylabel("log-probability density")
+    axes.legend(loc="upper left")
+
+
+def space_group_bars(axes: Axes, counts: CrystalCounts, n: int) -> None:
+    """Share of each space group, by its number, coloured by crystal system."""
+    groups = space_groups()
+    for system, colour in zip(CRYSTAL_SYSTEMS, _SYSTEM_COLOURS, strict=True):
+        numbers = [group.number for group in groups if group.crystal_system == system]
+        shares = [100.0 * counts.space_groups[number] / n for number in numbers]
+        axes.bar(numbers, shares, 0.9, color=colour, label=system)
+    axes.set_xlim(0, 231)
+    axes.set_xlabel("space group (international number)")
+    axes.set_ylabel("crystals, %")
+    axes.grid(visible=False, axis="x")
+    axes.legend(ncols=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.0, columnspacing=1.2)
+
+
+def system_shares(counts: CrystalCounts, n: int) -> list[float]:
+    """Share of each of the eight crystal-lattice systems, in per cent."""
+    return [100.0 * counts.lattice_systems[system.value] / n for system in LATTICE_SYSTEMS]
+
+
+def symmetry_shares(counts: CrystalCounts, n: int) -> list[float]:
+    """Share of each of the five point symmetries, in per cent."""
+    return [100.0 * counts.point_symmetries[symmetry.value] / n for symmetry in POINT_SYMMETRIES]

@@ -1,0 +1,261 @@
+"""One command from config to crystals: train, sample, write tables, structures, a summary and the run page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from activelearning.campaign.seeds import seed_for
+from activelearning.candidate import CrystalCandidate
+from activelearning.contracts.sampler import Proposal, Sampler
+from activelearning.contracts.space import Space
+from activelearning.errors import ConfigError, InputError, SamplerError
+from activelearning.rewards import LogLinear, ProductReward, Term
+from activelearning.sampling.checkpoint import FILE, check_same_training, read_checkpoint
+from activelearning.sampling.config import SampleConfig
+from activelearning.sampling.crystals import evaluate, one_thread
+from activelearning.sampling.events import InterruptedTrainingError, Observer, Stage
+from activelearning.sampling.page import RunPage
+from activelearning.sampling.parts import SamplingParts, make_sampling_parts
+from activelearning.sampling.restricting import restricted_sampler, restricted_space
+from activelearning.sampling.statistics import Array
+from activelearning.sampling.structures import realise_best, write_structures
+from activelearning.sampling.summary import Drawn, summarise
+from activelearning.sampling.tables import read_crystals, write_samples
+from activelearning.sampling.training import Trainer, Training
+
+N_FIT = 512  # untrained crystals that a property must be told of, and that `beta: auto` is fitted to
+N_REFERENCE = 2000  # untrained, unrestricted and known crystals that samples are compared with
+N_CORRELATED = 2000  # samples whose log-probability is told
+
+SAMPLES, SUMMARY, PAGE = "samples.csv", "summary.json", "run.html"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a sampling run is asked for.
+
+    Attributes:
+        n: Number of crystals.
+        out: Folder of checkpoint and results.
+        steps: Updates of the sampler in all; None takes those of the config or the sampler.
+        trained: Folder whose checkpoint is used as it is, in place of training in `out`.
+        structures: Number of the best crystals that are written with their atoms.
+    """
+
+    n: int
+    out: Path
+    steps: int | None = None
+    trained: Path | None = None
+    structures: int = 20
+
+
+def sample(
+    config: SampleConfig,
+    request: Request,
+    *,
+    folder: Path,
+    observe: Observer = lambda _event: None,
+    must_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train a sampler, or take up its checkpoint, and write crystals.
+
+    Everything is checked before anything is trained or written. Writes `samples.csv`, `structures/*.cif`,
+    `structures.json`, `summary.json` and `run.html` into the folder; they are the same, bit for bit, whether the
+    training was interrupted or not (the time on the page aside).
+
+    Args:
+        config: The config.
+        request: What is wanted.
+        folder: Folder of the config, where relative paths start.
+        observe: Told of each stage and of the training's progress.
+        must_stop: Asked after each piece of work; True ends the run, with a checkpoint.
+
+    Returns:
+        The summary (JSON), as `summary.json` has it; see `summarise`.
+
+    Raises:
+        ActiveLearningError: naming the key, file or plug-in at fault.
+        InterruptedTrainingError: it was asked to stop.
+    """
+    one_thread()
+    run = _Run.prepare(config, request, folder, observe, must_stop)
+    run.train()
+    drawn = run.draw()
+    return run.write(drawn)
+
+
+@dataclass
+class _Run:
+    """The stages of a run, one after the other."""
+
+    config: SampleConfig
+    request: Request
+    parts: SamplingParts
+    part_of_space: Space | None
+    given: list[CrystalCandidate] | None
+    known: list[CrystalCandidate] | None
+    reward: ProductReward
+    training: Training
+    observe: Observer
+    must_stop: Callable[[], bool]
+
+    @classmethod
+    def prepare(
+        cls,
+        config: SampleConfig,
+        request: Request,
+        folder: Path,
+        observe: Observer,
+        must_stop: Callable[[], bool],
+    ) -> _Run:
+        """Make and check everything; nothing is written before it is done."""
+        parts = make_sampling_parts(
+            config, folder=folder, workdir=request.out / "oracle", steps=request.steps
+        )
+        part_of_space = restricted_space(parts.space, config.restrict) if config.restrict else None
+        if part_of_space is not None:
+            restricted_sampler(parts.sampler, part_of_space)
+        known = given = None
+        if config.validation is not None:
+            observe(Stage("reading the validation crystals"))
+            known = _crystals_of("validation", folder / config.validation, part_of_space or parts.space)
+        if config.dataset is not None:
+            observe(Stage("reading the crystals to train from"))
+            given = _crystals_of("dataset", folder / config.dataset, parts.space)
+        reward, training = _training(config, parts, request, observe)
+        return cls(config, request, parts, part_of_space, given, known, reward, training, observe, must_stop)
+
+    def train(self) -> None:
+        """Bring the sampler to the steps wanted."""
+        trainer = Trainer(
+            self.parts.sampler,
+            self.reward,
+            self.training,
+            self.request.out,
+            seed=self.config.seed,
+            given=None if self.given is None else [Proposal(crystal) for crystal in self.given],
+            observe=self.observe,
+            must_stop=self.must_stop,
+        )
+        if self.request.trained is not None:
+            trainer.load()
+        else:
+            trainer.train(int(getattr(self.parts.sampler, "steps", 0)))
+
+    def draw(self) -> Drawn:
+        """Sample, and draw what the samples are compared with."""
+        self._stage(f"sampling {self.request.n} crystals")
+        trained, seed = self.parts.sampler, self.config.seed
+        part = self.part_of_space
+        sampler = trained if part is None else restricted_sampler(trained, part)
+        n_reference = min(self.request.n, N_REFERENCE)
+        of_samples = seed_for(seed, 0, "samples")
+        proposals = sampler.sample(self.request.n, seed=of_samples)
+        untrained = trained.sample_untrained(n_reference, seed=seed_for(seed, 0, "untrained"))
+        log_probabilities, why_not = _log_probabilities(sampler, proposals[:N_CORRELATED])
+        return Drawn(
+            samples=evaluate(self.reward, [p.candidate for p in proposals]),
+            untrained=evaluate(self.reward, [p.candidate for p in untrained]),
+            unrestricted=None
+            if part is None
+            else evaluate(self.reward, [p.candidate for p in trained.sample(n_reference, seed=of_samples)]),
+            validation=None if self.known is None else evaluate(self.reward, self._validation()),
+            log_probabilities=log_probabilities,
+            why_no_probabilities=why_not,
+        )
+
+    def _validation(self) -> list[CrystalCandidate]:
+        """Known crystals, at most `N_REFERENCE` of them, drawn by the seed."""
+        assert self.known is not None
+        rng = np.random.default_rng(seed_for(self.config.seed, 0, "validation"))
+        rows = rng.permutation(len(self.known))[:N_REFERENCE]
+        return [self.known[row] for row in sorted(rows.tolist())]
+
+    def write(self, drawn: Drawn) -> dict[str, Any]:
+        """Write all files; returns the summary."""
+        self._stage(f"placing the atoms of the best {self.request.structures} crystals")
+        samples, out = drawn.samples, self.request.out
+        summary = summarise(self.config.name, self.training, self.reward, drawn)
+        realised = realise_best(
+            samples.crystals, samples.ranking(), self.request.structures, self.config.seed
+        )
+        summary["structures"] = len(realised)
+        self._stage("writing")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+            (out / SUMMARY).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--out: {out} can't be written: {error.strerror or error}.") from error
+        log_rewards = samples.log_rewards.tolist()
+        write_samples(out / SAMPLES, samples.crystals, samples.lists(), log_rewards)
+        files = write_structures(out, realised, samples.lists(), log_rewards)
+        page = RunPage(self.config, self.training, self.reward, drawn, summary, realised, files)
+        page.write(out / PAGE)
+        return summary
+
+    def _stage(self, text: str) -> None:
+        if self.must_stop():
+            raise InterruptedTrainingError("Stopped; the same command goes on from the checkpoint.")
+        self.observe(Stage(text))
+
+
+def _crystals_of(key: str, path: Path, space: Space) -> list[CrystalCandidate]:
+    """Crystals of a table that the space holds."""
+    crystals = []
+    for crystal in read_crystals(path):
+        try:
+            space.validate(crystal)
+        except ValueError:
+            continue
+        crystals.append(crystal)
+    if not crystals:
+        raise ConfigError(f"{key}: none of the crystals in {path} is in the space that is sampled.")
+    return crystals
+
+
+def _training(
+    config: SampleConfig, parts: SamplingParts, request: Request, observe: Observer
+) -> tuple[ProductReward, Training]:
+    """The training that a checkpoint holds, or a new one, with the reward whose β are known."""
+    where = request.trained or request.out
+    saved = read_checkpoint(where)
+    if saved is not None:
+        training = Training.from_state(saved)
+        check_same_training(training.identity, parts.training, where)
+        terms = [_with_beta(term, training.betas[term.source.name]) for term in parts.reward.terms]
+        return ProductReward(tuple(terms)), training
+    if request.trained is not None:
+        raise InputError(f"--trained: {where} holds no trained sampler ({FILE} is missing).")
+    observe(Stage(f"asking for the property of {N_FIT} untrained crystals"))
+    proposals = parts.sampler.sample_untrained(N_FIT, seed=seed_for(config.seed, 0, "reward"))
+    reward = parts.reward.fitted([proposal.candidate for proposal in proposals])
+    betas = {term.source.name: _beta(term) for term in reward.terms}
+    return reward, Training(identity=parts.training, betas=betas)
+
+
+def _beta(term: Term) -> float | None:
+    return float(term.shaping.beta) if isinstance(term.shaping, LogLinear) else None
+
+
+def _with_beta(term: Term, beta: float | None) -> Term:
+    if beta is None or not isinstance(term.shaping, LogLinear):
+        return term
+    return Term(term.source, replace(term.shaping, beta=beta))
+
+
+def _log_probabilities(sampler: Sampler, proposals: list[Proposal]) -> tuple[Array | None, str | None]:
+    """Log-densities of proposals under their sampler; where it can't tell them, why."""
+    method = getattr(sampler, "log_probability", None)
+    if method is None:
+        return None, f"the sampler {type(sampler).__name__} can't tell them"
+    try:
+        return method(proposals).numpy(), None
+    except SamplerError as error:
+        return None, str(error)
