@@ -86,9 +86,10 @@ def volume_factor(x: Array, y: Array, z: Array) -> Array:
     return factor
 
 
-def _cos(degrees: Array) -> Array:
-    cosines: Array = np.cos(np.radians(degrees))
-    return cosines
+def cosines(degrees: Array) -> Array:
+    """Cosines of angles in degrees."""
+    values: Array = np.cos(np.radians(degrees))
+    return values
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class LatticeLimits:
             free parameters θ, each scaled to [0, 1] by its configured range (lengths: a, b, c less those
             equal to an earlier one).
         """
-        walk = _Walk(self, systems, log_volumes)
+        walk = LatticeWalk(self, systems, log_volumes)
         return walk.down(u)
 
     def coordinates(self, systems: NDArray[np.int64], log_volumes: Array, lattices: Array) -> Array:
@@ -194,7 +195,7 @@ class LatticeLimits:
         Unused columns are 0.5. Lattices inside the margins of rounding are taken to the nearest u in
         [1e-6, 1 − 1e-6].
         """
-        walk = _Walk(self, systems, log_volumes)
+        walk = LatticeWalk(self, systems, log_volumes)
         return walk.up(lattices)
 
     def violations(self, system: LatticeSystem, log_volumes: Array, lattice: Sequence[float]) -> list[str]:
@@ -222,7 +223,7 @@ class LatticeLimits:
         if max(tied) - min(tied) > _ROUNDING[0]:
             equal = "a = b = c" if equal_lengths(system) == 3 else "a = b"
             found.append(f"lengths {lengths} must have {equal} in the {system} lattice system")
-        x, y, z = _cos(np.array(angles))
+        x, y, z = cosines(np.array(angles))
         factor = float(volume_factor(x, y, z))
         if factor < MIN_VOLUME_FACTOR:
             found.append(
@@ -237,7 +238,7 @@ class LatticeLimits:
         return found
 
 
-class _Walk:
+class LatticeWalk:
     """Intervals of the parameters in turn, for a batch of cells of mixed systems."""
 
     def __init__(self, limits: LatticeLimits, systems: NDArray[np.int64], log_volumes: Array) -> None:
@@ -307,17 +308,17 @@ class _Walk:
         """From u to parameters."""
         n = len(u)
         angles = self.fixed.copy()
-        cosines = _cos(angles)
+        known = cosines(angles)
         log_det = np.zeros(n)
         angle_range = self.limits.angles[1] - self.limits.angles[0]
         for k in range(3):
             rows = np.flatnonzero(self.is_free[:, 3 + k])
-            low, high = self.angle_interval(k, rows, cosines[rows])
+            low, high = self.angle_interval(k, rows, known[rows])
             width = np.maximum(high - low, _TINY)
             angles[rows, k] = low + u[rows, 3 + k] * width
-            cosines[rows, k] = _cos(angles[rows, k])
+            known[rows, k] = cosines(angles[rows, k])
             log_det[rows] += np.log(width / angle_range)
-        log_factor = np.log(volume_factor(*cosines.T))
+        log_factor = np.log(volume_factor(*known.T))
         low, high = self.log_volume_interval(log_factor)
         width_v = np.maximum(high - low, _TINY)
         rest = low + u[:, 0] * width_v - log_factor
@@ -342,13 +343,13 @@ class _Walk:
         """From parameters to u."""
         u = np.full((len(lattices), 6), 0.5)
         angles = np.where(self.is_free[:, 3:], lattices[:, 3:], self.fixed)
-        cosines = _cos(angles)
+        known = cosines(angles)
         for k in range(3):
             rows = np.flatnonzero(self.is_free[:, 3 + k])
-            low, high = self.angle_interval(k, rows, cosines[rows])
+            low, high = self.angle_interval(k, rows, known[rows])
             u[rows, 3 + k] = (angles[rows, k] - low) / np.maximum(high - low, _TINY)
         log_a, log_b, log_c = np.log(lattices[:, :3]).T
-        log_factor = np.log(np.maximum(volume_factor(*cosines.T), _TINY))
+        log_factor = np.log(np.maximum(volume_factor(*known.T), _TINY))
         rest = log_a + log_b + log_c
         for column, value, (low, high) in (
             (0, rest + log_factor, self.log_volume_interval(log_factor)),
