@@ -1,12 +1,16 @@
-"""Oxidation states and charge neutrality, one oxidation state per element.
+"""Oxidation states and charge neutrality.
 
-A set of possible charges is an integer used as a bit set: bit `q + offset` says that charge q is possible.
-Shifting it adds a charge to all its members at once.
+Each element takes one of its oxidation states, the same for all its atoms, or, where mixed valence is allowed,
+each atom takes one for itself. A set of possible charges is an integer used as a bit set: bit `q + offset`
+says that charge q is possible. Shifting it adds a charge to all its members at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from pymatgen.core import Element
 
@@ -21,18 +25,92 @@ def shifted(charges: int, by: int) -> int:
     return charges << by if by >= 0 else charges >> -by
 
 
-def is_neutral(composition: Mapping[str, int], states: Mapping[str, Sequence[int]]) -> bool:
-    """True when one oxidation state can be chosen for each element so that the charges sum to zero.
+def total_charges(states: Sequence[int], n: int, *, is_mixed: bool) -> tuple[int, ...]:
+    """Charges that n atoms of an element can have together, ascending.
+
+    Args:
+        states: Oxidation states of the element.
+        n: Atoms.
+        is_mixed: Whether each atom may take another state.
+    """
+    if not is_mixed or n == 0:
+        return tuple(sorted({n * q for q in states}))
+    lowest = min(states)
+    sums = 1
+    for _ in range(n):
+        reached = 0
+        for q in states:
+            reached |= sums << q - lowest
+        sums = reached
+    return tuple(n * lowest + q for q in range(sums.bit_length()) if sums >> q & 1)
+
+
+@dataclass(frozen=True)
+class ChargeSet:
+    """Charges to add to a bit set, as arithmetic runs of one step, so that adding many takes few shifts.
+
+    Attributes:
+        step: Difference of neighbours in a run.
+        runs: (lowest, length) of each run.
+    """
+
+    step: int
+    runs: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, charges: Collection[int]) -> ChargeSet:
+        """The set of some charges."""
+        ordered = sorted(set(charges))
+        step = math.gcd(*(b - a for a, b in itertools.pairwise(ordered))) or 1
+        runs: list[tuple[int, int]] = []
+        for charge in ordered:
+            if runs and charge == runs[-1][0] + step * runs[-1][1]:
+                runs[-1] = runs[-1][0], runs[-1][1] + 1
+            else:
+                runs.append((charge, 1))
+        return cls(step, tuple(runs))
+
+    @property
+    def largest(self) -> int:
+        """Largest absolute charge."""
+        ends = ((first, first + self.step * (length - 1)) for first, length in self.runs)
+        return max((max(abs(low), abs(high)) for low, high in ends), default=0)
+
+    def __neg__(self) -> ChargeSet:
+        """The set of the opposite charges."""
+        runs = tuple((-first - self.step * (length - 1), length) for first, length in self.runs)
+        return ChargeSet(self.step, runs)
+
+    def added_to(self, charges: int) -> int:
+        """The bit set of all sums of a charge of a bit set and one of these; sums below its first bit are lost."""
+        result = 0
+        for first, length in self.runs:
+            spread, reached = charges, 1
+            while reached < length:
+                further = min(reached, length - reached)
+                spread |= spread << self.step * further
+                reached += further
+            # Last, so that nothing that a run leads back is lost on the way.
+            result |= shifted(spread, first)
+        return result
+
+
+def is_neutral(
+    composition: Mapping[str, int], states: Mapping[str, Sequence[int]], mixed: Collection[str] = ()
+) -> bool:
+    """True when oxidation states can be chosen so that the charges sum to zero.
 
     Args:
         composition: Atoms of each element.
         states: Oxidation states each element may take.
+        mixed: Elements whose atoms may take different states; all others take one each.
     """
-    offset = sum(n * max((abs(q) for q in states[symbol]), default=0) for symbol, n in composition.items())
-    charges = 1 << offset
-    for symbol, n in composition.items():
-        reached = 0
-        for q in states[symbol]:
-            reached |= shifted(charges, n * q)
-        charges = reached
-    return bool(charges >> offset & 1)
+    possible = {
+        symbol: total_charges(states[symbol], n, is_mixed=symbol in mixed)
+        for symbol, n in composition.items()
+    }
+    offset = sum(max((abs(q) for q in charges), default=0) for charges in possible.values())
+    reached = 1 << offset
+    for charges in possible.values():
+        reached = ChargeSet.of(charges).added_to(reached)
+    return bool(reached >> offset & 1)

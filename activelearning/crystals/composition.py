@@ -2,34 +2,27 @@
 
 Elements are added in order of atomic number, each with its count, and the composition ends by a stop. An
 action is allowed exactly when at least one completion keeps every constraint: Wyckoff positions and limits on
-counts (the automaton of `wyckoff`), charge neutrality with one oxidation state per element, and required
-elements. This is decided by a dynamic program from the last element back over (element, automaton node) ->
-set of charges from which a completion exists.
+counts (the automaton of `wyckoff`), charge neutrality, and the counts allowed for each element. This is
+decided by a dynamic program from the last element back over (element, automaton node) -> set of charges from
+which a completion exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from activelearning.crystals.charge import shifted
+from activelearning.crystals.charge import ChargeSet
 from activelearning.crystals.wyckoff import DEAD, CountAutomaton
 
-# Memory for the charge tables of automaton nodes: made when first visited, dropped when this is full.
+# Memory for the tables of automaton nodes: made when first visited, dropped when this is full.
 TABLE_BYTES = 256 * 2**20
+# Most charge sets that are remembered; a few hundred bytes each.
+KNOWN_SETS = 2**16
 # States are worked on in chunks of so many, so that intermediate arrays stay small (and in cache).
-CHUNK = 256
-
-
-def _before(after: int, n: int, states: Sequence[int]) -> int:
-    """Bit set of charges from which n atoms in one of the states lead into the bit set `after`."""
-    charges = 0
-    if after:
-        for q in states:
-            charges |= shifted(after, -n * q)
-    return charges
+CHUNK = 512
 
 
 class CompositionMasks:
@@ -40,19 +33,27 @@ class CompositionMasks:
 
     Args:
         automaton: Frozen automaton of counts.
-        states: Oxidation states of each element, elements in order of atomic number; `(0,)` for all turns
-            neutrality off.
-        required: Whether each element must be present.
+        totals: Entry [e][n - 1]: charges that n atoms of element e can have together, elements in order of
+            atomic number; `(0,)` throughout turns neutrality off.
+        allowed: `E x (N + 1)`, bool: which counts each element may have; column 0 for being absent.
     """
 
     def __init__(
-        self, automaton: CountAutomaton, states: Sequence[Sequence[int]], required: Sequence[bool]
+        self,
+        automaton: CountAutomaton,
+        totals: Sequence[Sequence[Collection[int]]],
+        allowed: NDArray[np.bool_],
     ) -> None:
-        self._automaton = automaton
-        self._states = [tuple(sorted(set(s))) for s in states]
-        self._required = list(required)
-        self.n_elements, self.per_element = len(states), automaton.per_element
+        self._automaton, self._allowed = automaton, allowed
+        self.n_elements, self.per_element = len(totals), automaton.per_element
         self.n_actions = self.n_elements * self.per_element + 1
+        nothing = ChargeSet.of(())
+        # By action. A count that is not allowed has no charge, and so no completion.
+        self._added = [
+            ChargeSet.of(charges) if allowed[e, n] else nothing
+            for e, row in enumerate(totals)
+            for n, charges in enumerate(row, start=1)
+        ]
         self._offset = self._largest_charge()
         self._reach = self._reachable_charges()
         self._frame_charges()
@@ -83,12 +84,15 @@ class CompositionMasks:
         alive = alive[np.argsort(nodes[alive], kind="stable")]
         while len(alive):
             chunk = alive[:CHUNK]
-            distinct = np.unique(nodes[chunk])[: self._capacity]
-            chunk = chunk[nodes[chunk] <= distinct[-1]]
-            words[chunk] = self._words(nodes[chunk], distinct, counts[chunk])
+            served = self._ensure(np.unique(nodes[chunk]))
+            chunk = chunk[nodes[chunk] <= served]
+            words[chunk] = self._words(nodes[chunk], counts[chunk])
             alive = alive[len(chunk) :]
         passed = np.where(counts.any(axis=1), self.n_elements - np.argmax(counts[:, ::-1] > 0, axis=1), 0)
         words &= self._later[passed]
+        if self._must.any():
+            skipped = (counts == 0) & self._must & (np.arange(self.n_elements) < passed[:, None])
+            words[skipped.any(axis=1)] = 0
         bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little", count=self.n_actions)
         return bits.view(np.bool_)
 
@@ -99,38 +103,30 @@ class CompositionMasks:
         for node, children in enumerate(self._automaton.children):
             alive = children[children != DEAD]
             depth[node] = 1 + depth[alive].max() if len(alive) else 0
-        largest = max((abs(q) for states in self._states for q in states), default=0)
-        return int(depth.max(initial=0)) * self.per_element * largest
-
-    def _alive_children(self) -> list[list[tuple[int, int]]]:
-        return [
-            [(n + 1, int(child)) for n, child in enumerate(children) if child != DEAD]
-            for children in self._automaton.children
-        ]
+        return int(depth.max(initial=0)) * max((added.largest for added in self._added), default=0)
 
     def _reachable_charges(self) -> list[list[int]]:
         """Entry [e][node]: bit set of charges from which elements e, e + 1, … can complete a composition."""
         zero = 1 << self._offset
+        moves = [
+            [(n, int(child)) for n, child in enumerate(children) if child != DEAD]
+            for children in self._automaton.children
+        ]
         reach = [[zero if accepting else 0 for accepting in self._automaton.is_accepting]]
-        alive = self._alive_children()
-        for states, is_required in zip(reversed(self._states), reversed(self._required), strict=True):
+        # Elements that may take the same charges do the same to the same sets, and soon add nothing.
+        known: dict[tuple[int, tuple[ChargeSet, ...], bool], list[int]] = {}
+        for e in reversed(range(self.n_elements)):
             after = reach[-1]
-            # Many nodes share a child by the same count.
-            known: dict[tuple[int, int], int] = {}
-            row = []
-            for node, moves in enumerate(alive):
-                charges = 0 if is_required else after[node]
-                for move in moves:
-                    if move not in known:
-                        n, child = move
-                        known[move] = _before(after[child], n, states)
-                    charges |= known[move]
-                row.append(charges)
-            reach.append(row)
+            added = tuple(self._added[e * self.per_element : (e + 1) * self.per_element])
+            key = (id(after), added, bool(self._allowed[e, 0]))
+            if key not in known:
+                row = _before(after, moves, [-charges for charges in added], may_skip=key[2])
+                known[key] = after if row == after else row
+            reach.append(known[key])
         return reach[::-1]
 
     def _frame_charges(self) -> None:
-        """The range of charges that occur in any reachable set: columns of the tables."""
+        """The range of charges that occur in any reachable set."""
         union = 1 << self._offset
         for row in self._reach:
             for charges in row:
@@ -138,88 +134,127 @@ class CompositionMasks:
         self._lowest = (union & -union).bit_length() - 1
         self._n_charges = union.bit_length() - self._lowest
         self._zero = self._offset - self._lowest
-        most = max((len(s) for s in self._states), default=1)
-        # Padded by repetition: a charge reached twice is reached.
-        self._padded = np.array([s + s[:1] * (most - len(s)) for s in self._states], dtype=np.int64)
+        self._n_bytes = -(-self._n_charges // 8)
+        self._known_sets: dict[tuple[int, int], int] = {}
 
     def _frame_actions(self) -> None:
         self._n_words = -(-self.n_actions // 64)
-        per_node = self._n_charges * self._n_words * 8
-        self._capacity = max(1, min(TABLE_BYTES // per_node, self._automaton.n_nodes))
+        self._capacity = max(TABLE_BYTES // (8 * self._n_words), self._n_charges)
         # Pages that are never written take no memory.
-        self._tables = np.empty((self._capacity, self._n_charges, self._n_words), dtype=np.uint64)
-        self._slots = np.full(self._automaton.n_nodes, DEAD, dtype=np.int64)
-        self._n_slots = 0
-        # Row i: what may follow when i elements have been passed; no required element may be skipped.
+        self._pool = np.empty((self._capacity, self._n_words), dtype=np.uint64)
+        self._drop_tables()
+        # Row i: what may follow when i elements have been passed; none may be skipped that must be present.
+        self._must = ~self._allowed[:, 0]
         later = np.zeros((self.n_elements + 1, self._n_words * 64), dtype=bool)
         for passed in range(self.n_elements + 1):
-            required = [e for e in range(passed, self.n_elements) if self._required[e]]
-            end = required[0] + 1 if required else self.n_elements
+            required = passed + np.flatnonzero(self._must[passed:])
+            end = required[0] + 1 if len(required) else self.n_elements
             later[passed, passed * self.per_element : end * self.per_element] = True
-            later[passed, self.n_actions - 1] = not required
+            later[passed, self.n_actions - 1] = not len(required)
         self._later = np.packbits(later, axis=1, bitorder="little").view(np.uint64)
 
     # ---------------------------------------------------------------- tables by node
 
-    def _table(self, node: int) -> NDArray[np.uint64]:
-        """Actions allowed by charge, `n_charges x n_words`, as bits."""
-        n_bytes = -(-self._n_charges // 8)
-        rows = np.zeros((self._n_words * 64, n_bytes), dtype=np.uint8)
+    def _drop_tables(self) -> None:
+        self._n_rows = 0
+        self._is_made = np.zeros(self._automaton.n_nodes, dtype=np.bool_)
+        #: Row of the pool that belongs to the frame's first charge, by node.
+        self._rows = np.zeros(self._automaton.n_nodes, dtype=np.int64)
+        #: Bit set of charges in which a node has an action.
+        self._useful = [0] * self._automaton.n_nodes
+
+    def _ensure(self, distinct: NDArray[np.int64]) -> int:
+        """Make tables of nodes, ascending, as far as there is room; returns the last node that has one."""
+        for i in np.flatnonzero(~self._is_made[distinct]):
+            node = int(distinct[i])
+            useful, first, table = self._table(node)
+            if self._n_rows + len(table) > self._capacity:
+                if i:
+                    return int(distinct[i - 1])
+                self._drop_tables()
+            self._pool[self._n_rows : self._n_rows + len(table)] = table
+            self._rows[node] = self._n_rows - first
+            self._useful[node] = useful
+            self._is_made[node] = True
+            self._n_rows += len(table)
+        return int(distinct[-1])
+
+    def _table(self, node: int) -> tuple[int, int, NDArray[np.uint64]]:
+        """Charges in which a node has an action as a bit set, the first of them, and the actions by charge."""
         full = (1 << self._n_charges) - 1
-        for n, child in enumerate(self._automaton.children[node], start=1):
+        stop = 1 << self._zero if self._automaton.is_accepting[node] else 0
+        by_action, useful = {self.n_actions - 1: stop}, stop
+        for n, child in enumerate(self._automaton.children[node]):
             if child == DEAD:
                 continue
-            for e, states in enumerate(self._states):
+            for e in range(self.n_elements):
                 after = self._reach[e + 1][child]
-                if not after:
-                    continue
-                charges = _before(after, n, states) >> self._lowest & full
-                rows[e * self.per_element + n - 1] = np.frombuffer(
-                    charges.to_bytes(n_bytes, "little"), dtype=np.uint8
-                )
-        bits = np.unpackbits(rows, axis=1, bitorder="little", count=self._n_charges)
-        bits[self.n_actions - 1, self._zero] = self._automaton.is_accepting[node]
-        packed = np.packbits(np.ascontiguousarray(bits.T), axis=1, bitorder="little")
-        return packed.view(np.uint64)
+                if after:
+                    action = e * self.per_element + n
+                    charges = (-self._added[action]).added_to(after) >> self._lowest & full
+                    by_action[action] = charges
+                    useful |= charges
+        first = (useful & -useful).bit_length() - 1 if useful else 0
+        n_charges = useful.bit_length() - first
+        n_bytes = -(-n_charges // 8)
+        rows = np.zeros((self._n_words * 64, n_bytes), dtype=np.uint8)
+        packed = b"".join((charges >> first).to_bytes(n_bytes, "little") for charges in by_action.values())
+        rows[list(by_action)] = np.frombuffer(packed, dtype=np.uint8).reshape(-1, n_bytes)
+        bits = np.unpackbits(rows, axis=1, bitorder="little", count=n_charges)
+        table = np.packbits(np.ascontiguousarray(bits.T), axis=1, bitorder="little")
+        return useful, first, table.view(np.uint64)
 
-    def _ensure(self, distinct: NDArray[np.int64]) -> None:
-        missing = distinct[self._slots[distinct] == DEAD]
-        if self._n_slots + len(missing) > self._capacity:
-            self._slots[:] = DEAD
-            self._n_slots = 0
-            missing = distinct
-        for node in missing:
-            self._tables[self._n_slots] = self._table(int(node))
-            self._slots[node] = self._n_slots
-            self._n_slots += 1
-
-    def _words(
-        self, nodes: NDArray[np.int64], distinct: NDArray[np.int64], counts: NDArray[np.int64]
-    ) -> NDArray[np.uint64]:
-        self._ensure(distinct)
-        rows, charges = self._charges(counts)
-        slots = self._slots[nodes]
-        words = self._tables[slots[rows], charges]
-        # Rows ascend: one segment a row. A row without a charge in the frame has no completion.
+    def _words(self, nodes: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Actions of states at nodes that have tables, `n x n_words`, as bits."""
+        useful, n_bytes = self._useful, self._n_bytes
+        packed = b"".join(
+            (charges & useful[node]).to_bytes(n_bytes, "little")
+            for charges, node in zip(self._charges(counts), nodes.tolist(), strict=True)
+        )
+        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
+        rows, charges = np.divmod(np.flatnonzero(bits), 8 * n_bytes)
+        words = self._pool.take(self._rows[nodes][rows] + charges, axis=0)
+        # Rows ascend: one segment a row. A row without a useful charge has no completion.
         starts = np.flatnonzero(np.diff(rows, prepend=-1))
         allowed = np.zeros((len(counts), self._n_words), dtype=np.uint64)
         allowed[rows[starts]] = np.bitwise_or.reduceat(words, starts, axis=0)
         return allowed
 
-    def _charges(self, counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Charges that each row's composition can have: indices of rows, ascending, and of charges."""
-        n = len(counts)
-        rows, charges = np.arange(n), np.full(n, self._zero)
-        ranks = np.cumsum(counts > 0, axis=1) * (counts > 0)
-        for rank in range(1, int(ranks.max(initial=0)) + 1):
-            at = ranks == rank
-            has = at.any(axis=1)
-            element = np.argmax(at, axis=1)
-            steps = np.where(has, counts[np.arange(n), element], 0)[:, None] * self._padded[element]
-            reached = charges[:, None] + steps[rows]
-            # Charges outside the frame can't be completed; the last column takes them.
-            reached = np.where((reached >= 0) & (reached < self._n_charges), reached, self._n_charges)
-            seen = np.zeros((n, self._n_charges + 1), dtype=bool)
-            seen[rows[:, None], reached] = True
-            rows, charges = np.nonzero(seen[:, :-1])
-        return rows, charges
+    def _charges(self, counts: NDArray[np.int64]) -> list[int]:
+        """Charges that each row's composition can have, as bit sets of the frame."""
+        known, full = self._known_sets, (1 << self._n_charges) - 1
+        if len(known) > KNOWN_SETS:
+            known.clear()
+        reached = [1 << self._zero] * len(counts)
+        rows, elements = np.nonzero(counts)
+        actions = elements * self.per_element + counts[rows, elements] - 1
+        for row, action in zip(rows.tolist(), actions.tolist(), strict=True):
+            key = (reached[row], action)
+            charges = known.get(key)
+            if charges is None:
+                # Charges outside the frame can't be completed.
+                charges = known[key] = self._added[action].added_to(key[0]) & full
+            reached[row] = charges
+        return reached
+
+
+def _before(
+    after: Sequence[int],
+    moves: Sequence[Sequence[tuple[int, int]]],
+    removed: Sequence[ChargeSet],
+    *,
+    may_skip: bool,
+) -> list[int]:
+    """By node: charges from which one element, or none, leads into the bit sets `after`."""
+    # Many nodes share what follows after the same count.
+    known: dict[tuple[int, int], int] = {}
+    row = []
+    for node, steps in enumerate(moves):
+        charges = after[node] if may_skip else 0
+        for n, child in steps:
+            key = (n, after[child])
+            if key not in known:
+                known[key] = removed[n].added_to(key[1]) if key[1] else 0
+            charges |= known[key]
+        row.append(charges)
+    return row

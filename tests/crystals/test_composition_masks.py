@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pyxtal.symmetry import Group
 
 from activelearning.crystals import composition as composition_module
+from activelearning.crystals.charge import total_charges
 from activelearning.crystals.composition import CompositionMasks
 from activelearning.crystals.symmetry import space_group
 from activelearning.crystals.wyckoff import CountAutomaton, CountLimits, Signature
@@ -47,7 +48,17 @@ def made(numbers, states, required, limits):
     automaton = CountAutomaton(limits.per_element)
     roots = [automaton.add(Signature.of(space_group(n), limits.per_element), limits) for n in numbers]
     automaton.freeze()
-    return CompositionMasks(automaton, states, required), np.array(roots)
+    return masks_of(automaton, states, required), np.array(roots)
+
+
+def masks_of(automaton, states, required, mixed=()):
+    n = automaton.per_element
+    totals = [
+        [total_charges(q, k, is_mixed=e in mixed) for k in range(1, n + 1)] for e, q in enumerate(states)
+    ]
+    allowed = np.ones((len(states), n + 1), dtype=bool)
+    allowed[:, 0] = ~np.array(required)
+    return CompositionMasks(automaton, totals, allowed)
 
 
 def walk(masks, root):
@@ -184,7 +195,7 @@ def test_a_union_holds_what_one_of_its_groups_holds(numbers, per_element, seed):
         roots.append(automaton.add(Signature.of(space_group(number), per_element), limits[-1]))
     union = automaton.add_union(roots)
     automaton.freeze()
-    masks = CompositionMasks(automaton, states, [False] * 3)
+    masks = masks_of(automaton, states, [False] * 3)
     each = [
         valid_compositions(number, states, [False] * 3, limit)
         for number, limit in zip(numbers, limits, strict=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from activelearning.candidate import Candidate, CrystalCandidate, candidate_from_dict
-from activelearning.crystals.charge import is_neutral
+from activelearning.crystals.charge import is_neutral, total_charges
 from activelearning.crystals.composition import CompositionMasks
 from activelearning.crystals.features import CrystalFeatures
 from activelearning.crystals.lattice import MIN_LENGTH, LatticeLimits
@@ -166,7 +166,13 @@ class CrystalSpace:
             (0,) if self.oxidation_states is None else self.oxidation_states[symbol]
             for symbol in self.elements
         ]
-        self.masks = CompositionMasks(automaton, states, [e in self.required_elements for e in self.elements])
+        totals = [
+            [total_charges(q, n, is_mixed=False) for n in range(1, self.max_atoms_per_element + 1)]
+            for q in states
+        ]
+        allowed = np.ones((len(states), self.max_atoms_per_element + 1), dtype=np.bool_)
+        allowed[:, 0] = [e not in self.required_elements for e in self.elements]
+        self.masks = CompositionMasks(automaton, totals, allowed)
         feasible = [i for i, root in enumerate(roots) if self.masks.has_composition(root)]
         if not feasible:
             raise ConfigError(self._emptiness(len(groups)))
