@@ -31,14 +31,14 @@ LEAST_MASS = 1e-12
 
 
 def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """Indices, `n`, long, drawn in proportion to weights, `n x k`, float64; never one of weight 0.
+    """Indices, `n`, long, drawn in proportion to weights, `n x k`; never one of weight 0.
 
     The inverse of the cumulative sum is several times faster on small batches than `torch.multinomial`.
     """
     cumulative = weights.cumsum(dim=1)
     # In (0, 1], so that the threshold is above 0 and at most the sum, whatever the rounding.
-    level = 1.0 - torch.rand(len(weights), 1, dtype=torch.float64, generator=generator)
-    return (cumulative < level * cumulative[:, -1:]).sum(dim=1)
+    level = 1.0 - torch.rand(len(weights), 1, dtype=weights.dtype, generator=generator)
+    return torch.searchsorted(cumulative, level * cumulative[:, -1:]).squeeze(1)
 
 
 @dataclass(frozen=True)

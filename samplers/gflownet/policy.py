@@ -18,7 +18,7 @@ from samplers.gflownet.mixture import BetaMixture
 
 def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """Log-probabilities, `n x a`, of logits over the actions allowed by a mask; -inf elsewhere."""
-    return logits.masked_fill(~mask, -torch.inf).log_softmax(dim=1)
+    return torch.where(mask, logits, -torch.inf).log_softmax(dim=1)
 
 
 def _linear(n_inputs: int, n_outputs: int) -> nn.Linear:
@@ -114,6 +114,11 @@ class ForwardPolicy(_Policy):
     def log_actions(self, features: Tensor, mask: Tensor) -> Tensor:
         """Log-probabilities of actions, `n x n_actions`; -inf where the mask is False."""
         return self._log_actions(features, mask).cpu()
+
+    def probabilities(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Probabilities of actions, `n x n_actions`; exactly 0 where the mask is False."""
+        allowed = torch.where(mask.to(features.device), self.actions(features), -torch.inf)
+        return allowed.softmax(dim=1).cpu()
 
     def mixture(self, features: Tensor) -> BetaMixture:
         """Mixtures over the continuous coordinates."""

@@ -130,21 +130,20 @@ def _walk(
         inputs, mask = encode(environment, states, here), environment.forward_mask(states)
         if policy is None:
             features = None
-            probabilities = mask / mask.sum(dim=1, keepdim=True, dtype=torch.float64)
-            log_actions = probabilities.log()
+            told = probabilities = _uniform(mask, torch.float64)
         else:
             features = policy(inputs)
-            log_actions = policy.log_actions(features, mask)
-            tempered = log_actions if temperature == 1.0 else (log_actions / temperature).log_softmax(dim=1)
-            probabilities = tempered.exp()
+            told = probabilities = policy.probabilities(features, mask)
+            if temperature != 1.0:
+                probabilities = (told.log() / temperature).softmax(dim=1)
             if explores:
-                chance = mask / mask.sum(dim=1, keepdim=True, dtype=probabilities.dtype)
-                probabilities.lerp_(chance, epsilon[walking].to(probabilities.dtype))
+                share = epsilon[walking].to(told.dtype)
+                probabilities = torch.lerp(probabilities, _uniform(mask, told.dtype), share)
         actions = draw(probabilities, generator)
         drawn = environment.continuous_mask(states, actions)
         log_pf = torch.zeros(len(walking), dtype=torch.float64)
         if is_told:
-            log_pf += log_actions.gather(1, actions[:, None]).squeeze(1)
+            log_pf += told.gather(1, actions[:, None]).squeeze(1).log()
         u = torch.full(drawn.shape, 0.5, dtype=torch.float64)
         rows = drawn.any(dim=1).nonzero().squeeze(1)
         if len(rows):
@@ -407,6 +406,11 @@ def encode(environment: Environment, states: Tensor, condition: Tensor | None) -
 def is_bounded(environment: Environment) -> TypeGuard[BoundedEnvironment]:
     """Whether an environment restricts continuous coordinates to intervals."""
     return bool(getattr(environment, "is_bounded", False))
+
+
+def _uniform(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    weights = mask.to(dtype)
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def _condition(condition: Tensor | None, n: int) -> Tensor:
