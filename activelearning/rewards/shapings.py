@@ -81,6 +81,19 @@ class LogLinear(ABC):
             raise ConfigError("beta is 'auto'; fit it to values first, by fitted().")
         return _floored(-self.beta * self.penalty(values, stds), self.floor)
 
+    @property
+    def formula(self) -> str:
+        """The reward of a value x (and its standard deviation s) as a line of text."""
+        return f"max({self._formula()}, {self.floor:g})"
+
+    @abstractmethod
+    def _formula(self) -> str:
+        """The formula above the floor."""
+
+    def _cautious_formula(self) -> str:
+        sign = "+" if self.direction == "minimize" else "−"
+        return f"(x {sign} {self.caution:g} s)" if self.caution else "x"
+
     def fitted(self, values: Tensor, stds: Tensor | None) -> Self:
         """The same shaping with `beta: auto` made a number.
 
@@ -120,6 +133,10 @@ class Exponential(LogLinear):
     k is the caution. Crystal-GFN's formation energy has β = 8 per eV/atom.
     """
 
+    def _formula(self) -> str:
+        sign = "−" if self.direction == "minimize" else ""
+        return f"exp({sign}{_short(self.beta)} {self._cautious_formula()})"
+
     def penalty(self, values: Tensor, stds: Tensor | None) -> Tensor:
         """The cautious value to minimise, its negative to maximise."""
         cautious = self._cautious(values, stds)
@@ -132,6 +149,10 @@ class Power(LogLinear):
 
     Maximised values at or below 0 have the floor; minimised ones must be positive.
     """
+
+    def _formula(self) -> str:
+        sign = "−" if self.direction == "minimize" else ""
+        return f"{self._cautious_formula()}^{sign}{_short(self.beta)}"
 
     def penalty(self, values: Tensor, stds: Tensor | None) -> Tensor:
         """The logarithm of the cautious value to minimise, its negative to maximise.
@@ -173,12 +194,22 @@ class TargetDistance(LogLinear):
         if not math.isfinite(self.target):
             raise ConfigError(f"target is {self.target}; it must be a finite number.")
 
+    def _formula(self) -> str:
+        distance = f"(x − {self.target:g})²"
+        if self.caution:
+            distance = f"({distance} + ({self.caution:g} s)²)"
+        return f"exp(−{_short(self.beta)} {distance})"
+
     def penalty(self, values: Tensor, stds: Tensor | None) -> Tensor:
         """Squared distances from the target, with the caution's share."""
         squared = (values - self.target).square()
         if self.caution == 0.0:
             return squared
         return squared + (self.caution * _stated(stds, self.caution)).square()
+
+
+def _short(beta: float | str) -> str:
+    return "β" if isinstance(beta, str) else f"{beta:.4g}"
 
 
 def _floored(log_rewards: Tensor, floor: float) -> Tensor:

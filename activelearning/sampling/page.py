@@ -29,6 +29,11 @@ from activelearning.sampling.training import Training
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _LENGTHS = (("a", "a, Å"), ("b", "b, Å"), ("c", "c, Å"))
+_SHORT = {
+    "trigonal-rhombohedral": "trigonal, R lattice",
+    "trigonal-hexagonal": "trigonal, P lattice",
+    "enantiomorphic-polar": "both",
+}
 _ANGLES = (("alpha", "α, degrees"), ("beta", "β, degrees"), ("gamma", "γ, degrees"))
 
 
@@ -112,9 +117,8 @@ class RunPage:
         parts = []
         for term in self.reward.terms:
             unit = f" ({_text(term.source.unit)})" if term.source.unit else ""
-            parts.append(
-                f"{_text(term.source.name)}{unit}, reward <code>{_text(_formula(term.shaping))}</code>"
-            )
+            formula = getattr(term.shaping, "formula", type(term.shaping).__name__)
+            parts.append(f"{_text(term.source.name)} x{unit} with reward <code>{_text(formula)}</code>")
         text = "; ".join(parts)
         if self.config.restrict:
             told = ", ".join(f"{key}: {value}" for key, value in self.config.restrict.items())
@@ -255,13 +259,14 @@ class RunPage:
 
         def paint(systems: Any, symmetries: Any) -> None:
             shares = {sample: plots.system_shares(*found) for sample, found in counts.items()}
-            names = [system.value.replace("-", "-\n") for system in LATTICE_SYSTEMS]
+            names = [_SHORT.get(system.value, system.value) for system in LATTICE_SYSTEMS]
             plots.bars(systems, names, shares, label="crystal-lattice system")
             shares = {sample: plots.symmetry_shares(*found) for sample, found in counts.items()}
-            names = [symmetry.value.replace("-", "-\n") for symmetry in POINT_SYMMETRIES]
+            names = [_SHORT.get(symmetry.value, symmetry.value) for symmetry in POINT_SYMMETRIES]
             plots.bars(symmetries, names, shares, label="point symmetry")
             for axes in (systems, symmetries):
-                axes.tick_params(axis="x", labelrotation=30)
+                for tick in axes.get_xticklabels():
+                    tick.set(rotation=30, ha="right", rotation_mode="anchor")
             symmetries.legend(loc="upper right")
 
         both = plots.draw(paint, columns=2, width=9.6, height=3.3)
@@ -292,7 +297,7 @@ class RunPage:
                 sample: np.array([float(c.n_atoms) for c in crystals.crystals])
                 for sample, crystals in self._sets.items()
             }
-            plots.histograms(atoms, sizes, label="atoms in the conventional cell", legend=True)
+            plots.histograms(atoms, sizes, label="atoms in the conventional cell", legend=True, is_whole=True)
 
         return _figure(
             plots.draw(paint_elements, width=9.6, height=2.9), "Elements, as share of crystals that hold them"
@@ -315,7 +320,8 @@ class RunPage:
         def paint(*axes: Any) -> None:
             for column, (_, label) in enumerate((*_LENGTHS, *_ANGLES)):
                 shown = {sample: values(crystals, column) for sample, crystals in sets.items()}
-                plots.histograms(axes[column], shown, label=label)
+                # Most angles are fixed at 90° by symmetry; a logarithmic scale shows the free ones.
+                plots.histograms(axes[column], shown, label=label, is_log=column >= len(_LENGTHS))
 
         def paint_volume(axes: Any) -> None:
             shown = {
@@ -324,10 +330,17 @@ class RunPage:
             }
             plots.histograms(axes, shown, label="volume per atom, Å³", legend=True)
 
-        return _figure(
-            plots.draw(paint, rows=2, columns=3, width=9.6, height=4.6),
-            "Lattice parameters of the conventional cell",
-        ) + _figure(plots.draw(paint_volume, width=5.2, height=2.9), "Volume per atom")
+        return (
+            _figure(
+                plots.draw(paint, rows=2, columns=3, width=9.6, height=4.6),
+                "Lattice parameters of the conventional cell",
+            )
+            + _figure(plots.draw(paint_volume, width=5.2, height=2.9), "Volume per atom")
+            + (
+                "<p class='note'>In all distributions the outer half per cent on either side is gathered in the last "
+                "bins.</p>"
+            )
+        )
 
     def _best(self) -> str:
         names = list(self.summary["properties"])
@@ -355,15 +368,6 @@ class RunPage:
             "<p class='note'>Distinct samples by falling reward. Values are the oracle's, not measurements. Atoms "
             "marked PyXtal are one random arrangement that the symmetry allows, not relaxed.</p>"
         )
-
-
-def _formula(shaping: object) -> str:
-    name = type(shaping).__name__
-    fields = (
-        {k: v for k, v in vars(shaping).items() if v not in (0.0, "")} if hasattr(shaping, "__dict__") else {}
-    )
-    told = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in fields.items())
-    return f"{name}({told})"
 
 
 def _figure(svg: str, caption: str) -> str:

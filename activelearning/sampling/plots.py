@@ -76,8 +76,25 @@ def draw(paint: Callable[..., None], *, rows: int = 1, columns: int = 1, width: 
     return text[text.index("<svg") :]
 
 
-def histograms(axes: Axes, sets: Mapping[Sample, Array], *, label: str, legend: bool = False) -> None:
-    """Shares of each set over common bins; the outer half per cent on either side is gathered in the last bins."""
+def histograms(
+    axes: Axes,
+    sets: Mapping[Sample, Array],
+    *,
+    label: str,
+    legend: bool = False,
+    is_log: bool = False,
+    is_whole: bool = False,
+) -> None:
+    """Shares of each set over common bins; the outer half per cent on either side is gathered in the last bins.
+
+    Args:
+        axes: Where to draw.
+        sets: Numbers of each set; those that are not finite are left out.
+        label: Of the abscissa.
+        legend: Whether to name the sets.
+        is_log: Whether shares are on a logarithmic scale, for sets with most of their mass in few places.
+        is_whole: Whether the numbers are whole, so that each bin holds as many of them.
+    """
     known = {sample: values[np.isfinite(values)] for sample, values in sets.items()}
     pooled = np.concatenate([*known.values(), np.zeros(0)])
     axes.set_xlabel(label)
@@ -89,15 +106,32 @@ def histograms(axes: Axes, sets: Mapping[Sample, Array], *, label: str, legend: 
     if not high > low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, N_BINS + 1)
+    if is_whole:
+        width = max(1, int(np.ceil((high - low + 1.0) / N_BINS)))
+        edges = np.arange(np.floor(low), np.ceil(high) + width + 1, width) - 0.5
     for sample, values in known.items():
         if not len(values):
             continue
-        shares = 100.0 * np.histogram(np.clip(values, low, high), edges)[0] / len(values)
+        shares = 100.0 * np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
         is_main = sample.key == "samples"
         axes.stairs(shares, edges, fill=is_main, alpha=0.35 if is_main else 1.0, color=sample.colour)
         axes.stairs(shares, edges, color=sample.colour, linewidth=1.4, label=sample.label)
+    if is_log:
+        axes.set_yscale("log")
+        _plain_ticks(axes)
     if legend:
         axes.legend(loc="upper right")
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """Numbers in place of powers on a logarithmic ordinate."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_ylim()
+    subdivisions = (1.0,) if high > 300.0 * low else (1.0, 2.0, 5.0)
+    axes.yaxis.set_major_locator(LogLocator(subs=subdivisions))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def bars(axes: Axes, names: Sequence[str], sets: Mapping[Sample, Sequence[float]], *, label: str) -> None:
@@ -119,6 +153,7 @@ def curve(axes: Axes, steps: Sequence[float], values: Sequence[float], *, label:
     axes.plot(steps, values, color=COLOURS["samples"], linewidth=1.2)
     if is_log and all(value > 0.0 for value in values if value == value):
         axes.set_yscale("log")
+        _plain_ticks(axes)
     axes.set_xlabel("training steps")
     axes.set_ylabel(label)
 

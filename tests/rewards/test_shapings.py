@@ -121,3 +121,20 @@ def test_a_stated_beta_stays_as_it_is() -> None:
 def test_what_can_not_be_done_is_said(make: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("shaping", "formula"),
+    [
+        (Exponential("minimize", beta=8.0), "max(exp(−8 x), 1e-08)"),
+        (Exponential("maximize", beta=2.0, caution=1.0, floor=1e-3), "max(exp(2 (x − 1 s)), 0.001)"),
+        (Power("minimize", beta=2.0), "max(x^−2, 1e-08)"),
+        (TargetDistance("maximize", target=1.34, beta=8.0), "max(exp(−8 (x − 1.34)²), 1e-08)"),
+        (
+            TargetDistance("maximize", target=1.34, caution=2.0),
+            "max(exp(−β ((x − 1.34)² + (2 s)²)), 1e-08)",
+        ),
+    ],
+)
+def test_a_shaping_tells_its_formula(shaping: Exponential, formula: str) -> None:
+    assert shaping.formula == formula
