@@ -233,14 +233,11 @@ class Fit:
             all_rewards = torch.cat([rewards, *(log_rewards for _, log_rewards in given)])
         replay.add(fresh.terminal, rewards)
         shaped = torch.maximum(beta * all_rewards, beta * self._best - s.log_reward_range)
-        loss = learner.update(
-            batch,
-            shaped,
-            beta,
-            log_partial=self._log_partial(batch, beta),
-            recentres=self.n_done == 0,
+        loss = learner.loss(
+            batch, shaped, beta, log_partial=self._log_partial(batch, beta), recentres=self.n_done == 0
         )
-        self.history["loss"].append(loss)
+        learner.update(loss)
+        self.history["loss"].append(loss.item())
         self.history["log_z"].append(learner.log_z())
         self.n_done += 1
 

@@ -125,7 +125,7 @@ class Learner:
         """
         return self.start(log_reward, steps=steps, generator=generator, dataset=dataset).run()
 
-    def update(
+    def loss(
         self,
         trajectories: Trajectories,
         log_reward: Tensor,
@@ -133,8 +133,8 @@ class Learner:
         *,
         log_partial: Tensor | None = None,
         recentres: bool = False,
-    ) -> float:
-        """One step of the optimiser.
+    ) -> Tensor:
+        """The objective on a batch, a scalar with gradient.
 
         Args:
             trajectories: A batch of n.
@@ -143,12 +143,6 @@ class Learner:
             log_partial: For a loss that looks forward, β times the log partial reward of the state where each
                 step starts, `N`.
             recentres: Whether to set log Z to what the batch implies first.
-
-        Returns:
-            The loss.
-
-        Raises:
-            SamplerError: loss or gradient is not finite.
         """
         t = trajectories
         log_pf, share = self._forward(t, log_partial)
@@ -164,20 +158,26 @@ class Learner:
             # nearer to the true log Z, but the residuals of nearly all trajectories would then have one sign,
             # and the first updates would only lower their probabilities.
             self.log_partition.move(beta, -balance().log_ratio.detach())
-        loss = self.objective.loss(balance())
+        return self.objective.loss(balance())
+
+    def update(self, loss: Tensor) -> None:
+        """One step of the optimiser down a loss.
+
+        Raises:
+            SamplerError: loss or gradient is not finite; the networks are as they were.
+        """
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._network_parameters(), self.settings.max_gradient_norm)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             raise SamplerError(
-                f"The GFlowNet's training has diverged: loss {loss.item():g}, gradient norm {norm.item():g} at "
-                f"step {self.n_steps + 1}, with log rewards from {log_reward.min().item():g} to "
-                f"{log_reward.max().item():g}. Lower sampler.learning_rate (now "
-                f"{self.settings.learning_rate:g}) or sampler.log_reward_range, or scale the reward."
+                f"The GFlowNet's training has diverged: at step {self.n_steps + 1} its loss is {loss.item():g} and "
+                f"the norm of the gradient {norm.item():g}. Lower sampler.learning_rate (now "
+                f"{self.settings.learning_rate:g}) or sampler.log_reward_range (now "
+                f"{self.settings.log_reward_range:g}), or scale the reward."
             )
         self.optimizer.step()
         self.n_steps += 1
-        return loss.item()
 
     def _forward(self, t: Trajectories, log_partial: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """log P_F of each step, `N`, and where the loss has flows log F / Z where each starts, `N`.
