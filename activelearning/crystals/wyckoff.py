@@ -122,8 +122,13 @@ class CountAutomaton:
         self._nodes: dict[tuple[bool, tuple[int, ...]], int] = {}
 
     def add(self, signature: Signature, limits: CountLimits) -> int:
-        """Add a group's sequences; returns its root, or `DEAD` where there are none."""
-        builder = _Builder(self._nodes, signature, limits)
+        """Add a group's sequences; returns its root, or `DEAD` where there are none.
+
+        Args:
+            signature: Of the group, for counts up to `limits.per_element` at least.
+            limits: Limits on counts; `per_element` may be less than the automaton's.
+        """
+        builder = _Builder(self._nodes, signature, limits, self.per_element)
         return builder.node(((0,) * len(signature.fixed),), 0, 0)
 
     def add_union(self, roots: Iterable[int]) -> int:
@@ -157,9 +162,14 @@ class CountAutomaton:
 
 class _Builder:
     def __init__(
-        self, nodes: dict[tuple[bool, tuple[int, ...]], int], signature: Signature, limits: CountLimits
+        self,
+        nodes: dict[tuple[bool, tuple[int, ...]], int],
+        signature: Signature,
+        limits: CountLimits,
+        width: int,
     ) -> None:
         self.nodes, self.signature, self.limits = nodes, signature, limits
+        self.padding = [DEAD] * (width - limits.per_element)
         self.minimal = signature.minimal_usages()
         self.known: dict[tuple[tuple[Usage, ...], int, int, int], int] = {}
         self.sums: dict[tuple[tuple[Usage, ...], int], tuple[Usage, ...]] = {}
@@ -182,6 +192,7 @@ class _Builder:
                 if after:
                     child = self.node(after, n_elements + 1, n_atoms + n)
             children.append(child)
+        children += self.padding
         is_accepting = n_elements >= limits.n_elements[0] and not missing
         result = DEAD
         if is_accepting or any(child != DEAD for child in children):

@@ -1,10 +1,16 @@
-"""Reading of a crystal space's options: each checked, and refused by its key."""
+"""Reading of a crystal space's options: each checked, and refused by its key.
+
+`section` goes before the key in messages.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from activelearning.crystals.charge import default_oxidation_states
 from activelearning.crystals.elements import atomic_number, element_rows
@@ -18,6 +24,7 @@ ORDERS = (
     ("space_group", "composition"),
     ("composition", "space_group"),
 )
+SPACE = "space."
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -36,13 +43,13 @@ def order(stages: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(stages)
 
 
-def without_lattice(**is_stated: bool) -> None:
+def without_lattice(is_stated: Mapping[str, bool], section: str = SPACE) -> None:
     """Refuse keys that say something about a lattice that there is not."""
     for key, stated in is_stated.items():
         if stated:
             raise ConfigError(
-                f"space.{key} is stated, but space.order has no lattice; add lattice to the order, or leave "
-                f"space.{key} out."
+                f"{section}{key} is stated, but space.order has no lattice; add lattice to the order, or leave {key} "
+                f"out."
             )
 
 
@@ -58,10 +65,22 @@ def elements(symbols: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(symbols, key=atomic_number))
 
 
-def positive(key: str, value: int) -> int:
+def subset(
+    key: str, symbols: Sequence[str], elements: Sequence[str], section: str = SPACE
+) -> tuple[str, ...]:
+    """Some of the space's elements, in their order."""
+    for symbol in symbols:
+        if symbol not in elements:
+            raise ConfigError(
+                f"{section}{key} names {symbol!r}, which is not in space.elements ({', '.join(elements)})."
+            )
+    return tuple(e for e in elements if e in symbols)
+
+
+def positive(key: str, value: int, section: str = SPACE) -> int:
     """A whole number of one or more."""
     if value < 1:
-        raise ConfigError(f"space.{key} is {value}; it must be 1 or more.")
+        raise ConfigError(f"{section}{key} is {value}; it must be 1 or more.")
     return value
 
 
@@ -77,28 +96,46 @@ def element_range(pair: tuple[int, int], n_elements: int) -> tuple[int, int]:
 
 def required(symbols: Sequence[str], elements: Sequence[str], most: int) -> tuple[str, ...]:
     """Elements that every crystal has, in the order of the space."""
-    for symbol in symbols:
-        if symbol not in elements:
-            raise ConfigError(
-                f"space.required_elements names {symbol!r}, which is not in space.elements ({', '.join(elements)})."
-            )
-    if len(set(symbols)) > most:
+    found = subset("required_elements", symbols, elements)
+    if len(found) > most:
         raise ConfigError(
-            f"space.required_elements names {len(set(symbols))} elements, more than the {most} a crystal can have."
+            f"space.required_elements names {len(found)} elements, more than the {most} a crystal can have."
         )
-    return tuple(e for e in elements if e in symbols)
+    return found
+
+
+def count_ranges(
+    ranges: Mapping[str, tuple[int, int]],
+    elements: Sequence[str],
+    per_element: int,
+    section: str = SPACE,
+    key: str = "counts",
+) -> NDArray[np.bool_]:
+    """Counts that ranges allow each element, `E x (per_element + 1)`, bool; all where none is stated."""
+    allowed = np.ones((len(elements), per_element + 1), dtype=np.bool_)
+    subset(key, [*ranges], elements, section)
+    n = np.arange(per_element + 1)
+    for symbol, (low, high) in ranges.items():
+        if not 0 <= low <= high <= per_element or not high:
+            stated = low if key == "composition" else [low, high]
+            raise ConfigError(
+                f"{section}{key}.{symbol} is {stated}; an element has 1 to {per_element} atoms (0 as the fewest "
+                f"lets it be absent)."
+            )
+        allowed[elements.index(symbol)] = (low <= n) & (n <= high)
+    return allowed
 
 
 def value_range(
-    key: str, pair: tuple[float, float], least: float, most: float, unit: str
+    key: str, pair: tuple[float, float], least: float, most: float, unit: str, section: str = SPACE
 ) -> tuple[float, float]:
     """Lowest and highest value."""
     low, high = float(pair[0]), float(pair[1])
     # Narrower ranges would be eaten up by the margins of rounding.
     if not (least <= low and high <= most and high - low >= 0.01 * max(1.0, low)):
         raise ConfigError(
-            f"space.{key} is {list(pair)}; it must be [lowest, highest] in {unit}, within {least:g} to {most:g} and at "
-            "least one per cent apart."
+            f"{section}{key} is {list(pair)}; it must be [lowest, highest] in {unit}, within {least:g} to {most:g} and "
+            "at least one per cent apart."
         )
     return low, high
 
@@ -131,21 +168,33 @@ def oxidation_states(
     return found
 
 
-def groups(numbers: Sequence[int] | None, systems: Sequence[str] | None) -> tuple[SpaceGroup, ...]:
+def mixed_valence(
+    given: bool | Sequence[str], elements: Sequence[str], *, is_neutral: bool
+) -> tuple[str, ...]:
+    """Elements whose atoms may take different states."""
+    if not given:
+        return ()
+    if not is_neutral:
+        raise ConfigError("space.mixed_valence is stated, but space.oxidation_states is off.")
+    return tuple(elements) if isinstance(given, bool) else subset("mixed_valence", given, elements)
+
+
+def groups(
+    numbers: Sequence[int] | None, systems: Sequence[str] | None, section: str = SPACE
+) -> tuple[SpaceGroup, ...]:
     """Groups by number and system, ascending."""
     for number in numbers or ():
         if not 1 <= number <= 230:
-            raise ConfigError(f"space.space_groups holds {number}; space groups have numbers 1 to 230.")
+            raise ConfigError(f"{section}space_groups holds {number}; space groups have numbers 1 to 230.")
     known = tuple(dict.fromkeys((*CRYSTAL_SYSTEMS, *(s.value for s in LATTICE_SYSTEMS))))
     for system in systems or ():
         if system not in known:
             raise ConfigError(
-                f"space.crystal_systems holds {system!r}.{nearest(system, known)} Known: {', '.join(known)}."
+                f"{section}crystal_systems holds {system!r}.{nearest(system, known)} Known: {', '.join(known)}."
             )
-    if (numbers is not None and not numbers) or (systems is not None and not systems):
-        raise ConfigError(
-            "space.space_groups or space.crystal_systems is an empty list; leave it out to allow all."
-        )
+    for key, each in (("space_groups", numbers), ("crystal_systems", systems)):
+        if each is not None and not each:
+            raise ConfigError(f"{section}{key} is an empty list; leave it out to allow all.")
     chosen = tuple(
         group
         for group in space_groups()
@@ -154,6 +203,6 @@ def groups(numbers: Sequence[int] | None, systems: Sequence[str] | None) -> tupl
     )
     if not chosen:
         raise ConfigError(
-            f"None of space.space_groups {list(numbers or ())} is of {', '.join(systems or ())}."
+            f"None of {section}space_groups {list(numbers or ())} is of {', '.join(systems or ())}."
         )
     return chosen

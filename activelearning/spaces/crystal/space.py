@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -11,22 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from activelearning.candidate import Candidate, CrystalCandidate, candidate_from_dict
-from activelearning.crystals.charge import is_neutral, total_charges
+from activelearning.crystals.charge import total_charges
 from activelearning.crystals.composition import CompositionMasks
 from activelearning.crystals.features import CrystalFeatures
 from activelearning.crystals.lattice import MIN_LENGTH, LatticeLimits
-from activelearning.crystals.sites import wyckoff_violations
-from activelearning.crystals.symmetry import LATTICE_SYSTEMS, POINT_SYMMETRIES, SpaceGroup, space_group
+from activelearning.crystals.symmetry import LATTICE_SYSTEMS, POINT_SYMMETRIES, SpaceGroup
 from activelearning.crystals.volume import VolumeRange
-from activelearning.crystals.wyckoff import (
-    DEAD,
-    CountAutomaton,
-    CountLimits,
-    Signature,
-    is_compatible,
-)
+from activelearning.crystals.wyckoff import DEAD
 from activelearning.errors import ConfigError
 from activelearning.spaces.crystal import options
+from activelearning.spaces.crystal.limits import CompositionTables, CrystalLimits, atom_limits
+from activelearning.spaces.crystal.membership import composition_violations, violations
+from activelearning.spaces.crystal.restriction import Restrictions
 
 # Defaults of the lattice's ranges, in Å and degrees.
 LENGTHS = (2.5, 30.0)
@@ -59,8 +57,11 @@ class CrystalSpace:
             the elements' radii, within 4 to 80 Å³ per atom (`activelearning.crystals.volume`). A composition
             whose largest volume, by the range per atom, is below the smallest cell (edges at the shortest
             length, angles at 90° where free) is left out.
+        counts: Fewest and most atoms of an element; 0 as the fewest lets it be absent.
         oxidation_states: States each element may take; pymatgen's without zero for elements not named. `off`
             turns charge neutrality off, for alloys.
+        mixed_valence: Whether each atom of an element may take another state, as iron does in Fe3O4; true, or
+            the elements for which it holds.
         order: Stages in which the sampler builds a crystal: space_group and composition, either first, then
             the lattice or none. Without it crystals have no lattice, and lengths, angles and volumes limit
             nothing.
@@ -75,10 +76,10 @@ class CrystalSpace:
             `DEAD`.
         systems: Index of each group's lattice system in `LATTICE_SYSTEMS`, `G`.
         symmetries: Index of each group's class in `POINT_SYMMETRIES`, `G`.
-        is_group_allowed: Whether each group can be chosen, `G`.
-        base: The space without restrictions.
+        is_group_allowed: Whether each group can be chosen, `G`; all, where nothing is restricted.
         masks: Masks of the composition stage.
         limits: Ranges of the lattice.
+        constraints: All limits.
 
     Raises:
         ConfigError: a value is out of range, or no crystal keeps all constraints.
@@ -93,8 +94,11 @@ class CrystalSpace:
     systems: NDArray[np.int64]
     symmetries: NDArray[np.int64]
     is_group_allowed: NDArray[np.bool_]
-    base: CrystalSpace
     masks: CompositionMasks
+    limits: LatticeLimits
+    constraints: CrystalLimits
+    _tables: CompositionTables
+    _base: CrystalSpace | None = None
 
     def __init__(
         self,
@@ -108,42 +112,56 @@ class CrystalSpace:
         lengths: tuple[float, float] = LENGTHS,
         angles: tuple[float, float] = ANGLES,
         volume_per_atom: tuple[float, float] | None = None,
+        counts: dict[str, tuple[int, int]] | None = None,
         oxidation_states: dict[str, list[int]] | Literal["off", False] | None = None,
+        mixed_valence: bool | list[str] = False,
         order: list[str] | None = None,
         wyckoff: bool = False,
         coordinates: bool = False,
     ) -> None:
         self.elements = options.elements(elements)
-        self.max_atoms = options.positive("max_atoms", max_atoms)
-        per_element = max_atoms if max_atoms_per_element is None else max_atoms_per_element
-        per_element = options.positive("max_atoms_per_element", per_element)
-        self.max_atoms_per_element = min(per_element, self.max_atoms)
-        self.n_elements = options.element_range(n_elements, len(self.elements))
-        self.required_elements = options.required(required_elements or [], self.elements, self.n_elements[1])
-        self.limits = LatticeLimits(
-            options.value_range("lengths", lengths, MIN_LENGTH, 1000.0, "Å"),
-            options.value_range("angles", angles, 10.0, 170.0, "degrees"),
-            options.value_range("volume_per_atom", volume_per_atom or VOLUME_PER_ATOM, 0.1, 10000.0, "Å³"),
-        )
-        self._volumes = VolumeRange(self.elements, self.limits, by_radii=volume_per_atom is None)
-        self.oxidation_states = options.oxidation_states(oxidation_states, self.elements)
         self.order = options.order(order)
         self.wyckoff, self.coordinates = wyckoff, coordinates
         if coordinates and not (wyckoff and self.has_lattice):
             raise ConfigError(
                 "space.coordinates is true; that needs space.wyckoff: true and the lattice in space.order."
             )
-        if not self.has_lattice:
-            options.without_lattice(
-                lengths=tuple(lengths) != LENGTHS,
-                angles=tuple(angles) != ANGLES,
-                volume_per_atom=volume_per_atom is not None,
-            )
-        self.base = self
-        self._build(options.groups(space_groups, crystal_systems))
-        self._features = CrystalFeatures(
-            self.elements, self.limits if self.has_lattice else None, self.max_atoms, self.n_elements[1]
+        self.oxidation_states = options.oxidation_states(oxidation_states, self.elements)
+        self.mixed_valence = options.mixed_valence(
+            mixed_valence, self.elements, is_neutral=self.oxidation_states is not None
         )
+        max_atoms = options.positive("max_atoms", max_atoms)
+        per_element = max_atoms if max_atoms_per_element is None else max_atoms_per_element
+        self.max_atoms_per_element = min(options.positive("max_atoms_per_element", per_element), max_atoms)
+        n_range = options.element_range(n_elements, len(self.elements))
+        required = options.required(required_elements or [], self.elements, n_range[1])
+        allowed = options.count_ranges(counts or {}, self.elements, self.max_atoms_per_element)
+        allowed[[symbol in required for symbol in self.elements], 0] = False
+        self.limits = LatticeLimits(
+            options.value_range("lengths", lengths, MIN_LENGTH, 1000.0, "Å"),
+            options.value_range("angles", angles, 10.0, 170.0, "degrees"),
+            options.value_range("volume_per_atom", volume_per_atom or VOLUME_PER_ATOM, 0.1, 10000.0, "Å³"),
+        )
+        if not self.has_lattice:
+            is_stated = {"lengths": tuple(lengths) != LENGTHS, "angles": tuple(angles) != ANGLES}
+            options.without_lattice({**is_stated, "volume_per_atom": volume_per_atom is not None})
+        lattice = self.limits if self.has_lattice else None
+        self._volumes = VolumeRange(self.elements, self.limits, by_radii=volume_per_atom is None)
+        self.constraints = CrystalLimits(
+            n_range,
+            max_atoms,
+            allowed,
+            options.groups(space_groups, crystal_systems),
+            lattice,
+            atom_limits(lattice, max_atoms),
+        )
+        self._lay_out()
+        self._features = CrystalFeatures(self.elements, lattice, max_atoms, n_range[1])
+
+    @property
+    def base(self) -> CrystalSpace:
+        """The space without restrictions; itself where there are none."""
+        return self if self._base is None else self._base
 
     @property
     def has_lattice(self) -> bool:
@@ -155,57 +173,153 @@ class CrystalSpace:
         """Whether the composition is chosen before the space group."""
         return self.order[0] == "composition"
 
+    @property
+    def n_elements(self) -> tuple[int, int]:
+        """Fewest and most elements of a crystal."""
+        return self.constraints.n_elements
+
+    @property
+    def max_atoms(self) -> int:
+        """Most atoms in the conventional cell."""
+        return self.constraints.max_atoms
+
+    @property
+    def required_elements(self) -> tuple[str, ...]:
+        """Elements that every crystal has."""
+        return tuple(
+            e
+            for e, optional in zip(self.elements, self.constraints.counts[:, 0], strict=True)
+            if not optional
+        )
+
+    @property
+    def allowed_groups(self) -> tuple[SpaceGroup, ...]:
+        """The groups that can be chosen, ascending by number."""
+        return tuple(
+            g for g, allowed in zip(self.space_groups, self.is_group_allowed, strict=True) if allowed
+        )
+
     # ---------------------------------------------------------------- tables
 
-    def _build(self, groups: Sequence[SpaceGroup]) -> None:
-        automaton = CountAutomaton(self.max_atoms_per_element)
-        roots = [self._root(automaton, group) for group in groups]
-        self.any_root = automaton.add_union(roots) if self.is_composition_first else DEAD
-        automaton.freeze()
-        states = [
-            (0,) if self.oxidation_states is None else self.oxidation_states[symbol]
-            for symbol in self.elements
-        ]
-        totals = [
-            [total_charges(q, n, is_mixed=False) for n in range(1, self.max_atoms_per_element + 1)]
-            for q in states
-        ]
-        allowed = np.ones((len(states), self.max_atoms_per_element + 1), dtype=np.bool_)
-        allowed[:, 0] = [e not in self.required_elements for e in self.elements]
-        self.masks = CompositionMasks(automaton, totals, allowed)
-        feasible = [i for i, root in enumerate(roots) if self.masks.has_composition(root)]
-        if not feasible:
-            raise ConfigError(self._emptiness(len(groups)))
+    def _lay_out(self) -> None:
+        """Tables of all groups; those that hold no composition are left out for good."""
+        groups = self.constraints.groups
+        tables = CompositionTables.of(
+            groups, self.constraints, self._totals(), with_union=self.is_composition_first
+        )
+        feasible = np.flatnonzero(tables.roots != DEAD)
+        if not len(feasible):
+            most = self.constraints.max_atoms_per_element
+            raise ConfigError(
+                f"The crystal space is empty: no composition of {', '.join(self.elements)} with "
+                f"{self.n_elements[0]} to {self.n_elements[1]} elements and at most {self.max_atoms} atoms "
+                f"({most} of one element) keeps space.oxidation_states, the Wyckoff positions of the {len(groups)} "
+                f"space groups and the ranges of space.counts, space.lengths, space.angles and "
+                f"space.volume_per_atom; loosen one of them."
+            )
         self.space_groups = tuple(groups[i] for i in feasible)
-        self.roots = np.array([roots[i] for i in feasible], dtype=np.int64)
-        self.is_group_allowed = self.roots != DEAD
         self.systems = np.array(
             [LATTICE_SYSTEMS.index(group.lattice_system) for group in self.space_groups], dtype=np.int64
         )
         self.symmetries = np.array(
             [POINT_SYMMETRIES.index(group.point_symmetry) for group in self.space_groups], dtype=np.int64
         )
+        self.constraints = dataclasses.replace(self.constraints, groups=self.space_groups)
+        self._adopt(tables.kept(feasible))
 
-    def _emptiness(self, n_groups: int) -> str:
-        return (
-            f"The crystal space is empty: no composition of {', '.join(self.elements)} with "
-            f"{self.n_elements[0]} to {self.n_elements[1]} elements and at most {self.max_atoms} atoms "
-            f"({self.max_atoms_per_element} of one element) keeps space.oxidation_states, the Wyckoff "
-            f"positions of the {n_groups} space groups and the ranges of space.lengths, space.angles "
-            f"and space.volume_per_atom; loosen one of them."
+    def _adopt(self, tables: CompositionTables) -> None:
+        self._tables = tables
+        self.masks, self.roots, self.any_root = tables.masks, tables.roots, tables.any_root
+        self.is_group_allowed = self.roots != DEAD
+
+    def _totals(self) -> list[list[tuple[int, ...]]]:
+        """Entry [e][n - 1]: charges that n atoms of element e can have together."""
+        counts = range(1, self.max_atoms_per_element + 1)
+        if self.oxidation_states is None:
+            return [[(0,) for _ in counts] for _ in self.elements]
+        return [
+            [
+                total_charges(self.oxidation_states[symbol], n, is_mixed=symbol in self.mixed_valence)
+                for n in counts
+            ]
+            for symbol in self.elements
+        ]
+
+    def restricted(
+        self,
+        *,
+        elements: list[str] | None = None,
+        required_elements: list[str] | None = None,
+        counts: dict[str, tuple[int, int]] | None = None,
+        n_elements: tuple[int, int] | None = None,
+        max_atoms: int | None = None,
+        max_atoms_per_element: int | None = None,
+        space_groups: list[int] | None = None,
+        crystal_systems: list[str] | None = None,
+        lengths: tuple[float, float] | None = None,
+        angles: tuple[float, float] | None = None,
+        volume_per_atom: tuple[float, float] | None = None,
+        composition: dict[str, int] | None = None,
+        space_group: int | None = None,
+    ) -> CrystalSpace:
+        """A part of this space, with the same layout, so that one policy serves both.
+
+        Elements, space groups, counts of the action layout, order and features are those of the `base`; only
+        masks, roots and limits are narrower, and groups that hold nothing any more are `DEAD`. Where the radii
+        of a composition and the narrower lengths have no volume in common, the volume gives way (see
+        `VolumeRange`): that alone may leave the range of the base.
+
+        Args:
+            elements: The only elements.
+            required_elements: Elements every crystal has.
+            counts: Fewest and most atoms of an element; 0 as the fewest lets it be absent.
+            n_elements: Fewest and most elements.
+            max_atoms: Most atoms in the conventional cell.
+            max_atoms_per_element: Most atoms of one element.
+            space_groups: International numbers of the only groups.
+            crystal_systems: The only systems, as in the constructor.
+            lengths: Range of a, b and c in Å.
+            angles: Range of α, β and γ in degrees.
+            volume_per_atom: Range in Å³, beside that of the radii.
+            composition: The one composition, to be completed by groups and cells.
+            space_group: The one space group, to be completed by compositions and cells.
+
+        Raises:
+            ConfigError: a restriction is out of range or wider than this space, or leaves nothing.
+        """
+        restrictions = Restrictions(
+            elements,
+            required_elements,
+            counts,
+            n_elements,
+            max_atoms,
+            max_atoms_per_element,
+            space_groups,
+            crystal_systems,
+            lengths,
+            angles,
+            volume_per_atom,
+            composition,
+            space_group,
         )
-
-    def _root(self, automaton: CountAutomaton, group: SpaceGroup) -> int:
-        atoms = self._atoms(group)
-        if atoms is None or atoms[0] > self.max_atoms:
-            return DEAD
-        within = (atoms[0], min(atoms[1], self.max_atoms))
-        limits = CountLimits(self.n_elements, self.max_atoms_per_element, within)
-        return automaton.add(Signature.of(group, self.max_atoms_per_element), limits)
-
-    def _atoms(self, group: SpaceGroup) -> tuple[int, int] | None:
-        """Fewest and most atoms that cells of the group can hold; None where they can hold none."""
-        return self.limits.atoms(group.lattice_system) if self.has_lattice else (1, self.max_atoms)
+        part = copy.copy(self)
+        part.constraints = restrictions.within(self.constraints, self.elements)
+        part._base = self.base
+        part.limits = part.constraints.lattice or self.limits
+        part._volumes = VolumeRange(self.elements, part.limits, by_radii=self._volumes.by_radii)
+        tables = CompositionTables.of(
+            self.space_groups,
+            part.constraints,
+            self._totals(),
+            with_union=self.is_composition_first,
+            known=self._tables,
+        )
+        if (tables.roots == DEAD).all():
+            reasons = composition_violations(part, composition) if composition else []
+            why = f": {'; '.join(reasons)}" if reasons else "; loosen one of them"
+            raise ConfigError(f"No crystal of the space keeps the restrictions {restrictions}{why}.")
+        part._adopt(tables)
+        return part
 
     def group_mask(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Groups whose Wyckoff positions and cells hold whole compositions.
@@ -264,62 +378,9 @@ class CrystalSpace:
             ValueError: with every constraint that is broken.
         """
         crystal = _crystal(candidate)
-        broken = self._broken(crystal)
+        broken = violations(self, crystal)
         if broken:
             raise ValueError(f"{crystal.formula} in space group {crystal.space_group}: {'; '.join(broken)}")
-
-    def _broken(self, crystal: CrystalCandidate) -> list[str]:
-        counts = dict(crystal.composition)
-        foreign = [symbol for symbol in counts if symbol not in self.elements]
-        if foreign:
-            return [f"{', '.join(foreign)} not among the elements {', '.join(self.elements)}"]
-        group = space_group(crystal.space_group)
-        broken = self._broken_composition(counts)
-        if not is_compatible(group, list(counts.values())):
-            broken.append(f"the counts do not fit on the Wyckoff positions of {group.symbol}")
-        broken += self._broken_cell(crystal, group)
-        if not broken and group not in self.space_groups:
-            broken.append("the space group is not among those of the space")
-        elif not broken:
-            low, high = self._atoms(group) or (1, 0)
-            if not low <= crystal.n_atoms <= high:
-                broken.append(f"{crystal.n_atoms} atoms, not {low} to {high}, for which lattices are sampled")
-        return broken
-
-    def _broken_composition(self, counts: Mapping[str, int]) -> list[str]:
-        broken = []
-        n_atoms, most = sum(counts.values()), max(counts.values())
-        if not self.n_elements[0] <= len(counts) <= self.n_elements[1]:
-            broken.append(f"{len(counts)} elements, not {self.n_elements[0]} to {self.n_elements[1]}")
-        if n_atoms > self.max_atoms:
-            broken.append(f"{n_atoms} atoms, more than max_atoms = {self.max_atoms}")
-        if most > self.max_atoms_per_element:
-            broken.append(f"{most} atoms of one element, more than {self.max_atoms_per_element}")
-        lacking = [symbol for symbol in self.required_elements if symbol not in counts]
-        if lacking:
-            broken.append(f"required elements are missing: {', '.join(lacking)}")
-        if self.oxidation_states is not None and not is_neutral(counts, self.oxidation_states):
-            broken.append("no choice of one oxidation state for each element makes it neutral")
-        return broken
-
-    def _broken_cell(self, crystal: CrystalCandidate, group: SpaceGroup) -> list[str]:
-        broken = []
-        if self.has_lattice and crystal.lattice is None:
-            broken.append("it has no lattice")
-        elif not self.has_lattice and crystal.lattice is not None:
-            broken.append(f"it has a lattice, which is no part of this space (order {list(self.order)})")
-        elif crystal.lattice is not None:
-            system = np.array([LATTICE_SYSTEMS.index(group.lattice_system)])
-            counts = np.array([[crystal.composition.get(symbol, 0) for symbol in self.elements]])
-            volumes = self.log_volumes(system, counts)[0]
-            broken += self.limits.violations(group.lattice_system, volumes, crystal.lattice)
-        if self.wyckoff and crystal.wyckoff is None:
-            broken.append("it has no Wyckoff positions")
-        elif self.wyckoff and crystal.wyckoff is not None:
-            broken += wyckoff_violations(group.number, crystal.composition, crystal.wyckoff)
-        if self.coordinates and crystal.structure is None:
-            broken.append("it has no structure")
-        return broken
 
 
 def _crystal(candidate: Candidate) -> CrystalCandidate:
