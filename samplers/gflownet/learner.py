@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from samplers.gflownet.replay import ReplayBuffer
 from samplers.gflownet.settings import LearnerSettings
 from samplers.gflownet.trajectories import (
     Trajectories,
+    is_bounded,
     log_backward,
     log_forward,
     sample_backward,
@@ -88,7 +90,16 @@ class Learner:
         generator: torch.Generator,
         dataset: Dataset | None = None,
     ) -> Fit:
-        """Begin a training of a number of steps, from the present state on; see `Fit`."""
+        """Begin a training of a number of steps, from the present state on; see `Fit`.
+
+        Raises:
+            SamplerError: the environment truncates draws, whose densities have no gradient; or as `Fit.start`.
+        """
+        if is_bounded(self.environment):
+            raise SamplerError(
+                "A restricted space is sampled by what was learned on the whole; it can't be trained in. Train on "
+                "the space that it is a part of, or make a space with these limits of its own."
+            )
         return Fit.start(self, log_reward, steps=steps, generator=generator, dataset=dataset)
 
     def resume(
@@ -261,27 +272,10 @@ class Learner:
             condition=self._condition_of(beta, n),
         )
 
-    def sample_terminal(
-        self,
-        n: int,
-        generator: torch.Generator,
-        *,
-        beta: float | None = None,
-        environment: Environment | None = None,
-    ) -> Tensor:
-        """Terminal states, `n x n_state`, of trajectories as from `sample`.
-
-        Args:
-            n: Number of states.
-            generator: All randomness comes from it.
-            beta: As for `sample`.
-            environment: Another environment of the same states and actions to walk in, with restrictions.
-
-        Raises:
-            SamplerError: as `sample`, or the environment has other inputs or actions.
-        """
+    def sample_terminal(self, n: int, generator: torch.Generator, *, beta: float | None = None) -> Tensor:
+        """Terminal states, `n x n_state`, of trajectories as from `sample`; they take less time and memory."""
         return sample_terminal(
-            self._fitting(environment),
+            self.environment,
             self.forward_policy,
             n,
             generator=generator,
@@ -296,7 +290,6 @@ class Learner:
         n_paths: int | None = None,
         generator: torch.Generator | None = None,
         beta: float | None = None,
-        environment: Environment | None = None,
     ) -> Tensor:
         """Log-density, `n`, float64, with which the present policy ends in terminal states, `n x n_state`.
 
@@ -308,13 +301,12 @@ class Learner:
             n_paths: K; None only where paths are unique, where one tells all.
             generator: Randomness of the paths; needed with `n_paths`.
             beta: As for `sample`.
-            environment: As for `sample_terminal`.
 
         Raises:
-            SamplerError: paths are not unique and their number or the generator is missing, or as
-                `sample_terminal`.
+            SamplerError: paths are not unique and their number or the generator is missing, or the policies
+                are not trained for that exponent.
         """
-        walked = self._fitting(environment)
+        walked = self.environment
         condition = self._condition_of(beta, len(states))
         if walked.has_unique_paths:
             n_paths, generator = 1, torch.Generator()
@@ -336,17 +328,22 @@ class Learner:
             result[start : start + size] = log_ratio.logsumexp(dim=1) - math.log(n_paths)
         return result
 
-    def _fitting(self, environment: Environment | None) -> Environment:
-        own = self.environment
-        if environment is None:
-            return own
+    def within(self, environment: Environment) -> Learner:
+        """The same networks in a restricted environment, for sampling; they follow later training.
+
+        Raises:
+            SamplerError: the environment has not the states and actions of the one trained in.
+        """
         for name in ("n_state", "n_inputs", "n_actions", "n_continuous"):
-            if getattr(environment, name) != getattr(own, name):
+            theirs, own = getattr(environment, name), getattr(self.environment, name)
+            if theirs != own:
                 raise SamplerError(
-                    f"An environment to sample in must have the states and actions of the one trained in: "
-                    f"{name} is {getattr(environment, name)}, not {getattr(own, name)}."
+                    f"An environment to sample in must have the states and actions of the one trained in, but "
+                    f"its {name} is {theirs}, not {own}. Restrict the space that the sampler was made with."
                 )
-        return environment
+        learner = copy(self)
+        learner.environment = environment
+        return learner
 
     # ---------------------------------------------------------------- state
 

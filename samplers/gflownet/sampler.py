@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 from activelearning.contracts import LogReward, Proposal, Space
 from activelearning.errors import ConfigError, SamplerError
 from samplers.gflownet.environments import InvertibleEnvironment, make_environment
-from samplers.gflownet.environments.base import Environment
 from samplers.gflownet.fit import Dataset, Fit, StateReward
 from samplers.gflownet.learner import Learner
 from samplers.gflownet.losses import LossName
@@ -200,22 +200,37 @@ class GFlowNetSampler:
         except ValueError as error:
             raise SamplerError(f"{what}: {error}.") from error
 
-    def sample(
-        self, n: int, *, seed: int, beta: float | None = None, within: Environment | None = None
-    ) -> list[Proposal]:
+    def sample(self, n: int, *, seed: int, beta: float | None = None) -> list[Proposal]:
         """Draw n proposals from the present policy.
 
         Args:
             n: Number of proposals.
             seed: All randomness comes from it.
             beta: Exponent of the reward, for a sampler trained for a range; by default the highest.
-            within: An environment with the states and actions of this sampler's, and restrictions.
 
         Raises:
-            SamplerError: the policy is not trained for that exponent, or `within` has other states or actions.
+            SamplerError: the policy is not trained for that exponent.
         """
-        terminal = self.learner.sample_terminal(n, _generator(seed), beta=beta, environment=within)
-        return (within or self.environment).proposals(terminal)
+        terminal = self.learner.sample_terminal(n, _generator(seed), beta=beta)
+        return self.environment.proposals(terminal)
+
+    def restricted(self, space: Space) -> GFlowNetSampler:
+        """This sampler in a part of its space, without another training; it follows later training of this one.
+
+        Draws are those of the policy with the narrower masks of the part, and with continuous coordinates
+        truncated to what the part leaves of them. It samples; it can't be trained.
+
+        Args:
+            space: A space with the states and actions of this one's, such as `CrystalSpace.restricted` gives.
+
+        Raises:
+            SamplerError: the space has other states or actions.
+        """
+        environment = make_environment(space, self.n_fidelities)
+        sampler = copy(self)
+        sampler.space, sampler.environment = space, environment
+        sampler.learner = self.learner.within(environment)
+        return sampler
 
     def sample_untrained(self, n: int, *, seed: int) -> list[Proposal]:
         """Draw n proposals with uniform choices among allowed actions and uniform continuous coordinates."""
@@ -229,7 +244,6 @@ class GFlowNetSampler:
         beta: float | None = None,
         n_paths: int | None = None,
         seed: int = 0,
-        within: Environment | None = None,
     ) -> Tensor:
         """Log-density of each proposal under the present policy, `n`, float64.
 
@@ -239,16 +253,13 @@ class GFlowNetSampler:
             n_paths: Backward trajectories for each proposal, where many paths lead to one; the
                 density is then an estimate without bias.
             seed: Randomness of those.
-            within: As for `sample`.
 
         Raises:
             SamplerError: the environment can't read objects back, or has many paths to one and `n_paths` is
                 not given, or a proposal is not of its space.
         """
         states = self._states(proposals, "The log-probability of a proposal can't be told")
-        return self.learner.log_probability(
-            states, beta=beta, n_paths=n_paths, generator=_generator(seed), environment=within
-        )
+        return self.learner.log_probability(states, beta=beta, n_paths=n_paths, generator=_generator(seed))
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, log Z, optimiser, replay buffer and step count."""
