@@ -51,8 +51,8 @@ def volumes(
     is_hexagonal = 143 <= crystal.space_group <= 194
     smallest, largest = (length**3 * (math.sqrt(0.75) if is_hexagonal else 1.0) for length in lengths)
     # Within the radii's range, or as near to it as lengths allow.
-    most = max(1.380 * spheres, 1.1 * max(low, smallest) * 1.01)
-    least = min(0.294 * spheres, min(high, largest) / 1.1 / 1.01)
+    most = max(1.380 * spheres, 1.05 * max(low, smallest) * 1.01)
+    least = min(0.294 * spheres, min(high, largest) / 1.05 / 1.01)
     return max(low, least), min(high, most)
 
 

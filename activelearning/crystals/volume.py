@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 # Volume over that of the van der Waals spheres: least and most, quantiles of 0.5 % and 99.5 % (see above).
 VOLUME_OVER_SPHERES = (0.294, 1.380)
 # Least width of an interval that lengths have moved, in log volume.
-_MOVED_WIDTH = math.log(1.1)
+_MOVED_WIDTH = math.log(1.05)
 # Spheres in units of 1e-6 Å³: sums of whole numbers are exact, so that no row depends on its batch.
 _UNIT = 1e-6
 
@@ -34,8 +34,8 @@ class VolumeRange:
 
     By radii it is V / Σ nₑ vₑ within `VOLUME_OVER_SPHERES`, as far as V lies in the range of
     `limits.volume_per_atom`, too. Where lengths allow no cell of such a volume, as with few atoms and edges of
-    10 Å or more, the interval is widened to the nearest volumes they allow (10 % from the first of them, or
-    down to the last), so that each composition within `limits.atoms` has cells.
+    10 Å or more, the interval is widened to the nearest volumes they allow (5 % up from the least of them, or
+    down from the most), so that each composition within `limits.atoms` has cells.
 
     Args:
         elements: Symbols of the columns of counts.

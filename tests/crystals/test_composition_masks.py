@@ -23,7 +23,14 @@ def fits(number: int, counts: tuple[int, ...]) -> bool:
     return bool(Group(number).check_compatible(list(counts))[0])
 
 
-def valid_compositions(number, states, required, limits):
+def charges(states, n, is_mixed):
+    """All charges of n atoms, by trying every choice of oxidation states."""
+    if is_mixed:
+        return {sum(chosen) for chosen in itertools.combinations_with_replacement(states, n)}
+    return {n * q for q in states} if n else {0}
+
+
+def valid_compositions(number, states, required, limits, mixed=()):
     """All valid counts of each element, by trying them all with PyXtal and every choice of oxidation states."""
     found = set()
     for counts in itertools.product(range(limits.per_element + 1), repeat=len(states)):
@@ -33,9 +40,9 @@ def valid_compositions(number, states, required, limits):
             and limits.atoms[0] <= sum(present) <= limits.atoms[1]
             and all(n for n, is_required in zip(counts, required, strict=True) if is_required)
             and any(
-                sum(n * q for n, q in zip(counts, chosen, strict=True)) == 0
+                sum(chosen) == 0
                 for chosen in itertools.product(
-                    *(q if n else (0,) for n, q in zip(counts, states, strict=True))
+                    *(charges(q, n, e in mixed) for e, (n, q) in enumerate(zip(counts, states, strict=True)))
                 )
             )
             and fits(number, tuple(sorted(present)))
@@ -44,11 +51,11 @@ def valid_compositions(number, states, required, limits):
     return found
 
 
-def made(numbers, states, required, limits):
+def made(numbers, states, required, limits, mixed=()):
     automaton = CountAutomaton(limits.per_element)
     roots = [automaton.add(Signature.of(space_group(n), limits.per_element), limits) for n in numbers]
     automaton.freeze()
-    return masks_of(automaton, states, required), np.array(roots)
+    return masks_of(automaton, states, required, mixed), np.array(roots)
 
 
 def masks_of(automaton, states, required, mixed=()):
@@ -99,6 +106,7 @@ SPACES = st.fixed_dictionaries(
             *[st.lists(st.integers(-4, 5), min_size=1, max_size=3, unique=True)] * 2,
         ).flatmap(lambda s: st.sampled_from([s[:2], s[:3], s]).flatmap(st.permutations)),
         "required": st.one_of(st.none(), st.integers(0, 3)),
+        "mixed": st.sets(st.integers(0, 3), max_size=2),
         "n_elements": st.tuples(st.integers(1, 2), st.integers(2, 4)).map(lambda p: (min(p), max(p))),
         "per_element": st.sampled_from([4, 6, 8]),
         "atoms": st.tuples(st.integers(1, 6), st.integers(8, 24)),
@@ -112,8 +120,8 @@ def test_masks_let_through_exactly_the_valid_compositions(space):
     states = space["states"]
     required = [i == space["required"] for i in range(len(states))]
     limits = CountLimits(space["n_elements"], space["per_element"], space["atoms"])
-    masks, roots = made([space["number"]], states, required, limits)
-    expected = valid_compositions(space["number"], states, required, limits)
+    masks, roots = made([space["number"]], states, required, limits, space["mixed"])
+    expected = valid_compositions(space["number"], states, required, limits, space["mixed"])
     assert masks.has_composition(int(roots[0])) == bool(expected)
     event(f"below {10 ** len(str(len(expected)))} compositions" if expected else "empty")
     if expected:

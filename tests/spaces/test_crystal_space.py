@@ -117,6 +117,22 @@ def test_oxidation_states_default_to_pymatgen_and_can_be_stated():
         only_oxide.validate(CrystalCandidate(1, {"Fe": 3, "O": 6}, lattice))
 
 
+def test_mixed_valence_is_an_option():
+    lattice = (8.4, 8.4, 8.4, 90, 90, 90)
+    magnetite = CrystalCandidate(227, {"Fe": 24, "O": 32}, lattice)
+    states = {"Fe": [2, 3], "O": [-2]}
+    with pytest.raises(ValueError, match="neutral"):
+        CrystalSpace(["Fe", "O"], oxidation_states=states).validate(magnetite)
+    for mixed in (True, ["Fe"]):
+        space = CrystalSpace(["Fe", "O"], oxidation_states=states, mixed_valence=mixed)
+        space.validate(magnetite)
+        root = space.roots[[group.number for group in space.space_groups].index(227)]
+        # Stop is the last action.
+        assert space.masks.masks(np.array([root]), np.array([[32, 24]]))[0, -1]
+    with pytest.raises(ValueError, match="of mixed valence"):
+        space.validate(CrystalCandidate(1, {"Fe": 4, "O": 8}, (5.0, 5.0, 5.0, 90, 90, 90)))
+
+
 @pytest.mark.parametrize("off", ["off", False])
 def test_neutrality_off_allows_alloys(off):
     space = CrystalSpace(["Al", "Cu"], oxidation_states=off, max_atoms=8)
@@ -149,6 +165,11 @@ def test_neutrality_off_allows_alloys(off):
         ({"oxidation_states": {"Na": [1]}}, "space.oxidation_states names 'Na'"),
         ({"oxidation_states": {"Li": []}}, "space.oxidation_states.Li"),
         ({"oxidation_states": True}, "space.oxidation_states is True"),
+        ({"mixed_valence": ["Na"]}, "space.mixed_valence names 'Na'"),
+        ({"mixed_valence": True, "oxidation_states": "off"}, "space.oxidation_states is off"),
+        ({"counts": {"Na": (1, 2)}}, "space.counts names 'Na'"),
+        ({"counts": {"Li": (1, 13)}}, "space.counts.Li is \\[1, 13\\]; an element has 1 to 12 atoms"),
+        ({"counts": {"Li": (0, 0)}}, "space.counts.Li"),
         ({"order": ["lattice", "space_group", "composition"]}, "space.order is \\[lattice, space_group"),
         ({"order": ["composition"]}, "space.order"),
         ({"coordinates": True}, "space.coordinates is true; that needs space.wyckoff"),
