@@ -57,12 +57,11 @@ class Crystals:
         return rows
 
 
-def evaluate(reward: ProductReward, candidates: Sequence[Candidate]) -> Crystals:
-    """Ask a reward about crystals.
+def as_crystals(candidates: Sequence[Candidate]) -> tuple[CrystalCandidate, ...]:
+    """The candidates, which must be crystals.
 
     Raises:
-        ConfigError: a candidate is no crystal.
-        ActiveLearningError: a property can't be asked for.
+        ConfigError: one is none.
     """
     crystals = tuple(crystal for crystal in candidates if isinstance(crystal, CrystalCandidate))
     if len(crystals) < len(candidates):
@@ -71,6 +70,17 @@ def evaluate(reward: ProductReward, candidates: Sequence[Candidate]) -> Crystals
             f"space.type: sampling on its own writes crystals, and this space holds candidates of kind {kinds}; choose "
             f"the space 'crystal', or a 'pool' of crystals."
         )
+    return crystals
+
+
+def evaluate(reward: ProductReward, candidates: Sequence[Candidate]) -> Crystals:
+    """Ask a reward about crystals.
+
+    Raises:
+        ConfigError: a candidate is no crystal.
+        ActiveLearningError: a property can't be asked for.
+    """
+    crystals = as_crystals(candidates)
     names = [term.source.name for term in reward.terms]
     columns: dict[str, list[Array]] = {name: [] for name in names}
     log_rewards: list[Array] = []

@@ -18,7 +18,7 @@ from activelearning.errors import ConfigError, InputError, SamplerError
 from activelearning.rewards import LogLinear, ProductReward, Term
 from activelearning.sampling.checkpoint import FILE, check_same_training, read_checkpoint
 from activelearning.sampling.config import SampleConfig
-from activelearning.sampling.crystals import evaluate, one_thread
+from activelearning.sampling.crystals import as_crystals, evaluate, one_thread
 from activelearning.sampling.events import InterruptedTrainingError, Observer, Stage
 from activelearning.sampling.page import RunPage
 from activelearning.sampling.parts import SamplingParts, make_sampling_parts
@@ -235,7 +235,7 @@ def _training(
         raise InputError(f"--trained: {where} holds no trained sampler ({FILE} is missing).")
     observe(Stage(f"asking for the property of {N_FIT} untrained crystals"))
     proposals = parts.sampler.sample_untrained(N_FIT, seed=seed_for(config.seed, 0, "reward"))
-    reward = parts.reward.fitted([proposal.candidate for proposal in proposals])
+    reward = parts.reward.fitted(as_crystals([proposal.candidate for proposal in proposals]))
     betas = {term.source.name: _beta(term) for term in reward.terms}
     return reward, Training(identity=parts.training, betas=betas)
 

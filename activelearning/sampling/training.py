@@ -19,7 +19,8 @@ from activelearning.sampling.checkpoint import write_checkpoint
 from activelearning.sampling.events import InterruptedTrainingError, Observer, Progress
 
 PIECES = 200  # points of the training's curves
-LEAST_PIECE = 5  # steps
+LEAST_PIECE = 5  # steps between two points
+SLICE = 10  # steps after which it may be stopped
 WRITE_SECONDS = 5.0  # between two checkpoints; when one is written changes no result
 CURVES = ("loss", "log_z", "mean_log_reward")
 
@@ -189,26 +190,25 @@ class Trainer:
         return _WholeFit(self.sampler, self.log_reward, seed)
 
     def _run(self, fit: Fit) -> None:
-        """Run a fit to its end, piece by piece; pieces end at the same steps however often it was interrupted."""
+        """Run a fit to its end; the points of its curves lie at the same steps however often it was interrupted."""
         t = self.training
         begin, end = (t.ends[-2] if len(t.ends) > 1 else 0), t.ends[-1]
         piece = max(LEAST_PIECE, -(-(end - begin) // PIECES))
         written = time.monotonic()
         while True:
             since = time.monotonic()
-            n_steps = min(piece - (t.step - begin) % piece, end - t.step)
-            t.figures = dict(fit.run(end - t.step if isinstance(fit, _WholeFit) else n_steps))
-            t.step = end if isinstance(fit, _WholeFit) else t.step + n_steps
-            self._record(fit, n_steps)
+            n_steps = min(SLICE, piece - (t.step - begin) % piece, end - t.step)
+            if isinstance(fit, _WholeFit):
+                n_steps = end - t.step
+            t.figures = dict(fit.run(n_steps))
+            t.step += n_steps
+            is_done = t.step >= end
+            self._observe(fit, begin, is_point=is_done or (t.step - begin) % piece == 0)
             now = time.monotonic()
             t.seconds += now - since
-            is_done = t.step >= end
             stops = not is_done and self.must_stop()
-            if is_done:
-                t.fit, t.sampler = None, self.sampler.state_dict()
             if is_done or stops or now - written >= WRITE_SECONDS:
-                if not is_done:
-                    t.fit, t.sampler = fit.state_dict(), None
+                t.fit, t.sampler = (None, self.sampler.state_dict()) if is_done else (fit.state_dict(), None)
                 write_checkpoint(self.folder, t.to_state())
                 written = now
             if stops:
@@ -218,13 +218,17 @@ class Trainer:
             if is_done:
                 return
 
-    def _record(self, fit: Fit, n_steps: int) -> None:
+    def _observe(self, fit: Fit, begin: int, *, is_point: bool) -> None:
+        """Tell of the means since the last point of the curves, which become the next one at its step."""
         t = self.training
+        last = t.curves["step"][-1] if t.curves["step"] else 0
+        n_steps = t.step - max(begin, int(last))
         told = {name: fit.history[name][-n_steps:] for name in CURVES if fit.history.get(name)}
         means = {name: sum(values) / len(values) for name, values in told.items()}
-        t.curves["step"].append(float(t.step))
-        for name in CURVES:
-            t.curves[name].append(means.get(name, float("nan")))
+        if is_point:
+            t.curves["step"].append(float(t.step))
+            for name in CURVES:
+                t.curves[name].append(means.get(name, float("nan")))
         self.observe(Progress(t.step, t.ends[-1], means))
 
 
