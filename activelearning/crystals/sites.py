@@ -6,6 +6,7 @@ Fractional coordinates are multiples of 1/24 where symmetry fixes them, so that 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -69,6 +70,47 @@ def wyckoff_maps(number: int) -> tuple[WyckoffMaps, ...]:
         free = tuple(int(axis) for axis in np.flatnonzero(rotations.any(axis=(0, 1))))
         found.append(WyckoffMaps(position, rotations, translations, free))
     return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """A line that the representative of a position with one free coordinate moves along.
+
+    Attributes:
+        direction: Fractional components of its period.
+        atoms: How many atoms of an orbit on each position of the group lie on it within a period, `positions`; of those
+            that do for all values of their free coordinates.
+    """
+
+    direction: Floats
+    atoms: NDArray[np.int64]
+
+
+@lru_cache(maxsize=230)
+def axes(number: int) -> tuple[Axis, ...]:
+    """The lines of a group, one for each position with one free coordinate."""
+    maps = wyckoff_maps(number)
+    # Coordinates at which no position is more special than it must be.
+    orbits = [position.atoms(np.array([0.1234, 0.3456, 0.5791])) for position in maps]
+    found = []
+    for line in maps:
+        if len(line.free) == 1:
+            direction = line.rotations[0][:, line.free[0]]
+            # Two differences, made from whole numbers, that vanish along the line.
+            across = _across(direction)
+            gaps = [(atoms - line.translations[0]) @ across for atoms in orbits]
+            on_line = [(np.abs(gap - np.round(gap)) < 1e-6).all(axis=1).sum() for gap in gaps]
+            found.append(Axis(direction, np.array(on_line, dtype=np.int64)))
+    return tuple(found)
+
+
+def _across(direction: Floats) -> Floats:
+    """`3 x 2`: coordinates of a lattice basis with a vector along a direction, but the one along it."""
+    for chosen in itertools.combinations(range(3), 2):
+        basis = np.column_stack([np.eye(3)[:, list(chosen)], direction])
+        if abs(abs(np.linalg.det(basis)) - 1.0) < 1e-9:
+            return np.asarray(np.rint(np.linalg.inv(basis))[:2].T)
+    raise ValueError(f"{direction} is no primitive lattice vector with a component of one")
 
 
 def canonical_order(group: SpaceGroup) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +29,7 @@ def make_stage(
         n_elements=(1, n_elements),
         max_atoms=atoms,
         max_atoms_per_element=per_element,
+        coordinates=False,
     )
     space.base = space
     return WyckoffStage(space)
@@ -41,14 +42,14 @@ class Batch:
     groups: np.ndarray
     counts: np.ndarray
     wyckoff: np.ndarray
-    lattices: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+    lattices: np.ndarray
 
     def block(self, name: str) -> np.ndarray:
         assert name == "wyckoff"
         return self.wyckoff
 
     def take(self, rows: np.ndarray) -> Batch:
-        return Batch(self.groups[rows], self.counts[rows], self.wyckoff[rows])
+        return Batch(self.groups[rows], self.counts[rows], self.wyckoff[rows], self.lattices[rows])
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -58,7 +59,12 @@ def start(stage: WyckoffStage, groups: Sequence[int], counts: Sequence[Sequence[
     padded = np.zeros((len(groups), len(ELEMENTS)), dtype=np.int64)
     for row, values in enumerate(counts):
         padded[row, : len(values)] = values
-    return Batch(np.array(groups, dtype=np.int64), padded, np.zeros((len(groups), stage.width)))
+    return Batch(
+        np.array(groups, dtype=np.int64),
+        padded,
+        np.zeros((len(groups), stage.width)),
+        np.zeros((len(groups), 6)),
+    )
 
 
 def ways(group: SpaceGroup, counts: Sequence[int]) -> int:
@@ -98,7 +104,7 @@ def everything(stage: WyckoffStage, group: int, counts: Sequence[int]) -> list[d
         rows, actions = np.nonzero(mask)
         parents = open_.take(rows)
         children = stage.step(parents, actions, np.zeros((len(rows), 0)))
-        open_ = Batch(parents.groups, parents.counts, children)
+        open_ = Batch(parents.groups, parents.counts, children, parents.lattices)
         back, _, undone = stage.step_back(open_)
         assert np.array_equal(back, actions)
         assert np.array_equal(undone, parents.wyckoff)
@@ -171,7 +177,7 @@ def sampled(stage: WyckoffStage, batch: Batch, rng: np.random.Generator) -> Batc
         assert mask.any(axis=1).all(), "stuck"
         actions = np.argmax(mask * rng.random(mask.shape), axis=1)
         block = stage.step(at, actions, np.zeros((len(rows), 0)))
-        back, _, undone = stage.step_back(Batch(at.groups, at.counts, block))
+        back, _, undone = stage.step_back(Batch(at.groups, at.counts, block, at.lattices))
         assert np.array_equal(back, actions)
         assert np.array_equal(undone, at.wyckoff)
         batch.wyckoff[rows] = block
@@ -212,16 +218,15 @@ def test_sampled_assignments_hold_their_composition_and_read_back():
     assert np.array_equal(stage.read(candidates, batch), batch.wyckoff)
 
 
-def test_an_empty_block_has_no_inputs_and_a_begun_one_has():
+def test_inputs_tell_what_is_to_be_placed():
     stage = make_stage([2, 225])
     batch = start(stage, [0, 1], [(2, 1), (4, 8)])
-    assert not stage.encode(batch).any()
     actions = np.argmax(stage.mask(batch), axis=1)
-    begun = Batch(batch.groups, batch.counts, stage.step(batch, actions, np.zeros((2, 0))))
+    begun = Batch(batch.groups, batch.counts, stage.step(batch, actions, np.zeros((2, 0))), batch.lattices)
     inputs = stage.encode(begun)
     assert inputs.shape == (2, stage.n_inputs)
     assert np.isfinite(inputs).all()
-    assert inputs.any(axis=1).all()
+    assert (inputs != stage.encode(batch)).any(axis=1).all()
     assert stage.is_empty(batch).all()
     assert not stage.is_empty(begun).any()
 
