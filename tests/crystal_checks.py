@@ -65,19 +65,23 @@ def check_crystal(
     max_atoms: int = 80,
     is_neutral: bool = True,
 ) -> None:
-    """Raise AssertionError, naming the crystal, where it breaks a constraint of its space."""
+    """Raise AssertionError, naming the crystal, where it breaks a constraint of its space; without a lattice, what
+    there is of it.
+    """
     what = f"{crystal.formula} in {crystal.space_group}, {crystal.lattice}"
+    n_atoms = int(Composition(dict(crystal.composition)).num_atoms)
+    assert 1 <= n_atoms <= max_atoms, f"atoms: {what}"
+    counts = tuple(sorted(crystal.composition.values()))
+    assert fits_wyckoff(crystal.space_group, counts), f"Wyckoff positions: {what}"
+    if is_neutral:
+        assert can_be_neutral(dict(crystal.composition)), f"charge: {what}"
+    if crystal.lattice is None:
+        return
     lattice = Lattice.from_parameters(*crystal.lattice)
     _, group = _groups(crystal.space_group)
     assert group.is_compatible(lattice, tol=1e-9, angle_tol=1e-9), f"lattice system: {what}"
     assert all(lengths[0] <= x <= lengths[1] for x in crystal.lattice[:3]), f"lengths: {what}"
     assert all(angles[0] <= x <= angles[1] for x in crystal.lattice[3:]), f"angles: {what}"
-    n_atoms = int(Composition(dict(crystal.composition)).num_atoms)
-    assert 1 <= n_atoms <= max_atoms, f"atoms: {what}"
     # A cell that is not real has NaN or no volume.
     least, most = volumes(crystal, lengths, volume_per_atom)
     assert least <= lattice.volume <= most, f"volume: {what}"
-    counts = tuple(sorted(crystal.composition.values()))
-    assert fits_wyckoff(crystal.space_group, counts), f"Wyckoff positions: {what}"
-    if is_neutral:
-        assert can_be_neutral(dict(crystal.composition)), f"charge: {what}"
