@@ -1,7 +1,8 @@
 """Shapings: from the values of one property to log rewards.
 
-Each is R = max(exp(-β g(x)), floor) with a penalty g of its own, as in Crystal-GFN (arXiv 2310.04925), whose rewards
-are exp(-8 E) for a formation energy E in eV/atom and exp(-8 (x - 1.34)²) for a band gap x in eV, with a floor of 1e-8.
+Each is R = max(exp(offset - β g(x)), floor) with a penalty g of its own. So are the rewards of Crystal-GFN (arXiv
+2310.04925): exp(-8 E) for a formation energy E in eV/atom and exp(-8 (x - 1.34)²) for a band gap x in eV, with a floor
+of 1e-8.
 """
 
 from __future__ import annotations
@@ -39,13 +40,15 @@ class Shaping(Protocol):
 
 @dataclass(frozen=True)
 class LogLinear(ABC):
-    """R = max(exp(-β g), floor), with a penalty g of the property that a subclass defines.
+    """R = max(exp(offset - β g), floor), with a penalty g of the property that a subclass defines.
 
     Args:
         direction: Whether high or low values are wanted.
         beta: Inverse temperature β, per unit of the penalty; `auto` is 8 over the penalty's interquartile range among
-            untrained samples.
+            untrained samples, with an offset that gives their median the reward 1.
         floor: Least reward; also that of a candidate whose property can't be told.
+        offset: Added to the log reward. It says where the floor lies, and nothing else: a sampler samples the same
+            with all rewards multiplied by one number.
         caution: Standard deviations of the prediction that a value is worsened by before it is rewarded, so that a
             sampler does not live off the errors of a model.
 
@@ -58,6 +61,7 @@ class LogLinear(ABC):
     beta: float | Literal["auto"] = "auto"
     floor: float = 1e-8
     caution: float = 0.0
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         if self.beta != "auto" and not (math.isfinite(self.beta) and self.beta > 0.0):
@@ -66,6 +70,12 @@ class LogLinear(ABC):
             raise ConfigError(f"floor is {self.floor}; it must be above 0, as a log reward must be finite.")
         if not (math.isfinite(self.caution) and self.caution >= 0.0):
             raise ConfigError(f"caution is {self.caution}; it must be 0 or more standard deviations.")
+        if not math.isfinite(self.offset):
+            raise ConfigError(f"offset is {self.offset}; it must be a finite number.")
+        if self.beta == "auto" and self.offset:
+            raise ConfigError(
+                f"offset is {self.offset:g} and beta 'auto', which sets it; state beta as a number."
+            )
 
     @abstractmethod
     def penalty(self, values: Tensor, stds: Tensor | None) -> Tensor:
@@ -79,12 +89,14 @@ class LogLinear(ABC):
         """
         if self.beta == "auto":
             raise ConfigError("beta is 'auto'; fit it to values first, by fitted().")
-        return _floored(-self.beta * self.penalty(values, stds), self.floor)
+        return _floored(self.offset - self.beta * self.penalty(values, stds), self.floor)
 
     @property
     def formula(self) -> str:
         """The reward of a value x (and its standard deviation s) as a line of text."""
-        return f"max({self._formula()}, {self.floor:g})"
+        sign = "+" if self.offset > 0.0 else "−"
+        factor = f"exp({sign}{abs(self.offset):.4g}) " if self.offset else ""
+        return f"max({factor.replace('+', '')}{self._formula()}, {self.floor:g})"
 
     @abstractmethod
     def _formula(self) -> str:
@@ -95,7 +107,7 @@ class LogLinear(ABC):
         return f"(x {sign} {self.caution:g} s)" if self.caution else "x"
 
     def fitted(self, values: Tensor, stds: Tensor | None) -> Self:
-        """The same shaping with `beta: auto` made a number.
+        """The same shaping with `beta: auto` made a number, and the offset with it.
 
         Args:
             values: The property of untrained samples, `n`; NaN where it could not be told.
@@ -108,15 +120,14 @@ class LogLinear(ABC):
             return self
         penalties = self.penalty(values, stds)
         penalties = penalties[torch.isfinite(penalties)].double()
-        spread = 0.0
-        if len(penalties):
-            low, high = torch.quantile(penalties, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
-            spread = high - low
-        if not (math.isfinite(spread) and spread > 0.0):
+        points = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        low, median, high = torch.quantile(penalties, points).tolist() if len(penalties) else (0.0, 0.0, 0.0)
+        if not high > low:
             raise ConfigError(
                 "beta is 'auto', but the property does not vary over untrained samples; state beta as a number."
             )
-        return replace(self, beta=SHARPNESS / spread)
+        beta = SHARPNESS / (high - low)
+        return replace(self, beta=beta, offset=beta * median)
 
     def _cautious(self, values: Tensor, stds: Tensor | None) -> Tensor:
         """Values moved by `caution` standard deviations in the direction that is not wanted."""
@@ -184,6 +195,7 @@ class TargetDistance(LogLinear):
         beta: As in `LogLinear`, per squared unit of the property.
         floor: As in `LogLinear`.
         caution: k.
+        offset: As in `LogLinear`.
     """
 
     _: KW_ONLY

@@ -150,6 +150,8 @@ class RunPage:
         top = s["distinct_top"]
         for key, label in (("space_groups", "space groups"), ("elements", "elements")):
             tiles.append((str(s["distinct"][key]), label, f"{top[key]} among the best 100"))
+        if s["floored"] > 0.01 * s["n"]:
+            tiles.append((str(s["floored"]), "samples have the least reward", "lower the reward's floor?"))
         if s["failed"]:
             tiles.append(
                 (str(s["failed"]), "samples without a property", _text(self.drawn.samples.reason or ""))

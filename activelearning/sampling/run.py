@@ -229,25 +229,34 @@ def _training(
     if saved is not None:
         training = Training.from_state(saved)
         check_same_training(training.identity, parts.training, where)
-        terms = [_with_beta(term, training.betas[term.source.name]) for term in parts.reward.terms]
+        terms = [_as_fitted(term, training.fitted[term.source.name]) for term in parts.reward.terms]
         return ProductReward(tuple(terms)), training
     if request.trained is not None:
         raise InputError(f"--trained: {where} holds no trained sampler ({FILE} is missing).")
     observe(Stage(f"asking for the property of {N_FIT} untrained crystals"))
     proposals = parts.sampler.sample_untrained(N_FIT, seed=seed_for(config.seed, 0, "reward"))
-    reward = parts.reward.fitted(as_crystals([proposal.candidate for proposal in proposals]))
-    betas = {term.source.name: _beta(term) for term in reward.terms}
-    return reward, Training(identity=parts.training, betas=betas)
+    candidates = as_crystals([proposal.candidate for proposal in proposals])
+    reward = parts.reward.fitted(candidates)
+    log_rewards = reward(candidates)
+    if len(candidates) > 1 and bool((log_rewards == log_rewards[0]).all()):
+        raise ConfigError(
+            f"All of {len(candidates)} untrained crystals have the same log reward, {log_rewards[0].item():.4g}, so "
+            f"that nothing tells them apart: the reward's floor lies above them, or the property does not vary. Lower "
+            f"`floor` or `beta`, state an `offset`, or leave `beta` out to have it fitted."
+        )
+    return reward, Training(identity=parts.training, fitted={t.source.name: _fitted(t) for t in reward.terms})
 
 
-def _beta(term: Term) -> float | None:
-    return float(term.shaping.beta) if isinstance(term.shaping, LogLinear) else None
+def _fitted(term: Term) -> dict[str, float]:
+    """What is fitted of a term, for the checkpoint."""
+    shaping = term.shaping
+    return {"beta": float(shaping.beta), "offset": shaping.offset} if isinstance(shaping, LogLinear) else {}
 
 
-def _with_beta(term: Term, beta: float | None) -> Term:
-    if beta is None or not isinstance(term.shaping, LogLinear):
+def _as_fitted(term: Term, fitted: dict[str, float]) -> Term:
+    if not isinstance(term.shaping, LogLinear):
         return term
-    return Term(term.source, replace(term.shaping, beta=beta))
+    return Term(term.source, replace(term.shaping, beta=fitted["beta"], offset=fitted["offset"]))
 
 
 def _log_probabilities(sampler: Sampler, proposals: list[Proposal]) -> tuple[Array | None, str | None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from activelearning.rewards import ProductReward
+from activelearning.rewards import LogLinear, ProductReward
 from activelearning.sampling.crystals import Crystals
 from activelearning.sampling.statistics import Array, CrystalCounts, Reweighted, correlation, quantiles
 from activelearning.sampling.training import Training
@@ -53,15 +54,15 @@ def summarise(name: str, training: Training, reward: ProductReward, drawn: Drawn
     """The run in figures.
 
     Returns:
-        `name`; `steps` of training; `n` samples, how many of them are `unique` and how many `failed` to have a
-        property; `properties`: for each its `unit`, its `beta` and quantiles (`min`, `q25`, `median`, `q75`,
-        `max`) over `samples`, `untrained`, `unrestricted` and `validation` (null where there is none) and under
-        the reward's own distribution (`reward`: quartiles only); `log_reward`: its quantiles over samples;
-        `log_z`: `learned` (of the reward to the sampler's own exponent) and `estimated` from samples;
-        `correlation` of log-probability and log reward (`pearson`, `spearman`, `n`) and
+        `name`; `steps` of training; `n` samples, how many of them are `unique`, how many `failed` to have a property
+        and how many are `floored`, with the least reward there is; `properties`: for each its `unit`, its `beta` and
+        quantiles (`min`, `q25`, `median`, `q75`, `max`) over `samples`, `untrained`, `unrestricted` and `validation`
+        (null where there is none) and under the reward's own distribution (`reward`: quartiles only); `log_reward`:
+        its quantiles over samples; `log_z`: `learned` (of the reward to the sampler's own exponent) and `estimated`
+        from samples; `correlation` of log-probability and log reward (`pearson`, `spearman`, `n`) and
         `effective_sample_size`, null where the sampler can't tell probabilities; `distinct`: numbers of different
-        space groups, lattice systems, point symmetries and elements among the samples, `distinct_top` among the
-        best 100 of them.
+        space groups, lattice systems, point symmetries and elements among the samples, `distinct_top` among the best
+        100 of them.
     """
     samples = drawn.samples
     pair, weighed = drawn.correlated, drawn.reweighted
@@ -73,10 +74,11 @@ def summarise(name: str, training: Training, reward: ProductReward, drawn: Drawn
         "n": len(samples),
         "unique": len({crystal.key for crystal in samples.crystals}),
         "failed": samples.n_failed,
+        "floored": _floored(reward, samples),
         "properties": {
             term.source.name: {
                 "unit": term.source.unit,
-                "beta": training.betas[term.source.name],
+                "beta": training.fitted[term.source.name].get("beta"),
                 **_distributions(term.source.name, drawn),
             }
             for term in reward.terms
@@ -91,6 +93,14 @@ def summarise(name: str, training: Training, reward: ProductReward, drawn: Drawn
         "distinct": CrystalCounts.of(samples.crystals).distinct(),
         "distinct_top": CrystalCounts.of(top).distinct(),
     }
+
+
+def _floored(reward: ProductReward, crystals: Crystals) -> int:
+    """Crystals with the least reward of every property, as far as the shapings have one."""
+    if not all(isinstance(term.shaping, LogLinear) for term in reward.terms):
+        return 0
+    least = sum(math.log(term.shaping.floor) for term in reward.terms if isinstance(term.shaping, LogLinear))
+    return int((crystals.log_rewards <= least + 1e-9).sum())
 
 
 def _distributions(name: str, drawn: Drawn) -> Mapping[str, Any]:

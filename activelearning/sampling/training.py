@@ -71,7 +71,7 @@ class Training:
 
     Attributes:
         identity: What two equal trainings agree in (JSON).
-        betas: β of each property's reward, None where its shaping has none.
+        fitted: β and offset of each property's reward; empty where its shaping has none.
         step: Steps done.
         ends: Step at which each fit ends.
         curves: `step` and the means of `CURVES` over each piece; NaN where a sampler states none.
@@ -82,7 +82,7 @@ class Training:
     """
 
     identity: Mapping[str, Any]
-    betas: dict[str, float | None]
+    fitted: dict[str, dict[str, float]]
     step: int = 0
     ends: list[int] = field(default_factory=list)
     curves: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ("step", *CURVES)})

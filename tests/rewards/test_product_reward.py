@@ -115,8 +115,7 @@ def test_an_automatic_beta_is_fitted_term_by_term() -> None:
     fitted = reward.fitted(CRYSTALS)
     assert fitted.terms[0] == stated
     values = stated.source(CRYSTALS).values
-    low, high = torch.quantile(values, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
-    assert fitted.terms[1].shaping == Exponential("maximize", beta=8.0 / (high - low))
+    assert fitted.terms[1].shaping == Exponential("maximize").fitted(values, None)
     assert fitted.fitted(CRYSTALS) == fitted
 
 

@@ -47,6 +47,13 @@ def test_target_distance_is_its_formula(x: float, t: float, beta: float, s: floa
     assert one(shaping, x, s) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
+@given(values, betas, st.floats(-20.0, 20.0))
+def test_an_offset_is_added_to_the_log_reward(x: float, beta: float, offset: float) -> None:
+    shaping = Exponential("minimize", beta=beta, floor=TINY)
+    moved = Exponential("minimize", beta=beta, floor=TINY, offset=offset)
+    assert one(moved, x) == pytest.approx(one(shaping, x) + offset, abs=1e-9)
+
+
 @given(values, betas)
 def test_target_direction_means_nothing(x: float, beta: float) -> None:
     up, down = (TargetDistance(d, target=1.34, beta=beta) for d in ("maximize", "minimize"))
@@ -87,13 +94,14 @@ def test_log_rewards_are_finite_and_keep_the_floor(xs: list[float], floor: float
 
 
 @given(st.floats(0.01, 100.0), st.floats(-50.0, 50.0))
-def test_a_fitted_beta_makes_the_reward_independent_of_the_unit(scale: float, shift: float) -> None:
+def test_a_fitted_reward_does_not_depend_on_the_unit(scale: float, shift: float) -> None:
     x = torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    low, high = torch.quantile(x, torch.tensor([0.25, 0.75], dtype=torch.float64)).tolist()
+    low, median, high = torch.quantile(x, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     shaping = Exponential("minimize").fitted(x, None)
     assert shaping.beta == pytest.approx(8.0 / (high - low))
+    assert one(shaping, median) == pytest.approx(0.0, abs=1e-9)
     scaled = Exponential("minimize").fitted(scale * x + shift, None)
-    assert scaled.beta == pytest.approx(8.0 / (scale * (high - low)), rel=1e-6)
+    assert scaled(scale * x + shift, None).tolist() == pytest.approx(shaping(x, None).tolist(), abs=1e-6)
 
 
 def test_a_stated_beta_stays_as_it_is() -> None:
@@ -109,6 +117,8 @@ def test_a_stated_beta_stays_as_it_is() -> None:
         (lambda: Exponential("minimize", floor=0.0), "floor is 0.0; it must be above 0"),
         (lambda: Exponential("minimize", caution=-1.0), "caution is -1.0"),
         (lambda: TargetDistance("minimize", target=math.inf), "target is inf"),
+        (lambda: Exponential("minimize", beta=1.0, offset=math.nan), "offset is nan"),
+        (lambda: Exponential("minimize", offset=1.0), "offset is 1 and beta 'auto', which sets it"),
         (
             lambda: Exponential("minimize", beta=1.0, caution=1.0)(torch.zeros(2), None),
             "no standard deviation",
@@ -129,6 +139,8 @@ def test_what_can_not_be_done_is_said(make: object, message: str) -> None:
         (Exponential("minimize", beta=8.0), "max(exp(−8 x), 1e-08)"),
         (Exponential("maximize", beta=2.0, caution=1.0, floor=1e-3), "max(exp(2 (x − 1 s)), 0.001)"),
         (Power("minimize", beta=2.0), "max(x^−2, 1e-08)"),
+        (Exponential("maximize", beta=3.0, offset=18.0), "max(exp(18) exp(3 x), 1e-08)"),
+        (Exponential("maximize", beta=3.0, offset=-2.0), "max(exp(−2) exp(3 x), 1e-08)"),
         (TargetDistance("maximize", target=1.34, beta=8.0), "max(exp(−8 (x − 1.34)²), 1e-08)"),
         (
             TargetDistance("maximize", target=1.34, caution=2.0),

@@ -80,7 +80,18 @@ def test_a_run_writes_crystals_and_structures(write_config: Write, tmp_path: Pat
 def test_the_summary_has_stable_keys(write_config: Write, tmp_path: Path) -> None:
     summary = run(write_config(), tmp_path / "out")
     assert set(summary) == {
-        *("name", "steps", "n", "unique", "failed", "properties", "log_reward", "log_z", "correlation"),
+        *(
+            "name",
+            "steps",
+            "n",
+            "unique",
+            "failed",
+            "floored",
+            "properties",
+            "log_reward",
+            "log_z",
+            "correlation",
+        ),
         *("effective_sample_size", "distinct", "distinct_top", "structures"),
     }
     assert (summary["name"], summary["steps"], summary["failed"]) == ("small", 23, 0)
@@ -271,6 +282,7 @@ def test_known_crystals_can_be_trained_from(write_config: Write, tmp_path: Path)
         (lambda c: c.update(restrict={"elements": ["Xe"]}), ConfigError, "restrict.*Xe"),
         (lambda c: c.update(validation="nowhere.csv"), InputError, "nowhere.csv can't be read"),
         (lambda c: c["reward"].update(caution=1.0), ConfigError, "no standard deviation"),
+        (lambda c: c["reward"].update(floor=1e30), ConfigError, "have the same log reward, 69.08"),
     ],
 )
 def test_bad_input_is_said_before_anything_is_written(
