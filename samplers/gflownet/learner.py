@@ -15,7 +15,7 @@ from samplers.gflownet.environments.base import Environment
 from samplers.gflownet.fit import Dataset, Fit, StateReward
 from samplers.gflownet.losses import Balance, make_objective, positions
 from samplers.gflownet.partition import LogPartition
-from samplers.gflownet.policy import BackwardPolicy, ForwardPolicy
+from samplers.gflownet.policy import BackwardPolicy, ForwardPolicy, StateFlow
 from samplers.gflownet.replay import ReplayBuffer
 from samplers.gflownet.settings import LearnerSettings
 from samplers.gflownet.trajectories import (
@@ -50,12 +50,16 @@ class Learner:
             environment.n_continuous,
             hidden=s.hidden,
             n_components=s.n_components,
-            has_flows=self.objective.has_flows,
         ).to(s.torch_device)
         self.backward_policy = (
             None
             if environment.has_unique_paths
             else BackwardPolicy(n_inputs, environment.n_actions, hidden=s.hidden).to(s.torch_device)
+        )
+        self.flow = (
+            StateFlow(n_inputs, environment.n_actions, hidden=s.hidden).to(s.torch_device)
+            if self.objective.has_flows
+            else None
         )
         self.log_partition = LogPartition(s.beta_bounds)
         self.replay = ReplayBuffer(s.replay_capacity, environment.n_state)
@@ -64,9 +68,8 @@ class Learner:
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw initial parameters and forget the optimiser's moments."""
-        self.forward_policy.reset(generator)
-        if self.backward_policy is not None:
-            self.backward_policy.reset(generator)
+        for network in self._networks.values():
+            network.reset(generator)
         nn.init.zeros_(self.log_partition.coefficients)
         self.optimizer = torch.optim.Adam(
             [
@@ -76,9 +79,17 @@ class Learner:
             fused=True,
         )
 
+    @property
+    def _networks(self) -> dict[str, ForwardPolicy | BackwardPolicy | StateFlow]:
+        networks = {
+            "forward_policy": self.forward_policy,
+            "backward_policy": self.backward_policy,
+            "flow": self.flow,
+        }
+        return {name: network for name, network in networks.items() if network is not None}
+
     def _network_parameters(self) -> list[nn.Parameter]:
-        backward = [] if self.backward_policy is None else list(self.backward_policy.parameters())
-        return [*self.forward_policy.parameters(), *backward]
+        return [p for network in self._networks.values() for p in network.parameters()]
 
     # ---------------------------------------------------------------- training
 
@@ -156,7 +167,7 @@ class Learner:
             recentres: Whether to set log Z to what the batch implies first.
         """
         t = trajectories
-        log_pf, share = self._forward(t, log_partial)
+        log_pf, share = log_forward(self.forward_policy, t), self._share(t, log_partial)
         log_pb = log_backward(self.environment, self.backward_policy, t)
 
         def balance() -> Balance:
@@ -190,20 +201,20 @@ class Learner:
         self.optimizer.step()
         self.n_steps += 1
 
-    def _forward(self, t: Trajectories, log_partial: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """log P_F of each step, `N`, and where the loss has flows log F / Z where each starts, `N`.
+    def _share(self, t: Trajectories, log_partial: Tensor | None) -> Tensor | None:
+        """log (F / Z) of the state where each step starts, `N`, where the loss has flows.
 
         Flows are learned as shares of Z, which has a fast learning rate of its own.
         """
-        if not self.objective.has_flows:
-            return log_forward(self.forward_policy, t), None
-        log_pf, share = self.forward_policy.log_prob_and_flow(t.inputs, t.mask, t.actions, t.u, t.drawn)
+        if self.flow is None:
+            return None
+        share = self.flow(t.inputs, t.mask)
         is_source = positions(t.index, t.n)[0] == 0
         if log_partial is not None:
             source = torch.zeros(t.n, dtype=torch.float64)
             source[t.index[is_source]] = log_partial[is_source]
             share = share + log_partial - source[t.index]
-        return log_pf + t.log_jacobian, share.masked_fill(is_source, 0.0)
+        return share.masked_fill(is_source, 0.0)
 
     def schedule(self, progress: float) -> None:
         """Learning rates fall linearly within a fit: large steps find the reward, small ones settle on it."""
@@ -350,10 +361,7 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Networks, log-partition, optimiser, replay buffer and step count, on the CPU."""
         return {
-            "forward_policy": _copy(self.forward_policy.state_dict()),
-            "backward_policy": None
-            if self.backward_policy is None
-            else _copy(self.backward_policy.state_dict()),
+            **{name: _copy(network.state_dict()) for name, network in self._networks.items()},
             "log_partition": _copy(self.log_partition.state_dict()),
             "optimizer": _copy(self.optimizer.state_dict()),
             "replay": self.replay.state_dict(),
@@ -367,9 +375,8 @@ class Learner:
             SamplerError: the state belongs to other networks.
         """
         try:
-            self.forward_policy.load_state_dict(state["forward_policy"])
-            if self.backward_policy is not None:
-                self.backward_policy.load_state_dict(state["backward_policy"])
+            for name, network in self._networks.items():
+                network.load_state_dict(state[name])
             self.log_partition.load_state_dict(state["log_partition"])
             self.optimizer.load_state_dict(_copy(state["optimizer"]))
             self.replay.load_state_dict(state["replay"])

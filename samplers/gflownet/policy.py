@@ -43,27 +43,31 @@ def _reset(trunk: nn.Sequential, generator: torch.Generator) -> None:
             nn.init.zeros_(layer.bias)
 
 
-class _Policy(nn.Module):
-    """A trunk and a head of actions."""
+class _Network(nn.Module):
+    """A trunk and a head, whose outputs are zero at initialisation."""
 
-    def __init__(self, n_inputs: int, n_actions: int, hidden: Sequence[int]) -> None:
+    def __init__(self, n_inputs: int, n_outputs: int, hidden: Sequence[int]) -> None:
         super().__init__()
         self.trunk = _mlp(n_inputs, hidden)
         self.width = hidden[-1] if hidden else n_inputs
-        self.actions = _linear(self.width, n_actions)
+        self.head = _linear(self.width, n_outputs)
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw initial parameters."""
         _reset(self.trunk, generator)
-        nn.init.zeros_(self.actions.weight)
-        nn.init.zeros_(self.actions.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def _features(self, inputs: Tensor) -> Tensor:
-        weight = self.actions.weight
+        weight = self.head.weight
         return self.trunk(inputs.to(device=weight.device, dtype=weight.dtype))
 
+
+class _Policy(_Network):
+    """A network over actions."""
+
     def _log_actions(self, features: Tensor, mask: Tensor) -> Tensor:
-        return masked_log_softmax(self.actions(features), mask.to(features.device))
+        return masked_log_softmax(self.head(features), mask.to(features.device))
 
     def _log_action(self, features: Tensor, mask: Tensor, actions: Tensor) -> Tensor:
         """Log-probability of one action a row, `n`, float64, on the CPU."""
@@ -72,7 +76,7 @@ class _Policy(nn.Module):
 
 
 class ForwardPolicy(_Policy):
-    """P_F: logits over actions, a mixture of Betas over an action's continuous coordinates, and log flows.
+    """P_F: logits over actions, and a mixture of Betas over an action's continuous coordinates.
 
     The mixture depends on the state and not on the action: a state offers at most one action with a
     continuous part, or several that share one. At initialisation all allowed actions are equally likely and
@@ -87,14 +91,12 @@ class ForwardPolicy(_Policy):
         *,
         hidden: Sequence[int],
         n_components: int,
-        has_flows: bool = False,
     ) -> None:
         super().__init__(n_inputs, n_actions, hidden)
         self.n_components = n_components
         self.n_continuous = n_continuous
         n_raw = n_components * (1 + 2 * n_continuous)
         self.coordinates = _linear(self.width, n_raw) if n_continuous else None
-        self.flow = _linear(self.width, 1) if has_flows else None
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw initial parameters."""
@@ -103,9 +105,6 @@ class ForwardPolicy(_Policy):
             nn.init.zeros_(self.coordinates.weight)
             with torch.no_grad():
                 self.coordinates.bias.copy_(BetaMixture.initial_raw(self.n_components, self.n_continuous))
-        if self.flow is not None:
-            nn.init.zeros_(self.flow.weight)
-            nn.init.zeros_(self.flow.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Hidden features, `n x h`, on the networks' device, of encoded states, `n x n_inputs`."""
@@ -117,7 +116,7 @@ class ForwardPolicy(_Policy):
 
     def probabilities(self, features: Tensor, mask: Tensor) -> Tensor:
         """Probabilities of actions, `n x n_actions`; exactly 0 where the mask is False."""
-        allowed = torch.where(mask.to(features.device), self.actions(features), -torch.inf)
+        allowed = torch.where(mask.to(features.device), self.head(features), -torch.inf)
         return allowed.softmax(dim=1).cpu()
 
     def mixture(self, features: Tensor) -> BetaMixture:
@@ -127,18 +126,7 @@ class ForwardPolicy(_Policy):
 
     def log_prob(self, inputs: Tensor, mask: Tensor, actions: Tensor, u: Tensor, drawn: Tensor) -> Tensor:
         """Log density, `n`, float64, of actions (`n`) with coordinates u (`n x c`), those that are `drawn`."""
-        return self._log_prob(self(inputs), mask, actions, u, drawn)
-
-    def log_prob_and_flow(
-        self, inputs: Tensor, mask: Tensor, actions: Tensor, u: Tensor, drawn: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """As `log_prob`, and the log of each state's flow as a share of the whole, `n`, float64."""
-        assert self.flow is not None
         features = self(inputs)
-        flow = self.flow(features).squeeze(1).cpu().double()
-        return self._log_prob(features, mask, actions, u, drawn), flow
-
-    def _log_prob(self, features: Tensor, mask: Tensor, actions: Tensor, u: Tensor, drawn: Tensor) -> Tensor:
         log_prob = self._log_action(features, mask, actions)
         if self.coordinates is None:
             return log_prob
@@ -162,3 +150,19 @@ class BackwardPolicy(_Policy):
     def log_prob(self, inputs: Tensor, mask: Tensor, actions: Tensor) -> Tensor:
         """Log-probability, `n`, float64, of last actions, `n`."""
         return self._log_action(self._features(inputs), mask, actions)
+
+
+class StateFlow(_Network):
+    """log F of states, as a share of the whole flow; zero at initialisation.
+
+    It sees the mask beside the state: what can still be reached, which flows sum over, is often a jagged
+    function of the state that the mask tells.
+    """
+
+    def __init__(self, n_inputs: int, n_actions: int, *, hidden: Sequence[int]) -> None:
+        super().__init__(n_inputs + n_actions, 1, hidden)
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """log (F / Z), `n`, float64, of encoded states, `n x n_inputs`, with their masks, `n x n_actions`."""
+        features = self._features(torch.cat([inputs, mask.to(inputs.dtype)], dim=1))
+        return self.head(features).squeeze(1).cpu().double()

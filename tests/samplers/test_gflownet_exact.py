@@ -9,9 +9,8 @@ import torch
 from enumeration import enumerate_states, terminal_distribution, total_variation
 
 from activelearning.spaces.box import BoxSpace
-from activelearning.spaces.crystal import CrystalSpace
 from samplers.gflownet import GFlowNetSampler
-from samplers.gflownet.environments import BoxEnvironment, GridEnvironment, make_environment
+from samplers.gflownet.environments import BoxEnvironment, GridEnvironment
 from samplers.gflownet.learner import Learner
 from samplers.gflownet.losses import LOSSES
 from samplers.gflownet.settings import BetaRange, LearnerSettings

@@ -157,9 +157,9 @@ def test_gradients_reach_every_parameter(name, kind):
     settings = LearnerSettings(hidden=(5,), n_components=2, loss=name, batch_size=8, learning_rate=0.02)
     learner = Learner(env, settings)
     learner.fit(Ramp(env), steps=3, generator=torch.Generator().manual_seed(0))  # away from the zeroed heads
-    for policy in (learner.forward_policy, learner.backward_policy):
-        if policy is not None:
-            policy.double()
+    for network in (learner.forward_policy, learner.backward_policy, learner.flow):
+        if network is not None:
+            network.double()
     t = learner.sample(6, torch.Generator().manual_seed(1))
     t = replace(t, inputs=t.inputs.double())
     log_reward, beta = Ramp(env)(t.terminal), torch.ones(t.n, dtype=torch.float64)
