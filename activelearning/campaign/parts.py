@@ -21,7 +21,7 @@ from activelearning.errors import ActiveLearningError, ConfigError, PluginError
 from activelearning.fidelity import Fidelity
 
 # Arguments that the engine hands to the constructors of a group before the section's own.
-N_GIVEN = {"samplers": 2, "surrogates": 2}
+N_GIVEN = {"samplers": 2, "surrogates": 2, "rewards": 1}
 _ORACLE_ATTRIBUTES = (
     *("bind", "check", "content", "expect", "evaluate", "cost"),
     *("version", "is_queued", "is_batched"),

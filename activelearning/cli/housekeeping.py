@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def plugins(json: JsonOption = False) -> None:
-    """List the short names of oracles, samplers, surrogates, acquisitions and spaces."""
+    """List the short names of oracles, samplers, surrogates, acquisitions, spaces and rewards."""
     from activelearning.cli.plugins import list_plugins
 
     found = list_plugins()
@@ -35,11 +35,15 @@ def plugins(json: JsonOption = False) -> None:
     print_table([{k: p[k] for k in ("group", "name", "doc")} for p in found])
 
 
-def schema() -> None:
+def schema(
+    sample: Annotated[
+        bool, typer.Option("--sample", help="That of a config for `activelearning sample`.")
+    ] = False,
+) -> None:
     """Print the JSON schema of a campaign's config, for editors."""
-    from activelearning.cli.schema import config_schema
+    from activelearning.cli.schema import config_schema, sample_schema
 
-    print_json(config_schema())
+    print_json(sample_schema() if sample else config_schema())
 
 
 def doctor(json: JsonOption = False, store: StoreOption = None) -> None:

@@ -1,4 +1,4 @@
-"""The JSON schema of a campaign's config, with every plug-in's own parameters."""
+"""The JSON schemas of configs, with every plug-in's own parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from activelearning.campaign.parts import N_GIVEN
 from activelearning.campaign.sections import parameters_model
 from activelearning.contracts.registry import load_plugin, plugin_names
 from activelearning.errors import PluginError
+from activelearning.sampling.config import BASE, RewardSection, SampleConfig
 
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Keys of the config that name a plug-in by `type`, and the groups they choose from.
 _SECTIONS = {
     "space": "spaces",
@@ -25,31 +27,61 @@ _OWN_CLASS = {"type": "string", "pattern": ":"}
 def config_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12); a section's keys depend on the plug-in it names."""
     schema = CampaignConfig.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["$schema"] = DIALECT
     definitions: dict[str, Any] = schema["$defs"]
+    own = {"acquisition": AcquisitionConfig.model_json_schema()["properties"]}
     for key, group in _SECTIONS.items():
-        own = AcquisitionConfig.model_json_schema()["properties"] if key == "acquisition" else {}
-        name = f"{key.capitalize()}Section"
-        definitions[name] = _section(group, own, definitions)
-        property_schema: dict[str, Any] = {"$ref": f"#/$defs/{name}"}
-        written = schema["properties"][key]
-        if key == "sampler":
-            property_schema = {"anyOf": [property_schema, {"type": "null"}]}
-        kept = {k: v for k, v in written.items() if k in ("default", "description")}
-        schema["properties"][key] = {**property_schema, **kept}
-    definitions["FidelityConfig"]["allOf"] = [
+        _put_section(schema, key, group, own.get(key, {}))
+    _put_oracles(definitions["FidelityConfig"], definitions)
+    for unused in ("PluginSection", "AcquisitionConfig"):
+        definitions.pop(unused, None)
+    return schema
+
+
+def sample_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of a config for `activelearning sample`."""
+    schema = SampleConfig.model_json_schema()
+    schema["$schema"] = DIALECT
+    definitions: dict[str, Any] = schema["$defs"]
+    for key in ("space", "sampler"):
+        _put_section(schema, key, _SECTIONS[key], {})
+    reward = RewardSection.model_json_schema()["properties"]
+    definitions["RewardSection"] = _section("rewards", reward, definitions)
+    _put_oracles(definitions["OracleConfig"], definitions)
+    definitions.pop("PluginSection", None)
+    schema["properties"][BASE] = {
+        "type": "string",
+        "description": "path or shipped name of a config whose keys this one takes over where it states none",
+    }
+    required = schema.pop("required")
+    objective = [{"required": ["objective"]}, {"required": ["objectives"]}]
+    schema["anyOf"] = [{"required": [BASE]}, {"required": required, "anyOf": objective}]
+    return schema
+
+
+def _put_section(schema: dict[str, Any], key: str, group: str, own: Mapping[str, Any]) -> None:
+    """Describe a section that names a plug-in, where the model knows only that there is one."""
+    definitions = schema["$defs"]
+    name = f"{key.capitalize()}Section"
+    definitions[name] = _section(group, own, definitions)
+    property_schema: dict[str, Any] = {"$ref": f"#/$defs/{name}"}
+    written = schema["properties"][key]
+    if key == "sampler":
+        property_schema = {"anyOf": [property_schema, {"type": "null"}]}
+    kept = {k: v for k, v in written.items() if k in ("default", "description")}
+    schema["properties"][key] = {**property_schema, **kept}
+
+
+def _put_oracles(definition: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Describe an entry of `fidelities`: the oracles by name, and each one's parameters."""
+    definition["allOf"] = [
         {
             "if": {"properties": {"oracle": {"const": name}}, "required": ["oracle"]},
             "then": {"properties": {"params": parameters}},
         }
         for name, parameters in _parameters("oracles", definitions).items()
     ]
-    definitions["FidelityConfig"]["properties"]["oracle"] = {
-        "anyOf": [{"enum": list(plugin_names("oracles"))}, _OWN_CLASS]
-    }
-    for unused in ("PluginSection", "AcquisitionConfig"):
-        definitions.pop(unused, None)
-    return schema
+    definition["properties"]["oracle"] = {"anyOf": [{"enum": list(plugin_names("oracles"))}, _OWN_CLASS]}
 
 
 def _section(group: str, own: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

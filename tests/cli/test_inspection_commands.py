@@ -53,10 +53,47 @@ def validator() -> Draft202012Validator:
     return Draft202012Validator(schema)
 
 
-def test_schema_accepts_every_shipped_config(validator: Draft202012Validator) -> None:
+@pytest.fixture(scope="module")
+def sample_validator() -> Draft202012Validator:
+    from activelearning.cli.schema import sample_schema
+
+    schema = json.loads(json.dumps(sample_schema()))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def test_schemas_accept_every_shipped_config(
+    validator: Draft202012Validator, sample_validator: Draft202012Validator
+) -> None:
     for name, path in shipped_configs().items():
-        errors = [error.message for error in validator.iter_errors(yaml.safe_load(path.read_text()))]
+        config = yaml.safe_load(path.read_text())
+        of_its_kind = validator if "budget" in config else sample_validator
+        errors = [error.message for error in of_its_kind.iter_errors(config)]
         assert not errors, (name, errors)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reward": {"type": "target"}},
+        {"reward": {"type": "exponential", "betta": 1.0}},
+        {"reward": {"beta": "much"}},
+        {"sampler": {"type": "gflownet", "stepps": 3}},
+        {"fidelities": [{"oracle": "density", "params": {"scala": 1.0}}]},
+        {"rewards": {}},
+    ],
+)
+def test_schema_of_sampling_refuses_what_the_config_refuses(
+    sample_validator: Draft202012Validator, change: dict[str, Any]
+) -> None:
+    config = {
+        "name": "small",
+        "space": {"type": "crystal", "elements": ["Li", "O"]},
+        "objective": {"property": "density"},
+        "reward": {"beta": 2.0},
+    }
+    assert sample_validator.is_valid(config)
+    assert not sample_validator.is_valid({**config, **change})
 
 
 def test_schema_accepts_the_small_campaign_and_classes_of_ones_own(
@@ -96,6 +133,8 @@ def test_schema_is_printed(run: Run) -> None:
     schema = run("schema").json
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert set(schema["required"]) == {"name", "space", "objective", "fidelities", "budget"}
+    of_sampling = run("schema", "--sample").json
+    assert {"reward", "restrict", "objectives", "base"} <= set(of_sampling["properties"])
 
 
 def test_doctor_finds_this_installation_whole(tmp_path: Path, prefect_harness: None) -> None:
