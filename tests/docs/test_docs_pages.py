@@ -15,7 +15,10 @@ import yaml
 from pydantic import BaseModel
 
 from activelearning.campaign.config import CampaignConfig, parse_config
+from activelearning.campaign.shipped import shipped_configs
 from activelearning.cli.main import app
+from activelearning.contracts.registry import load_plugin, plugin_names
+from activelearning.sampling.config import SAMPLE_ONLY_KEYS, parse_sample_config
 from activelearning.spaces.crystal import CrystalSpace
 
 ROOT = Path(__file__).parents[2]
@@ -40,9 +43,10 @@ def test_relative_links_lead_to_files(page: Path) -> None:
 def test_shown_campaigns_are_valid(page: Path) -> None:
     for block in blocks(page, "yaml"):
         value = yaml.safe_load(block)
-        # Excerpts show single sections; what names a campaign is shown whole.
+        # Excerpts show single sections; what has a name is shown whole, a campaign by its budget.
         if "name" in value:
-            parse_config(value, source=page.name)
+            parse = parse_config if "budget" in value else parse_sample_config
+            parse(value, source=page.name)
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -103,6 +107,20 @@ def test_the_configuration_page_names_every_key() -> None:
     named = set(re.findall(r"`([a-z_]+)`", page))
     assert keys(CampaignConfig) - named == set()
     assert set(inspect.signature(CrystalSpace).parameters) - named - RESERVED == set()
+
+
+def test_the_sampling_page_names_every_key_and_every_shipped_config() -> None:
+    page = (ROOT / "docs" / "sampling.md").read_text()
+    named = set(re.findall(r"`([a-z_]+)`", page))
+    assert SAMPLE_ONLY_KEYS - named == set()
+    rewards = {name: load_plugin("rewards", name) for name in plugin_names("rewards")}
+    assert set(rewards) - named == set()
+    for shaping in rewards.values():
+        assert set(inspect.signature(shaping).parameters) - named - {"direction"} == set()
+    assert set(inspect.signature(CrystalSpace.restricted).parameters) - named - {"self"} == set()
+    for name, path in shipped_configs().items():
+        if "budget" not in yaml.safe_load(path.read_text()):
+            assert f"`{name}`" in page or re.fullmatch("formation-energy-[b-d]", name), name
 
 
 # Keys of the crystal space that admit their default only.
