@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from activelearning.crystals.charge import ChargeSet
+from activelearning.crystals.completion import Completions
 from activelearning.crystals.wyckoff import DEAD, CountAutomaton
 
 # Memory for the tables of automaton nodes: made when first visited, dropped when this is full.
@@ -54,8 +55,12 @@ class CompositionMasks:
             for e, row in enumerate(totals)
             for n, charges in enumerate(row, start=1)
         ]
-        self._offset = self._largest_charge()
-        self._reach = self._reachable_charges()
+        self._removed = [-charges for charges in self._added]
+        by_element = [
+            self._added[e * self.per_element : (e + 1) * self.per_element] for e in range(self.n_elements)
+        ]
+        completions = Completions(automaton, by_element, allowed[:, 0].tolist())
+        self._offset, self._reach = completions.offset, completions.sets
         self._frame_charges()
         self._frame_actions()
 
@@ -97,33 +102,6 @@ class CompositionMasks:
         return bits.view(np.bool_)
 
     # ---------------------------------------------------------------- construction
-
-    def _largest_charge(self) -> int:
-        depth = np.zeros(self._automaton.n_nodes, dtype=np.int64)
-        for node, children in enumerate(self._automaton.children):
-            alive = children[children != DEAD]
-            depth[node] = 1 + depth[alive].max() if len(alive) else 0
-        return int(depth.max(initial=0)) * max((added.largest for added in self._added), default=0)
-
-    def _reachable_charges(self) -> list[list[int]]:
-        """Entry [e][node]: bit set of charges from which elements e, e + 1, … can complete a composition."""
-        zero = 1 << self._offset
-        moves = [
-            [(n, int(child)) for n, child in enumerate(children) if child != DEAD]
-            for children in self._automaton.children
-        ]
-        reach = [[zero if accepting else 0 for accepting in self._automaton.is_accepting]]
-        # Elements that may take the same charges do the same to the same sets, and soon add nothing.
-        known: dict[tuple[int, tuple[ChargeSet, ...], bool], list[int]] = {}
-        for e in reversed(range(self.n_elements)):
-            after = reach[-1]
-            added = tuple(self._added[e * self.per_element : (e + 1) * self.per_element])
-            key = (id(after), added, bool(self._allowed[e, 0]))
-            if key not in known:
-                row = _before(after, moves, [-charges for charges in added], may_skip=key[2])
-                known[key] = after if row == after else row
-            reach.append(known[key])
-        return reach[::-1]
 
     def _frame_charges(self) -> None:
         """The range of charges that occur in any reachable set."""
@@ -191,7 +169,7 @@ class CompositionMasks:
                 after = self._reach[e + 1][child]
                 if after:
                     action = e * self.per_element + n
-                    charges = (-self._added[action]).added_to(after) >> self._lowest & full
+                    charges = self._removed[action].added_to(after) >> self._lowest & full
                     by_action[action] = charges
                     useful |= charges
         first = (useful & -useful).bit_length() - 1 if useful else 0
@@ -236,25 +214,3 @@ class CompositionMasks:
                 charges = known[key] = self._added[action].added_to(key[0]) & full
             reached[row] = charges
         return reached
-
-
-def _before(
-    after: Sequence[int],
-    moves: Sequence[Sequence[tuple[int, int]]],
-    removed: Sequence[ChargeSet],
-    *,
-    may_skip: bool,
-) -> list[int]:
-    """By node: charges from which one element, or none, leads into the bit sets `after`."""
-    # Many nodes share what follows after the same count.
-    known: dict[tuple[int, int], int] = {}
-    row = []
-    for node, steps in enumerate(moves):
-        charges = after[node] if may_skip else 0
-        for n, child in steps:
-            key = (n, after[child])
-            if key not in known:
-                known[key] = removed[n].added_to(key[1]) if key[1] else 0
-            charges |= known[key]
-        row.append(charges)
-    return row
