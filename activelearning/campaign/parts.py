@@ -209,7 +209,7 @@ def _source(
         oracle.check()
         content = digest(
             {
-                "oracle": _identity(section.oracle, folder),
+                "oracle": plugin_identity(section.oracle, folder),
                 "version": str(oracle.version),
                 "content": dict(oracle.content()),
             }
@@ -229,8 +229,8 @@ def _source(
     return Source(fidelity, section, oracle, spec, content)
 
 
-def _identity(name: str, folder: Path) -> Mapping[str, Any]:
-    """An oracle's name; for a file of the user's own, its content, wherever it lies."""
+def plugin_identity(name: str, folder: Path) -> Mapping[str, Any]:
+    """A plug-in's name; for a file of the user's own, its content, wherever it lies."""
     where, _, attribute = name.rpartition(":")
     if where.endswith(".py"):
         return {"class": attribute, "file": hashlib.sha256((folder / where).read_bytes()).hexdigest()}

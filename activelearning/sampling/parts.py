@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from activelearning.campaign.parts import plugin_identity
 from activelearning.campaign.sections import construct
 from activelearning.candidate import digest
 from activelearning.contracts.oracle import OracleContext, OracleLike
@@ -65,7 +66,7 @@ def make_sampling_parts(
             {
                 "property": objective.property,
                 "direction": objective.direction,
-                "reward": {"type": reward.type, **reward.params},
+                "reward": {**plugin_identity(reward.type, folder), **reward.params},
                 "oracle": identity,
             }
         )
@@ -123,7 +124,13 @@ def _oracle(
         unit = objective.unit if entry is None or entry.unit is None else entry.unit
         oracle.bind(OracleContext(config.name, name, prop, unit, 1.0, "", workdir))
         oracle.check()
-        content = digest({"version": str(oracle.version), "content": dict(oracle.content())})
+        content = digest(
+            {
+                "oracle": plugin_identity(name, folder),
+                "version": str(oracle.version),
+                "content": dict(oracle.content()),
+            }
+        )
     except ActiveLearningError as error:
         text = str(error) if str(error).startswith(key) else f"{key}: {error}"
         raise type(error)(f"{text}{hint}") from error

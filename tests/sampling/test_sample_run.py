@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,13 @@ import torch
 from kill_harness import in_child
 from pymatgen.core import Composition, Lattice, Structure
 
+from activelearning.candidate import CrystalCandidate
+from activelearning.crystals.symmetry import space_group
 from activelearning.errors import ActiveLearningError, ConfigError, InputError
 from activelearning.sampling.config import load_sample_config
 from activelearning.sampling.events import InterruptedTrainingError, Progress, Stage
 from activelearning.sampling.run import Request, sample
-from activelearning.sampling.tables import COLUMNS
+from activelearning.sampling.tables import COLUMNS, read_crystals
 
 Write = Callable[..., Path]
 RESULTS = ("samples.csv", "summary.json", "structures.json")
@@ -238,6 +241,80 @@ def test_several_properties_are_rewarded_together(write_config: Write, tmp_path:
             values = json.loads(row["property"])
             of_atoms = max(-0.5 * (values["n_atoms"] - 6) ** 2, -13.815510557964274)
             assert float(row["log_reward"]) == pytest.approx(values["density"] + of_atoms)
+
+
+def test_the_shaping_of_ones_own_that_the_page_shows_works(write_config: Write, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+
+    def own(config: dict[str, Any]) -> None:
+        config["reward"] = {"type": "mine.py:Window", "low": 3.0, "high": 4.0}
+
+    summary = run(write_config(own), tmp_path / "out", steps=60)
+    with (tmp_path / "out" / "samples.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            is_inside = 3.0 <= float(row["property"]) <= 4.0
+            assert float(row["log_reward"]) == pytest.approx(0.0 if is_inside else -13.8)
+    density = summary["properties"]["density"]
+    assert density["beta"] is None
+    assert run(write_config(own), tmp_path / "out", steps=60) == summary
+    (tmp_path / "mine.py").write_text(code.replace("-13.8", "-6.9"))
+    with pytest.raises(ConfigError, match=r"'objectives\.density\.reward\.file' was"):
+        run(write_config(own), tmp_path / "out", steps=60)
+
+
+RESTRICTIONS: list[tuple[dict[str, Any], Callable[[CrystalCandidate], bool]]] = [
+    ({"elements": ["Fe", "O"], "max_atoms_per_element": 6}, lambda c: {*c.composition} <= {"Fe", "O"}),
+    ({"elements": ["Fe", "O"], "max_atoms_per_element": 6}, lambda c: max(c.composition.values()) <= 6),
+    ({"crystal_systems": ["cubic"]}, lambda c: c.space_group >= 195),
+    ({"lengths": [4.0, 8.0], "angles": [75, 125]}, lambda c: all(4.0 <= x <= 8.0 for x in c.lattice[:3])),
+    ({"lengths": [4.0, 8.0], "angles": [75, 125]}, lambda c: all(75 <= x <= 125 for x in c.lattice[3:])),
+    ({"composition": {"Li": 2, "O": 1}}, lambda c: dict(c.composition) == {"Li": 2, "O": 1}),
+    ({"space_group": 225, "max_atoms": 8}, lambda c: (c.space_group, c.n_atoms <= 8) == (225, True)),
+]
+
+
+@pytest.mark.parametrize(("restrict", "holds"), RESTRICTIONS)
+def test_a_trained_sampler_is_held_to_a_part_of_its_space(
+    write_config: Write,
+    tmp_path: Path,
+    restrict: dict[str, Any],
+    holds: Callable[[CrystalCandidate], bool],
+) -> None:
+    whole = run(write_config(), tmp_path / "whole")
+    config = write_config(lambda c: c.update(restrict=restrict), "part.yaml")
+    summary = run(config, tmp_path / "part", trained=tmp_path / "whole")
+    crystals = read_crystals(tmp_path / "part" / "samples.csv")
+    assert len(crystals) == 40
+    assert all(holds(crystal) for crystal in crystals)
+    density = summary["properties"]["density"]
+    assert density["unrestricted"] == whole["properties"]["density"]["samples"]
+    assert density["untrained"] == whole["properties"]["density"]["untrained"]
+    assert summary["steps"] == whole["steps"]
+
+
+def test_a_space_without_lattice_or_with_letters(write_config: Write, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from oracles import Oracle\n\n\nclass Atoms(Oracle):\n"
+        "    def evaluate_one(self, candidate):\n        return float(candidate.n_atoms)\n"
+    )
+
+    def change(config: dict[str, Any]) -> None:
+        config["objective"] = {"property": "n_atoms"}
+        config["fidelities"] = [{"oracle": "mine.py:Atoms"}]
+        config["space"].update(order=["composition", "space_group"], wyckoff=True)
+
+    summary = run(write_config(change), tmp_path / "out", structures=2)
+    assert summary["structures"] == 0  # no cell, no atoms
+    with (tmp_path / "out" / "samples.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            assert [row[name] for name in COLUMNS[2:8]] == [""] * 6
+            group = space_group(int(row["space_group"]))
+            size = {position.letter: position.multiplicity for position in group.wyckoff}
+            letters = json.loads(row["wyckoff"])
+            atoms = {element: sum(size[letter] for letter in sites) for element, sites in letters.items()}
+            assert atoms == json.loads(row["composition"])
 
 
 def test_validation_crystals_are_compared_with(write_config: Write, tmp_path: Path) -> None:
