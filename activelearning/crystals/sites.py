@@ -97,20 +97,24 @@ def axes(number: int) -> tuple[Axis, ...]:
         if len(line.free) == 1:
             direction = line.rotations[0][:, line.free[0]]
             # Two differences, made from whole numbers, that vanish along the line.
-            across = _across(direction)
+            across = np.rint(np.linalg.inv(lattice_basis(direction[:, None])))[:2].T
             gaps = [(atoms - line.translations[0]) @ across for atoms in orbits]
             on_line = [(np.abs(gap - np.round(gap)) < 1e-6).all(axis=1).sum() for gap in gaps]
             found.append(Axis(direction, np.array(on_line, dtype=np.int64)))
     return tuple(found)
 
 
-def _across(direction: Floats) -> Floats:
-    """`3 x 2`: coordinates of a lattice basis with a vector along a direction, but the one along it."""
-    for chosen in itertools.combinations(range(3), 2):
-        basis = np.column_stack([np.eye(3)[:, list(chosen)], direction])
+def lattice_basis(directions: Floats) -> Floats:
+    """`3 x 3`: a basis of the lattice, vectors in columns, the last of which are given, `3 x f`.
+
+    Raises:
+        ValueError: unit vectors don't make a basis with them.
+    """
+    for chosen in itertools.combinations(range(3), 3 - directions.shape[1]):
+        basis = np.column_stack([np.eye(3)[:, list(chosen)], directions])
         if abs(abs(np.linalg.det(basis)) - 1.0) < 1e-9:
-            return np.asarray(np.rint(np.linalg.inv(basis))[:2].T)
-    raise ValueError(f"{direction} is no primitive lattice vector with a component of one")
+            return basis
+    raise ValueError(f"no basis of unit vectors and {directions.T.tolist()}")
 
 
 def canonical_order(group: SpaceGroup) -> tuple[int, ...]:

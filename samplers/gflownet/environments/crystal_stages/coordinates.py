@@ -16,8 +16,9 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 
 from activelearning.candidate import ANGLE_DECIMALS, LENGTH_DECIMALS, CrystalCandidate
-from activelearning.crystals.arrangement import Arrangement, Orbit, Placed
+from activelearning.crystals.arrangement import Arrangement, Placed
 from activelearning.crystals.elements import atomic_number, element_rows, properties
+from activelearning.crystals.witness import Orbit
 from samplers.gflownet.environments.crystal_stages.caching import Cache
 from samplers.gflownet.environments.crystal_stages.stage import Crystals, Flags, Floats, Inputs, Integers
 from samplers.gflownet.environments.crystal_stages.wyckoff import ELEMENT_COLUMNS
@@ -127,7 +128,7 @@ class CoordinatesStage:
         if not len(coordinates):
             return self._arrangement(key[0]).begin()
         before = self._at(key[0], coordinates[:-3])
-        return before.place(coordinates[-3:][: before.n_free])
+        return before.place(coordinates[-3:][: before.next.grid.n_free])
 
     # ---------------------------------------------------------------- the stage
 
@@ -152,8 +153,7 @@ class CoordinatesStage:
             tail[:3] = 1.0, k / n_orbits, np.log1p(len(of.free) - k)
             if placed.is_complete:
                 continue
-            orbit = of.free[k]
-            position = of.grid(orbit).maps.position
+            orbit, position = of.free[k], of.position(of.free[k])
             values[:n_elements] = self._descriptors[orbit.element - 1]
             letter = np.flatnonzero(self._layout.positions.indices[groups[row]] == orbit.position)[0]
             values[n_elements + letter] = 1.0
@@ -172,7 +172,7 @@ class CoordinatesStage:
 
     def drawn(self, crystals: Crystals, actions: Integers) -> Flags:
         """`n x 3`: as many as the orbit has free coordinates."""
-        n_free = [placed.n_free for placed in self._open(crystals)]
+        n_free = [placed.next.grid.n_free for placed in self._open(crystals)]
         return np.arange(3) < np.array(n_free, dtype=np.int64)[:, None]
 
     def _open(self, crystals: Crystals) -> Iterator[Placed]:
@@ -186,9 +186,9 @@ class CoordinatesStage:
         """`n x width`."""
         block = crystals.block(self.name).copy()
         for row, placed in enumerate(self._open(crystals)):
-            coordinates, _ = placed.domain.coordinates(u[row, : placed.n_free])
+            coordinates, _ = placed.domain.coordinates(u[row, : placed.next.grid.n_free])
             first = 3 * placed.n_placed
-            block[row, first : first + placed.n_free] = placed.rounded(coordinates)
+            block[row, first : first + placed.next.grid.n_free] = placed.rounded(coordinates)
         block[:, -1] += 1.0
         return block
 
@@ -214,8 +214,8 @@ class CoordinatesStage:
         last = 3 * (block[:, -1].astype(np.int64) - 1)
         for row, key in enumerate(self._keys(crystals)):
             before = self._at(key, block[row, : last[row]])
-            chosen = block[row, last[row] : last[row] + before.n_free]
-            u[row, : before.n_free] = before.domain.u(chosen)
+            chosen = block[row, last[row] : last[row] + before.next.grid.n_free]
+            u[row, : before.next.grid.n_free] = before.domain.u(chosen)
             block[row, last[row] : last[row] + 3] = 0.0
         block[:, -1] -= 1.0
         return np.zeros(len(block), dtype=np.int64), u, block
@@ -224,7 +224,7 @@ class CoordinatesStage:
         """`n`: minus log |det ∂x/∂u|."""
         return np.array(
             [
-                -placed.domain.coordinates(u[row, : placed.n_free])[1]
+                -placed.domain.coordinates(u[row, : placed.next.grid.n_free])[1]
                 for row, placed in enumerate(self._open(crystals))
             ]
         )

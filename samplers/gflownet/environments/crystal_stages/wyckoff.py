@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from activelearning.candidate import CrystalCandidate
+from activelearning.crystals.distances import smallest_radii
 from activelearning.crystals.elements import atomic_number, properties
-from activelearning.crystals.placement import smallest_radii
 from samplers.gflownet.environments.crystal_stages.stage import Crystals, Flags, Floats, Inputs, Integers
 from samplers.gflownet.environments.crystal_stages.wyckoff_room import Occupation, Room
 from samplers.gflownet.environments.crystal_stages.wyckoff_tables import (

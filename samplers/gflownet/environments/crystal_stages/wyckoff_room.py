@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from activelearning.crystals.placement import Cell
+from activelearning.crystals.distances import Cell
 from activelearning.crystals.sites import axes, canonical_order, wyckoff_maps
 from activelearning.crystals.symmetry import SpaceGroup
 from samplers.gflownet.environments.crystal_stages.caching import Cache
@@ -137,7 +137,7 @@ class Room:
             after.orbits[i, after.slot, on] += n
             after.left[i, after.slot] -= n * self._multiplicity[after.groups, on]
             kept[at, on, k[part]] = self._can_follow(after, on, lengths[at], distances[at])
-        best = kept.any(axis=(1, 2))
+        best: Flags = np.asarray(kept.any(axis=(1, 2)))
         return np.where(best[:, None, None], kept, mask)
 
     def _room(self, state: Occupation, radius: Floats, lengths: Floats, distances: Floats) -> Integers:
