@@ -76,5 +76,5 @@ def check_same_training(then: Mapping[str, Any], now: Mapping[str, Any], folder:
             what = f"{'.'.join(path)!r} was {before!r} and is now {after!r}"
         raise ConfigError(
             f"{folder} holds the checkpoint of another training: {what}. A training goes on with the same config, "
-            f"except for its steps and device; set the key back, or choose another --out."
+            f"except for its steps and device; set the key back, or choose another folder."
         )

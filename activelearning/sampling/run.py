@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from activelearning.campaign.seeds import seed_for
-from activelearning.candidate import CrystalCandidate
+from activelearning.candidate import CrystalCandidate, digest
 from activelearning.contracts.sampler import Proposal, Sampler
 from activelearning.contracts.space import Space
 from activelearning.errors import ConfigError, InputError, SamplerError
@@ -128,6 +128,7 @@ class _Run:
         if config.dataset is not None:
             observe(Stage("reading the crystals to train from"))
             given = _crystals_of("dataset", folder / config.dataset, parts.space)
+            parts = replace(parts, training={**parts.training, "dataset": digest([c.key for c in given])})
         reward, training = _training(config, parts, request, observe)
         return cls(config, request, parts, part_of_space, given, known, reward, training, observe, must_stop)
 

@@ -330,6 +330,24 @@ def test_known_crystals_can_be_trained_from(write_config: Write, tmp_path: Path)
     config = write_config(lambda c: c.update(dataset="known/samples.csv"), "second.yaml")
     given = run(config, tmp_path / "out")
     assert given["properties"]["density"]["samples"] != plain["properties"]["density"]["samples"]
+    lines = (tmp_path / "known" / "samples.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "known" / "samples.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(ConfigError, match="'dataset' was"):
+        run(config, tmp_path / "out")
+
+
+def test_a_list_of_known_crystals_is_sampled_in_proportion(write_config: Write, tmp_path: Path) -> None:
+    run(write_config(), tmp_path / "known", n=30)
+    crystals = read_crystals(tmp_path / "known" / "samples.csv")
+
+    def pool(config: dict[str, Any]) -> None:
+        config["space"] = {"type": "pool", "file": "known/samples.csv"}
+        del config["sampler"]
+
+    summary = run(write_config(pool, "pool.yaml"), tmp_path / "out", n=20)
+    assert (summary["n"], summary["unique"]) == (20, 20)
+    samples = read_crystals(tmp_path / "out" / "samples.csv")
+    assert {crystal.key for crystal in samples} < {crystal.key for crystal in crystals}
 
 
 @pytest.mark.parametrize(
