@@ -180,7 +180,8 @@ class _Run:
 
     def write(self, drawn: Drawn) -> dict[str, Any]:
         """Write all files; returns the summary."""
-        self._stage(f"placing the atoms of the best {self.request.structures} crystals")
+        if self.request.structures:
+            self._stage(f"placing the atoms of the best {self.request.structures} crystals")
         samples, out = drawn.samples, self.request.out
         summary = summarise(self.config.name, self.training, self.reward, drawn)
         realised = realise_best(

@@ -243,9 +243,22 @@ def test_several_properties_are_rewarded_together(write_config: Write, tmp_path:
             assert float(row["log_reward"]) == pytest.approx(values["density"] + of_atoms)
 
 
-def test_the_shaping_of_ones_own_that_the_page_shows_works(write_config: Write, tmp_path: Path) -> None:
+def shown_code() -> list[str]:
+    """The Python blocks of the page on sampling."""
     page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text()
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_reward_in_python_that_the_page_shows_works() -> None:
+    shown: dict[str, Any] = {}
+    exec(shown_code()[1], shown)  # the page's own code
+    sizes = [crystal.n_atoms for crystal in shown["crystals"]]
+    untrained = [p.candidate.n_atoms for p in shown["sampler"].sample_untrained(200, seed=1)]
+    assert sum(sizes) < 0.9 * sum(untrained)
+
+
+def test_the_shaping_of_ones_own_that_the_page_shows_works(write_config: Write, tmp_path: Path) -> None:
+    code = shown_code()[0]
     (tmp_path / "mine.py").write_text(code)
 
     def own(config: dict[str, Any]) -> None:
