@@ -111,9 +111,6 @@ class SampleConfig(_Model):
         return min(entries, key=lambda f: float("inf") if f.cost is None else f.cost, default=None)
 
 
-SAMPLE_ONLY_KEYS = frozenset({"reward", "objectives", "restrict", "validation", "dataset", BASE})
-
-
 def parse_sample_config(value: Any, *, source: str = "config") -> SampleConfig:
     """Validate a plain value.
 
