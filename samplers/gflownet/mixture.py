@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from activelearning.errors import SamplerError
 from samplers.gflownet.intervals import Bounds, Interval
 
 MAX_CONCENTRATION = 2000.0  # a standard deviation of 0.011 of the range, in its middle
@@ -34,8 +35,16 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
     """Indices, `n`, long, drawn in proportion to weights, `n x k`; never one of weight 0.
 
     The inverse of the cumulative sum is several times faster on small batches than `torch.multinomial`.
+
+    Raises:
+        SamplerError: a row has no positive, finite sum.
     """
     cumulative = weights.cumsum(dim=1)
+    if not (cumulative[:, -1] > 0.0).all():
+        raise SamplerError(
+            "There is nothing to draw from: an environment's mask allows no action in a state that has not ended, "
+            "or a network's outputs are not numbers, as after a training that diverged."
+        )
     # In (0, 1], so that the threshold is above 0 and at most the sum, whatever the rounding.
     level = 1.0 - torch.rand(len(weights), 1, dtype=weights.dtype, generator=generator)
     return torch.searchsorted(cumulative, level * cumulative[:, -1:]).squeeze(1)

@@ -28,7 +28,7 @@ class LogPartition(nn.Module):
 
     def forward(self, beta: Tensor) -> Tensor:
         """log Z, `n`, float64, of exponents, `n`."""
-        return self._basis(beta) @ self.coefficients
+        return (self._basis(beta) * self.coefficients).sum(dim=1)
 
     @torch.no_grad()
     def move(self, beta: Tensor, log_z: Tensor) -> None:
@@ -36,12 +36,13 @@ class LogPartition(nn.Module):
 
         Higher coefficients stay: one batch of noisy values does not tell them.
         """
-        basis = self._basis(beta)[:, :2]
-        missing = log_z - self(beta)
-        if self.bounds is None:
-            self.coefficients.add_(missing.mean())
-        else:
-            self.coefficients[:2] += torch.linalg.lstsq(basis, missing[:, None]).solution.squeeze(1)
+        missing, x = log_z - self(beta), self.scaled(beta)
+        mean = missing.mean()
+        # In closed form: a solver of LAPACK may give other last bits for the same numbers elsewhere in memory.
+        spread = x - x.mean()
+        slope = (spread * missing).sum() / spread.square().sum() if self.bounds else torch.zeros_like(mean)
+        self.coefficients[:1].add_(mean - slope * x.mean())
+        self.coefficients[1:2].add_(slope)
 
     def scaled(self, beta: Tensor) -> Tensor:
         """log β on [-1, 1], `n`; zero where β is fixed."""
