@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from oracles.ml_proxy.data import find_obelix, read_training
-from oracles.ml_proxy.train import N_FOLDS, describe, grouped_folds, score, splits
+from oracles.ml_proxy.forest_training import N_FOLDS, describe, grouped_folds, splits
+from oracles.ml_proxy.scoring import score
 
 SEEDS = (0, 1)
 RESULTS = Path(__file__).parent / "results"
@@ -81,7 +82,7 @@ def compare(data: Path) -> dict[str, Any]:
                     mean[test_rows] = (
                         make().fit(x[train_rows], table.values[train_rows]).predict(x[test_rows])
                     )
-                found = score("log10_conductivity", table, mean, np.ones(len(table)))
+                found = score("log10_conductivity", table.values, table.is_bound, mean, np.ones(len(table)))
                 figures[split].setdefault(name, []).append(found)
     return {
         split: {

@@ -11,8 +11,17 @@ from activelearning.cli.common import JsonOption, print_json
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The machine-learned proxy.")
 
-PropertyOption = Annotated[str, typer.Option("--property", help="What is predicted.")]
-DataOption = Annotated[Path, typer.Option("--data", help="The data set, in its own format.")]
+PropertyOption = Annotated[
+    str,
+    typer.Option(
+        "--property",
+        help="What is predicted: formation_energy, band_gap, energy_above_hull or log10_conductivity.",
+    ),
+]
+DataOption = Annotated[
+    Path,
+    typer.Option("--data", help="The data set: a table of materials (CSV), or OBELiX's folder or CSV."),
+]
 
 
 @app.command()
@@ -22,14 +31,14 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", help="Weights to write (.npz).", show_default="PROPERTY.npz")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of folds and trees.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of folds and models.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Train on a data set; the figures are those of cross-validation by groups."""
     from oracles.ml_proxy import train as training
 
     weights = out or Path(f"{property}.npz")
-    _show(training.train(property, data, weights, seed), json)
+    _show(training.train(property, data, weights, seed, progress=_tell), json)
     if not json:
         typer.echo(f"weights       {weights}")
 
@@ -43,7 +52,7 @@ def evaluate(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare predictions with a table of measurements."""
+    """Compare predictions with a table; no row is judged by a model that has seen its group."""
     from oracles.ml_proxy import train as training
 
     _show(training.evaluate(property, data, weights), json)
@@ -55,3 +64,7 @@ def _show(figures: dict[str, Any], json: bool) -> None:
         return
     for name, value in figures.items():
         typer.echo(f"{name:12s}  {value:.4g}" if isinstance(value, float) else f"{name:12s}  {value}")
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, err=True)

@@ -61,13 +61,13 @@ def write_card(model: ProxyModel, weights: Path) -> Path:
     card = weights.with_suffix(".md")
     card.write_text(
         TEMPLATE.format(
-            name=model.property,
+            name=model.name,
             file=weights.name,
             checksum=checksum(weights),
             unit=model.unit,
             n_descriptors=len(model.descriptors),
             elements=", ".join(model.elements),
-            data=proxy_property(model.property).data,
+            data=proxy_property(model.name).data,
             mae=figures["mae"],
             rmse=figures["rmse"],
             r2=figures["r2"],

@@ -52,7 +52,7 @@ class ProxyModel:
     """A model of one property of crystals.
 
     Attributes:
-        property: Name of the property.
+        name: Name of the property.
         unit: Its unit.
         descriptors: Names of the forest's columns.
         forest: The trees.
@@ -63,7 +63,7 @@ class ProxyModel:
         info: How it was made (JSON).
     """
 
-    property: str
+    name: str
     unit: str
     descriptors: tuple[str, ...]
     forest: Forest
@@ -104,7 +104,7 @@ class ProxyModel:
         """Write an npz file; equal models give equal bytes."""
         header = {
             "format": FORMAT,
-            "property": self.property,
+            "property": self.name,
             "unit": self.unit,
             "descriptors": list(self.descriptors),
             "calibration": {"floor": self.calibration.floor, "slope": self.calibration.slope},
@@ -142,7 +142,7 @@ class ProxyModel:
                     f"it needs the descriptors {', '.join(unknown[:3])}, which this version lacks"
                 )
             model = cls(
-                property=header["property"],
+                name=header["property"],
                 unit=header["unit"],
                 descriptors=tuple(header["descriptors"]),
                 forest=Forest.from_arrays(arrays),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from activelearning.candidate import Candidate, CrystalCandidate
 from activelearning.crystals.descriptors import cell_volumes
@@ -15,15 +16,19 @@ from activelearning.crystals.elements import element_rows
 from activelearning.errors import ConfigError
 from activelearning.measurement import Measurement
 from oracles.base import Oracle
-from oracles.ml_proxy.model import ProxyModel, checksum
+from oracles.ml_proxy.loading import Predictor, load_model
+from oracles.ml_proxy.model import checksum
 from oracles.ml_proxy.properties import proxy_property
+
+Array = npt.NDArray[np.float64]
 
 
 class MLProxyOracle(Oracle):
     """A property predicted from composition, space group and lattice by a model trained on data.
 
     The default predicts log10 of the ionic conductivity at room temperature, in S/cm, from OBELiX's training entries;
-    see the model card beside the weights.
+    `formation_energy` and `energy_above_hull` (eV/atom) and `band_gap` (eV) come from the Materials Project. See the
+    model cards beside the weights.
 
     Args:
         property: What the proxy predicts; the fidelity must measure it.
@@ -45,17 +50,17 @@ class MLProxyOracle(Oracle):
         self.report_std = report_std
 
     @cached_property
-    def model(self) -> ProxyModel:
+    def model(self) -> Predictor:
         """The model, read on first use.
 
         Raises:
             InputError: the weights can't be read.
             ConfigError: they predict another property.
         """
-        model = ProxyModel.load(self.weights)
-        if model.property != self.property.name:
+        model = load_model(self.weights)
+        if model.name != self.property.name:
             raise ConfigError(
-                f"params.weights of the oracle 'ml_proxy', {self.weights}, predict {model.property!r}, not "
+                f"params.weights of the oracle 'ml_proxy', {self.weights}, predict {model.name!r}, not "
                 f"{self.property.name!r}."
             )
         return model
@@ -90,27 +95,46 @@ class MLProxyOracle(Oracle):
 
     def evaluate(self, candidates: Sequence[Candidate]) -> Sequence[Measurement]:
         """Answer for every candidate; one that the proxy can't judge fails with its reason."""
-        reasons = [self._reason(candidate) for candidate in candidates]
-        crystals = [
-            candidate
-            for candidate, reason in zip(candidates, reasons, strict=True)
+        reasons = self._reasons(candidates)
+        mean, std = self._predict(candidates, reasons)
+        return [
+            self._measurement(candidate, m, s)
             if reason is None and isinstance(candidate, CrystalCandidate)
+            else Measurement.failed(reason or "")
+            for candidate, reason, m, s in zip(candidates, reasons, mean.tolist(), std.tolist(), strict=True)
         ]
-        mean, std = self.model.predict(
-            [crystal.composition for crystal in crystals],
-            [crystal.space_group for crystal in crystals],
-            np.array([crystal.lattice for crystal in crystals], dtype=np.float64).reshape(-1, 6),
-        )
-        answers = iter(
-            [
-                self._measurement(crystal, m, s)
-                for crystal, m, s in zip(crystals, mean.tolist(), std.tolist(), strict=True)
-            ]
-        )
-        return [next(answers) if reason is None else Measurement.failed(reason) for reason in reasons]
+
+    def predict(self, candidates: Sequence[Candidate]) -> tuple[Array, Array]:
+        """Means and predictive standard deviations, each `n`, in the property's unit: `evaluate` for rewards, in bulk.
+
+        Both are NaN for a candidate that the proxy can't judge.
+        """
+        return self._predict(candidates, self._reasons(candidates))
+
+    def _predict(self, candidates: Sequence[Candidate], reasons: Sequence[str | None]) -> tuple[Array, Array]:
+        rows = [i for i, reason in enumerate(reasons) if reason is None]
+        crystals: list[Any] = [candidates[i] for i in rows]
+        mean, std = np.full(len(candidates), np.nan), np.full(len(candidates), np.nan)
+        if rows:
+            mean[rows], std[rows] = self.model.predict(
+                [crystal.composition for crystal in crystals],
+                [crystal.space_group for crystal in crystals],
+                np.array([crystal.lattice for crystal in crystals], dtype=np.float64),
+            )
+        return mean, std
+
+    def _reasons(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        """Why the proxy can't judge a candidate, or None, for each."""
+        reasons = [self._reason(candidate) for candidate in candidates]
+        rows = [i for i, reason in enumerate(reasons) if reason is None]
+        crystals: list[Any] = [candidates[i] for i in rows]
+        volumes = cell_volumes(np.array([crystal.lattice for crystal in crystals]).reshape(-1, 6))
+        for i in np.flatnonzero(~(np.isfinite(volumes) & (volumes > 0.0))).tolist():
+            reasons[rows[i]] = f"the lattice {crystals[i].lattice} closes no cell"
+        return reasons
 
     def _reason(self, candidate: Candidate) -> str | None:
-        """Why the proxy can't judge a candidate, or None."""
+        """Why the proxy can't judge a candidate by itself, or None."""
         if not isinstance(candidate, CrystalCandidate):
             return (
                 f"the oracle 'ml_proxy' needs crystals (a space of type crystal, or a pool of them), not a "
@@ -123,9 +147,8 @@ class MLProxyOracle(Oracle):
                 f"{candidate.formula} holds no {', '.join(missing)}, and {self.property.name} is learned from crystals "
                 f"that do: add it to space.required_elements"
             )
-        volume = cell_volumes(np.array([candidate.lattice]))[0]
-        if not (np.isfinite(volume) and volume > 0.0):
-            return f"the lattice {candidate.lattice} closes no cell"
+        if candidate.lattice is None:
+            return f"{candidate.formula} states no lattice, and the oracle 'ml_proxy' predicts from it"
         return None
 
     def _measurement(self, crystal: CrystalCandidate, mean: float, std: float) -> Measurement:

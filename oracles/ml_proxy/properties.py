@@ -1,15 +1,15 @@
-"""What the proxy can predict: each property with its unit, its data format and its shipped weights."""
+"""What the proxy can predict: each property with its unit, its data and its shipped weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from activelearning.errors import ConfigError
-from oracles.ml_proxy.data import CrystalTable, read_evaluation, read_training
 
 WEIGHTS = Path(__file__).parent / "weights"
+GENERATED = WEIGHTS / "generated_crystals.csv.gz"
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,15 @@ class ProxyProperty:
         name: Name in a config.
         unit: Its unit.
         spellings: Units taken as the same.
-        required_elements: A crystal without one of these has no such property.
-        repeatability: Error between repeated measurements, in `unit`: no prediction is more certain.
         data: What it is trained on, with source and licence, for the model card.
-        read_training: Reads the rows to train on.
-        read_evaluation: Reads the rows to evaluate on.
+        required_elements: A crystal without one of these has no such property.
     """
 
     name: str
     unit: str
     spellings: frozenset[str]
-    required_elements: tuple[str, ...]
-    repeatability: float
     data: str
-    read_training: Callable[[Path], CrystalTable]
-    read_evaluation: Callable[[Path], CrystalTable]
+    required_elements: tuple[str, ...] = ()
 
     @property
     def weights(self) -> Path:
@@ -42,23 +36,93 @@ class ProxyProperty:
         return WEIGHTS / f"{self.name}.npz"
 
 
+@dataclass(frozen=True)
+class MeasuredProperty(ProxyProperty):
+    """A property of a few hundred measured crystals, learned by a forest of trees from a table in OBELiX's format.
+
+    Attributes:
+        repeatability: Error between repeated measurements, in `unit`: no prediction is more certain.
+    """
+
+    repeatability: float = 0.0
+
+
+@dataclass(frozen=True)
+class ComputedProperty(ProxyProperty):
+    """A property of many computed crystals, learned by an ensemble of networks from a table of materials.
+
+    Attributes:
+        column: Its column in the table.
+        auxiliary: Columns learned along with it, where a row has them.
+        lower: Least value it can have, or None.
+        uses_generated: Whether crystals of a sampler's own making, labelled by a potential, are added to the table.
+    """
+
+    column: str = ""
+    auxiliary: tuple[str, ...] = ()
+    lower: float | None = None
+    uses_generated: bool = False
+
+
+MATERIALS = (
+    "The Materials Project (Jain et al., APL Materials 1, 011002, 2013; CC BY 4.0): PBE and PBE+U calculations, with "
+    "composition, space group and lattice of the relaxed conventional cell. "
+)
+GENERATED_NOTE = (
+    "To these are added crystals of a sampler's own making, `generated_crystals.csv.gz` beside the weights: known "
+    "materials lie near the hull, and a model that knows only them is optimistic elsewhere. Each was given atoms on "
+    "its own lattice and space group several times and relaxed at fixed cell with CHGNet 0.3.0, and the lowest energy "
+    "kept (`python -m oracles.ml_proxy.label`). "
+)
+EV_PER_ATOM = frozenset({"eV/atom", "eV per atom", "eV atom-1", "eV atom^-1"})
+
 PROPERTIES: Mapping[str, ProxyProperty] = {
     p.name: p
     for p in (
-        ProxyProperty(
+        ComputedProperty(
+            name="formation_energy",
+            unit="eV/atom",
+            spellings=EV_PER_ATOM,
+            data=MATERIALS + GENERATED_NOTE,
+            column="formation_energy_per_atom",
+            uses_generated=True,
+        ),
+        ComputedProperty(
+            name="band_gap",
+            unit="eV",
+            spellings=frozenset({"eV"}),
+            data=MATERIALS
+            + "Gaps are those of the Kohn-Sham bands, which are too narrow: experiment finds about half as much again. "
+            "Formation energies, of all rows and of generated crystals, are learned along with them.",
+            column="band_gap",
+            auxiliary=("formation_energy_per_atom",),
+            lower=0.0,
+            uses_generated=True,
+        ),
+        ComputedProperty(
+            name="energy_above_hull",
+            unit="eV/atom",
+            spellings=EV_PER_ATOM,
+            data=MATERIALS
+            + GENERATED_NOTE
+            + "Their distance is that from the hull of the table's own materials.",
+            column="e_above_hull",
+            auxiliary=("formation_energy_per_atom",),
+            lower=0.0,
+            uses_generated=True,
+        ),
+        MeasuredProperty(
             name="log10_conductivity",
             unit="log10(S/cm)",
             spellings=frozenset({"log10(S/cm)", "log10 S/cm", "log10(S cm-1)", "log10(S cm^-1)"}),
-            required_elements=("Li",),
-            repeatability=0.41,
             data=(
                 "Training entries of OBELiX (Therrien et al., arXiv 2502.14234, CC BY 4.0): room-temperature ionic "
                 "conductivities of lithium solid electrolytes, with composition, space group and lattice from "
                 "experiment. Rows that state an upper bound are kept as such. Its repeated measurements differ by "
                 "0.41 on average, which is the least error the model ever states."
             ),
-            read_training=read_training,
-            read_evaluation=read_evaluation,
+            required_elements=("Li",),
+            repeatability=0.41,
         ),
     )
 }

@@ -1,42 +1,32 @@
 """Training and evaluation of the proxy: the library behind `activelearning proxy train` and `proxy evaluate`.
 
-Figures are those of cross-validation by groups: no composition and no publication is on both sides of a split. A random
-split flatters, because rows of one paper differ by a dopant's per cent.
+Figures are always of predictions for rows whose group was left out of training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from activelearning.crystals.features import DESCRIPTOR_NAMES, descriptor_table
 from activelearning.errors import InputError
-from oracles.ml_proxy.card import write_card
-from oracles.ml_proxy.data import CrystalTable
-from oracles.ml_proxy.forest import Forest
-from oracles.ml_proxy.model import Calibration, ProxyModel
-from oracles.ml_proxy.properties import proxy_property
+from oracles.ml_proxy.forest_training import evaluate_forest, train_forest
+from oracles.ml_proxy.properties import GENERATED, ComputedProperty, MeasuredProperty, proxy_property
 
-N_TREES = 200
-N_FOLDS = 10
-MIN_ROWS = 50
-Z_90 = 1.6448536269514722  # half width of a Gaussian's central 90 %, in standard deviations
-Array = npt.NDArray[np.float64]
+Progress = Callable[[str], None]
 
 
-def train(property: str, data: Path, out: Path, seed: int = 0, n_trees: int = N_TREES) -> dict[str, Any]:
+def train(
+    property: str, data: Path, out: Path, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Any]:
     """Train on a data set, write weights and a model card beside them, and say how good they are.
 
     Args:
         property: What to learn.
-        data: The data set in the property's format: OBELiX's folder (its training entries), or a CSV file (all rows).
+        data: The data set in the property's format: a table of materials, or OBELiX's folder or CSV file.
         out: Where the weights go (`.npz`); the card goes beside them (`.md`).
-        seed: Of the folds and the trees; the same seed and data give the same bytes.
-        n_trees: Trees of the forest.
+        seed: Of the folds and the models; the same seed and data give the same bytes.
+        progress: Told, in words, how far the work is.
 
     Returns:
         `property, n, mae, rmse, r2, spearman, coverage_90`, all by cross-validation by groups.
@@ -48,54 +38,26 @@ def train(property: str, data: Path, out: Path, seed: int = 0, n_trees: int = N_
     known = proxy_property(property)
     if out.suffix != ".npz":
         raise InputError(f"The weights go to a file that ends in .npz, not {out}.")
-    table = known.read_training(data)
-    if len(table) < MIN_ROWS:
-        raise InputError(f"{data} has {len(table)} rows to train on; the proxy needs at least {MIN_ROWS}.")
-    x = describe(table, data)
-    folds = grouped_folds(table.groups(), N_FOLDS, seed)
-    mean, variance = cross_validate(x, table.values, folds, n_trees=n_trees, seed=seed)
-    # The error bars that are judged are calibrated without the fold they are judged on.
-    std = np.zeros(len(table))
-    for train_rows, test_rows in splits(folds):
-        part = calibrate(table, mean, variance, train_rows, known.repeatability)
-        std[test_rows] = part.std(variance[test_rows])
-    figures = score(known.name, table, mean, std)
-    keys, first = np.unique(table.keys(), return_index=True)
-    model = ProxyModel(
-        property=known.name,
-        unit=known.unit,
-        descriptors=DESCRIPTOR_NAMES,
-        forest=fit_forest(x, table.values, n_trees=n_trees, seed=seed),
-        calibration=calibrate(table, mean, variance, np.arange(len(table)), known.repeatability),
-        elements=tuple(sorted({symbol for composition in table.compositions for symbol in composition})),
-        training_keys=keys,
-        held_out=np.column_stack([mean, std])[first],
-        info={
-            "seed": seed,
-            "n_rows": len(table),
-            "n_bounds": int(table.is_bound.sum()),
-            "n_groups": int(table.groups().max()) + 1,
-            "n_folds": N_FOLDS,
-            "n_trees": n_trees,
-            "figures": figures,
-        },
-    )
-    model.save(out)
-    write_card(model, out)
-    return figures
+    if isinstance(known, MeasuredProperty):
+        return train_forest(known, data, out, seed)
+    from oracles.ml_proxy.network_training import train_network
+
+    assert isinstance(known, ComputedProperty)
+    generated = GENERATED if known.uses_generated else None
+    return train_network(known, data, out, seed, generated=generated, progress=progress)
 
 
 def evaluate(property: str, data: Path, weights: Path | None = None) -> dict[str, Any]:
     """Say how good weights are on a data set.
 
-    A row the weights were trained on is scored by the prediction made for it in cross-validation, when its group was
-    left out; any other row by the model itself. So the figures are never those of a fit to its own data, and on the
-    training data they are the ones `train` returned.
+    A row the weights were trained on is scored by the prediction made for it when its group was left out; any other row
+    by the model itself. So the figures are never those of a fit to its own data, and on the training data they are the
+    ones `train` returned.
 
     Args:
         property: What is predicted.
-        data: The data set: OBELiX's folder (the entries of `test.csv`, or all where it lists none), or a CSV file
-            (all rows).
+        data: The data set in the property's format: a table of materials, or OBELiX's folder (the entries of
+            `test.csv`, or all where it lists none) or CSV file.
         weights: Weights made by `train`; the shipped ones by default.
 
     Returns:
@@ -107,136 +69,9 @@ def evaluate(property: str, data: Path, weights: Path | None = None) -> dict[str
     """
     known = proxy_property(property)
     path = weights or known.weights
-    model = ProxyModel.load(path)
-    if model.property != known.name:
-        raise InputError(f"The weights {path} predict {model.property!r}, not {known.name!r}.")
-    table = known.read_evaluation(data)
-    if len(table) < 2:
-        raise InputError(f"{data} has {len(table)} rows; an evaluation needs at least two.")
-    describe(table, data)
-    mean, std = model.predict(table.compositions, table.space_groups.tolist(), table.lattices)
-    at = np.searchsorted(model.training_keys, table.keys()).clip(max=len(model.training_keys) - 1)
-    seen = model.training_keys[at] == table.keys()
-    mean[seen], std[seen] = model.held_out[at[seen]].T
-    return score(known.name, table, mean, std)
+    if isinstance(known, MeasuredProperty):
+        return evaluate_forest(known, data, path)
+    from oracles.ml_proxy.network_training import evaluate_network
 
-
-def score(property: str, table: CrystalTable, mean: Array, std: Array) -> dict[str, Any]:
-    """Figures of predictions, `n` means and standard deviations, against a table.
-
-    A row that is an upper bound contributes max(0, prediction - bound) to MAE and RMSE, is covered where the interval
-    reaches below the bound, enters Spearman's rank correlation with the bound as its value, and is left out of R².
-    """
-    from scipy.stats import spearmanr
-
-    # JSON has no NaN: what a constant leaves undefined is null.
-    is_constant = len(np.unique(mean)) == 1 or len(np.unique(table.values)) == 1
-    residual = mean - table.values
-    error = np.where(table.is_bound, np.maximum(0.0, residual), np.abs(residual))
-    exact = table.values[~table.is_bound]
-    total = float(((exact - exact.mean()) ** 2).sum()) if len(exact) else 0.0
-    return {
-        "property": property,
-        "n": len(table),
-        "mae": float(error.mean()),
-        "rmse": float(np.sqrt((error**2).mean())),
-        "r2": 1.0 - float((residual[~table.is_bound] ** 2).sum()) / total if total > 0.0 else None,
-        "spearman": None if is_constant else float(spearmanr(mean, table.values).statistic),
-        "coverage_90": float((error <= Z_90 * std).mean()),
-    }
-
-
-def describe(table: CrystalTable, path: Path) -> Array:
-    """Descriptors of a table, `n x d`.
-
-    Raises:
-        InputError: a row can't be described; the path and the row are named.
-    """
-    try:
-        return descriptor_table(table.compositions, table.space_groups.tolist(), table.lattices)
-    except ValueError:
-        for i, row in enumerate(table.ids):
-            try:
-                descriptor_table(
-                    [table.compositions[i]], [int(table.space_groups[i])], table.lattices[i : i + 1]
-                )
-            except ValueError as error:
-                raise InputError(
-                    f"{path}: the crystal with ID {row!r} can't be described: {error}."
-                ) from error
-        raise
-
-
-def grouped_folds(groups: npt.NDArray[np.int64], n_folds: int, seed: int) -> npt.NDArray[np.int64]:
-    """Fold of each row, `n`: no group is split, and folds are about equal in size.
-
-    Groups are dealt, the largest first and equal ones in random order, to the fold with the fewest rows.
-
-    Raises:
-        InputError: there are fewer groups than folds.
-    """
-    sizes = np.bincount(groups)
-    if len(sizes) < n_folds:
-        raise InputError(
-            f"The data fall into {len(sizes)} groups of rows that share a composition or a publication; "
-            f"cross-validation needs at least {n_folds}."
-        )
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    load = np.zeros(n_folds, dtype=np.int64)
-    fold_of_group = np.zeros(len(sizes), dtype=np.int64)
-    for group in order[np.argsort(-sizes[order], kind="stable")]:
-        fold_of_group[group] = np.argmin(load)
-        load[fold_of_group[group]] += sizes[group]
-    return fold_of_group[groups]
-
-
-def splits(folds: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Rows to train and rows to test, fold by fold."""
-    for fold in range(int(folds.max()) + 1):
-        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-
-
-def fit_forest(x: Array, y: Array, *, n_trees: int, seed: int) -> Forest:
-    """Fit extremely randomised trees (Geurts, Ernst & Wehenkel, Mach. Learn. 63, 2006) to `n x d` and `n`.
-
-    A bound enters with the bound as its value: what is below the limit of detection is learned to lie at it. Lowering
-    bounds to a model's own prediction changes no figure of cross-validation.
-    """
-    from sklearn.ensemble import ExtraTreesRegressor
-
-    model = ExtraTreesRegressor(n_trees, min_samples_leaf=2, max_features=0.5, random_state=seed)
-    return Forest.from_sklearn(model.fit(x.astype(np.float32), y).estimators_)
-
-
-def cross_validate(
-    x: Array, y: Array, folds: npt.NDArray[np.int64], *, n_trees: int, seed: int
-) -> tuple[Array, Array]:
-    """Mean and variance between trees, each `n`, of each row by the forest that was not shown its fold."""
-    mean, variance = np.zeros(len(y)), np.zeros(len(y))
-    for train_rows, test_rows in splits(folds):
-        forest = fit_forest(x[train_rows], y[train_rows], n_trees=n_trees, seed=seed)
-        mean[test_rows], variance[test_rows] = forest.predict(x[test_rows])
-    return mean, variance
-
-
-def calibrate(
-    table: CrystalTable, mean: Array, variance: Array, rows: npt.NDArray[np.int64], least: float
-) -> Calibration:
-    """Fit the predictive error, at least `least`, to held-out residuals of some rows by Gaussian likelihood.
-
-    Bounds are left out.
-    """
-    from scipy.optimize import minimize
-
-    exact = rows[~table.is_bound[rows]]
-    squared, spread = (mean[exact] - table.values[exact]) ** 2, variance[exact]
-
-    def loss(parameters: Array) -> float:
-        floor, slope = parameters
-        total = floor**2 + slope**2 * spread
-        return float((np.log(total) + squared / total).mean())
-
-    start = [max(least, 0.5 * float(np.sqrt(squared.mean()))), 1.0]
-    found = minimize(loss, start, method="L-BFGS-B", bounds=[(least, None), (0.0, None)])
-    floor, slope = found.x
-    return Calibration(floor=float(floor), slope=float(slope))
+    assert isinstance(known, ComputedProperty)
+    return evaluate_network(known, data, path)

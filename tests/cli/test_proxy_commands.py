@@ -42,7 +42,7 @@ def test_train_hands_over_what_was_asked_for(
 
     asked: list[Any] = []
 
-    def fake(*arguments: Any) -> dict[str, Any]:
+    def fake(*arguments: Any, **_: Any) -> dict[str, Any]:
         asked.append(arguments)
         return {"property": "log10_conductivity", "n": 3, "mae": 0.25}
 
