@@ -119,7 +119,7 @@ class RunPage:
             unit = f" ({_text(term.source.unit)})" if term.source.unit else ""
             formula = getattr(term.shaping, "formula", type(term.shaping).__name__)
             parts.append(f"{_text(term.source.name)} x{unit} with reward <code>{_text(formula)}</code>")
-        text = "; ".join(parts)
+        text = "<br>".join(parts)
         if self.config.restrict:
             told = ", ".join(f"{key}: {value}" for key, value in self.config.restrict.items())
             text += f"<br>sampled within <code>{_text(told)}</code>, without training on it"
@@ -172,7 +172,16 @@ class RunPage:
 
         figure = plots.draw(paint, columns=len(names), width=7.6, height=3.2)
         tables = "".join(self._quantiles(name) for name in names)
-        return _figure(figure, "Distribution of the property before and after training") + tables
+        size = self.summary["effective_sample_size"]
+        pair = self.drawn.correlated
+        note = (
+            ""
+            if size is None or pair is None
+            else f"<p class='note'>* The first {len(pair[0])} samples weighted by reward over probability: what "
+            f"sampling in exact proportion to the reward would give. They are worth {size:.0f} independent samples; with "
+            f"few of them this row is chance.</p>"
+        )
+        return _figure(figure, "Distribution of the property before and after training") + tables + note
 
     def _quantiles(self, name: str) -> str:
         found = self.summary["properties"][name]
@@ -187,16 +196,8 @@ class RunPage:
             if numbers is not None
         )
         head = "".join(f"<th>{key}</th>" for key in ("min", "25 %", "median", "75 %", "max"))
-        size = self.summary["effective_sample_size"]
-        note = (
-            ""
-            if size is None
-            else f"<p class='note'>* The first {len(self.drawn.log_probabilities)} samples weighted by reward over "  # type: ignore[arg-type]
-            f"probability: what sampling in exact proportion to the reward would give. They are worth {size:.0f} "
-            f"independent samples; with few of them this row is chance.</p>"
-        )
         head = f"<thead><tr><th>{_text(self._label(name))}</th>{head}</tr></thead>"
-        return f"<table>{head}<tbody>{body}</tbody></table>{note}"
+        return f"<table>{head}<tbody>{body}</tbody></table>"
 
     def _training(self) -> str:
         t = self.training
@@ -269,7 +270,7 @@ class RunPage:
             for axes in (systems, symmetries):
                 for tick in axes.get_xticklabels():
                     tick.set(rotation=30, ha="right", rotation_mode="anchor")
-            symmetries.legend(loc="upper right")
+            plots.legend_above(symmetries, n_columns=2)
 
         both = plots.draw(paint, columns=2, width=9.6, height=3.3)
         return _figure(groups, "Space groups of the samples") + _figure(
@@ -287,7 +288,7 @@ class RunPage:
                 for sample, (found, n) in counts.items()
             }
             plots.bars(axes, elements, shares, label="crystals that hold the element")
-            axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+            plots.legend_above(axes, n_columns=4)
 
         def paint_numbers(numbers: Any, atoms: Any) -> None:
             shares = {

@@ -120,7 +120,12 @@ def histograms(
         axes.set_yscale("log")
         _plain_ticks(axes)
     if legend:
-        axes.legend(loc="upper right")
+        legend_above(axes, n_columns=2)
+
+
+def legend_above(axes: Axes, *, n_columns: int) -> None:
+    """The names of the sets above the axes, where they hide nothing."""
+    axes.legend(ncols=n_columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2)
 
 
 def _plain_ticks(axes: Axes) -> None:
@@ -189,7 +194,7 @@ def space_group_bars(axes: Axes, counts: CrystalCounts, n: int) -> None:
     axes.set_xlabel("space group (international number)")
     axes.set_ylabel("crystals, %")
     axes.grid(visible=False, axis="x")
-    axes.legend(ncols=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1.0, columnspacing=1.2)
+    legend_above(axes, n_columns=7)
 
 
 def system_shares(counts: CrystalCounts, n: int) -> list[float]:

@@ -115,6 +115,10 @@ class _Run:
         must_stop: Callable[[], bool],
     ) -> _Run:
         """Make and check everything; nothing is written before it is done."""
+        if request.out.exists() and not request.out.is_dir():
+            raise InputError(
+                f"--out: {request.out} is a file; name a folder for the checkpoint and the results."
+            )
         parts = make_sampling_parts(
             config, folder=folder, workdir=request.out / "oracle", steps=request.steps
         )

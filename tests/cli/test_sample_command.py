@@ -102,7 +102,7 @@ def test_a_file_in_the_way_is_said(run: Callable[..., Any], config: Path, tmp_pa
     (tmp_path / "out").write_text("a file")
     ran = run("sample", config, "--n", 5, "--out", tmp_path / "out")
     assert ran.code == 2
-    assert "can't be written" in ran.err
+    assert "out is a file; name a folder" in ran.err
 
 
 def test_a_damaged_checkpoint_is_said(run: Callable[..., Any], config: Path, tmp_path: Path) -> None:
