@@ -178,8 +178,8 @@ class RunPage:
             ""
             if size is None or pair is None
             else f"<p class='note'>* The first {len(pair[0])} samples weighted by reward over probability: what "
-            f"sampling in exact proportion to the reward would give. They are worth {size:.0f} independent samples; with "
-            f"few of them this row is chance.</p>"
+            f"sampling in exact proportion to the reward would give. They are worth {size:.0f} independent samples; "
+            f"with few of them this row is chance.</p>"
         )
         return _figure(figure, "Distribution of the property before and after training") + tables + note
 
