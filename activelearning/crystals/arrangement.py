@@ -28,8 +28,9 @@ from activelearning.crystals.sites import axes
 from activelearning.crystals.symmetry import WyckoffPosition, space_group
 from activelearning.crystals.witness import SPARE, Orbit, Place, Witness, find_witnesses
 
-# Witnesses kept at each step, and how often as many attempts are made before a crystal is given up.
-WITNESSES = 6
+# Witnesses that are kept, renewed when fewer than half are left; and how often as many attempts are made before a
+# crystal is given up.
+WITNESSES = 8
 ROUNDS = 8
 # Å by which an atom may be away from its place in a witness where no whole cell of a grid is free.
 MOST_SPARE = 0.3
@@ -286,7 +287,7 @@ class Placed:
         path = (*self.coordinates, coordinates)
         atoms = np.concatenate([self.atoms, own])
         radii = np.concatenate([self.radii, np.full(len(own), place.radius)])
-        if len(kept) < WITNESSES and self.n_placed + 2 < len(of.free):
+        if 2 * len(kept) < WITNESSES and self.n_placed + 2 < len(of.free):
             # The last orbit needs none, as nothing comes after it.
             kept += find_witnesses(
                 of.places[len(path) :], atoms, radii, of.rounding, WITNESSES - len(kept), of.generator(path)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from activelearning.crystals.placement import Floats, PositionGrid, Words, unpacked
+from activelearning.crystals.placement import Floats, Integers, PositionGrid, Words, unpacked
 
 # Å by which any atom of a witness may move without losing its place.
 SPARE = 0.03
@@ -107,17 +107,35 @@ def find_witnesses(
             np.repeat(np.arange(n_alive + 1), [len(atoms), *[n] * n_alive]),
             n_alive + 1,
         )
-        left = unpacked(place.spacious & ~covered[0] & ~covered[1:], place.grid.shape[2]).reshape(n_alive, -1)
-        counts = left.sum(axis=1)
-        rows = np.flatnonzero(counts)
+        words = (place.spacious & ~covered[0] & ~covered[1:]).reshape(n_alive, -1)
+        # Atoms side by side leave most room to others: so does every second attempt.
+        words = np.where(alive[:, None] % 2 > 0, _edges(words, place.grid.shape[2]), words)
+        rows, cells = _random_cells(words, place.grid.shape[2], generator)
         if not len(rows):
             return []
-        # The cells of all attempts one after the other.
-        cells = np.flatnonzero(left) % left.shape[1]
-        ranks = np.floor(generator.random(n_alive) * counts).astype(np.int64)
-        chosen = cells[(np.cumsum(counts) - counts + ranks)[rows]]
         alive = alive[rows]
-        coordinates[k][alive] = place.grid.places(chosen)
+        coordinates[k][alive] = place.grid.places(cells)
         found[alive, starts[k] : starts[k + 1]] = place.grid.atoms(coordinates[k][alive])
         columns = np.concatenate([columns, np.arange(starts[k], starts[k + 1])])
     return [Witness(tuple(values[attempt] for values in coordinates), found[attempt]) for attempt in alive]
+
+
+def _edges(words: Words, n: int) -> Words:
+    """Of the cells of a circle of n, those next to one that is none of them; all where all are."""
+    if n == 1:
+        return words
+    one, last = np.uint64(1), np.uint64(n - 1)
+    inner = ((words << one) | (words >> last)) & ((words >> one) | (words << last))
+    edges = words & ~inner
+    return np.where(edges.any(axis=1, keepdims=True), edges, words)
+
+
+def _random_cells(words: Words, n_last: int, generator: np.random.Generator) -> tuple[Integers, Integers]:
+    """A cell of a random line for each row of words, `n x lines`, that has any: rows, and flat indices of cells."""
+    row, line = np.nonzero(words)
+    rows, first, n_lines = np.unique(row, return_index=True, return_counts=True)
+    chosen = line[first + np.floor(generator.random(len(rows)) * n_lines).astype(np.int64)]
+    bits = unpacked(words[rows, chosen], n_last)
+    # The bit with the largest of random numbers.
+    last = np.argmax(np.where(bits, generator.random(bits.shape), -1.0), axis=1)
+    return rows, chosen * n_last + last

@@ -54,7 +54,7 @@ class WyckoffStage:
         self._completes = free_completions(self.positions, self._per_element)
         self._usages = UsageTables(base.space_groups, self._per_element)
         self._room = (
-            Room(base.space_groups, self.positions.multiplicity, self.positions.is_fixed)
+            Room(base.space_groups, self.positions.multiplicity, self.positions.is_fixed, self._per_element)
             if base.coordinates
             else None
         )
