@@ -3,8 +3,7 @@
 Elements are added in order of atomic number, each with its count, and the composition ends by a stop. An
 action is allowed exactly when at least one completion keeps every constraint: Wyckoff positions and limits on
 counts (the automaton of `wyckoff`), charge neutrality, and the counts allowed for each element. This is
-decided by a dynamic program from the last element back over (element, automaton node) -> set of charges from
-which a completion exists.
+decided by the sets of charges from which a completion exists (`completion`).
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from activelearning.crystals.charge import ChargeSet
 from activelearning.crystals.completion import Completions
 from activelearning.crystals.wyckoff import DEAD, CountAutomaton
 
-# Memory for the tables of automaton nodes: made when first visited, dropped when this is full.
-TABLE_BYTES = 256 * 2**20
+# Memory for blocks (see `CompositionMasks`): made when first needed, dropped when this is full.
+BLOCK_BYTES = 256 * 2**20
 # Most charge sets that are remembered; a few hundred bytes each.
 KNOWN_SETS = 2**16
-# States are worked on in chunks of so many, so that intermediate arrays stay small (and in cache).
-CHUNK = 512
+# Entries of intermediate arrays that are worked on at a time, so that they stay small (and in cache).
+CHUNK = 2**20
 
 
 class CompositionMasks:
@@ -31,6 +30,11 @@ class CompositionMasks:
 
     With E elements and at most N atoms of each there are `E * N + 1` actions: `e * N + (n - 1)` adds n atoms
     of element e, the last one stops.
+
+    A state is an automaton node and the set of charges that its atoms can have. Which elements may follow with
+    n atoms depends on the charge, n and the node's child by n, and on the child only by what it leaves to the
+    charges. For each such pair of n and kind of child there is a *block*: the elements allowed, as bits, for
+    each charge. The mask of a state is the union over its charges.
 
     Args:
         automaton: Frozen automaton of counts.
@@ -45,24 +49,21 @@ class CompositionMasks:
         totals: Sequence[Sequence[Collection[int]]],
         allowed: NDArray[np.bool_],
     ) -> None:
-        self._automaton, self._allowed = automaton, allowed
+        self._automaton = automaton
         self.n_elements, self.per_element = len(totals), automaton.per_element
         self.n_actions = self.n_elements * self.per_element + 1
         nothing = ChargeSet.of(())
-        # By action. A count that is not allowed has no charge, and so no completion.
+        # A count that is not allowed has no charge, and so no completion.
         self._added = [
-            ChargeSet.of(charges) if allowed[e, n] else nothing
-            for e, row in enumerate(totals)
-            for n, charges in enumerate(row, start=1)
+            [ChargeSet.of(q) if is_allowed else nothing for q, is_allowed in zip(row, flags[1:], strict=True)]
+            for row, flags in zip(totals, allowed.tolist(), strict=True)
         ]
-        self._removed = [-charges for charges in self._added]
-        by_element = [
-            self._added[e * self.per_element : (e + 1) * self.per_element] for e in range(self.n_elements)
-        ]
-        completions = Completions(automaton, by_element, allowed[:, 0].tolist())
+        self._removed = [[-charges for charges in row] for row in self._added]
+        completions = Completions(automaton, self._added, allowed[:, 0].tolist())
         self._offset, self._reach = completions.offset, completions.sets
         self._frame_charges()
-        self._frame_actions()
+        self._frame_elements(~allowed[:, 0])
+        self._frame_blocks()
 
     def has_composition(self, root: int) -> bool:
         """True when at least one composition can be built from an automaton root."""
@@ -82,24 +83,29 @@ class CompositionMasks:
 
     def masks(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Allowed actions, `n x n_actions`, in states given by automaton roots, `n`, and counts so far, `n x E`."""
+        n = len(counts)
         nodes = self.nodes(roots, counts)
-        words = np.zeros((len(counts), self._n_words), dtype=np.uint64)
-        # By node, so that a chunk needs few tables.
-        alive = np.flatnonzero(nodes != DEAD)
-        alive = alive[np.argsort(nodes[alive], kind="stable")]
-        while len(alive):
-            chunk = alive[:CHUNK]
-            served = self._ensure(np.unique(nodes[chunk]))
-            chunk = chunk[nodes[chunk] <= served]
-            words[chunk] = self._words(nodes[chunk], counts[chunk])
-            alive = alive[len(chunk) :]
         passed = np.where(counts.any(axis=1), self.n_elements - np.argmax(counts[:, ::-1] > 0, axis=1), 0)
-        words &= self._later[passed]
+        later, may_stop = self._later[passed], self._may_stop[passed]
         if self._must.any():
             skipped = (counts == 0) & self._must & (np.arange(self.n_elements) < passed[:, None])
-            words[skipped.any(axis=1)] = 0
-        bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little", count=self.n_actions)
-        return bits.view(np.bool_)
+            nodes[skipped.any(axis=1)] = DEAD
+        mask = np.zeros((n, self.n_actions), dtype=np.bool_)
+        by_element = mask[:, :-1].reshape(n, self.n_elements, self.per_element)
+        # Nodes with few counts left together.
+        alive = np.flatnonzero(nodes != DEAD)
+        alive = alive[np.argsort(self._order[nodes[alive]], kind="stable")]
+        for start in range(0, len(alive), self._n_rows):
+            rows = alive[start : start + self._n_rows]
+            while len(rows):
+                served = rows[: self._ensure(nodes[rows])]
+                words, is_neutral = self._words(nodes[served], counts[served])
+                words &= later[served, None]
+                bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little", count=self.n_elements)
+                by_element[served, :, : words.shape[1]] = bits.transpose(0, 2, 1)
+                mask[served, -1] = is_neutral & may_stop[served] & self._automaton.is_accepting[nodes[served]]
+                rows = rows[len(served) :]
+        return mask
 
     # ---------------------------------------------------------------- construction
 
@@ -115,88 +121,127 @@ class CompositionMasks:
         self._n_bytes = -(-self._n_charges // 8)
         self._known_sets: dict[tuple[int, int], int] = {}
 
-    def _frame_actions(self) -> None:
-        self._n_words = -(-self.n_actions // 64)
-        self._capacity = max(TABLE_BYTES // (8 * self._n_words), self._n_charges)
+    def _frame_elements(self, must: NDArray[np.bool_]) -> None:
+        """Which elements, and the stop, may follow when i elements have been passed."""
+        n = self.n_elements
+        n_bytes = next((size for size in (1, 2, 4, 8) if n <= 8 * size), 8)
+        self._dtype = np.dtype(f"<u{n_bytes}")
+        self._n_words = -(-n // (8 * n_bytes))
+        later = np.zeros((n + 1, self._n_words * n_bytes * 8), dtype=np.bool_)
+        # None may be skipped that must be present.
+        self._must = must
+        self._may_stop = np.zeros(n + 1, dtype=np.bool_)
+        for passed in range(n + 1):
+            required = passed + np.flatnonzero(must[passed:])
+            later[passed, passed : required[0] + 1 if len(required) else n] = True
+            self._may_stop[passed] = not len(required)
+        self._later = np.packbits(later, axis=1, bitorder="little").view(self._dtype)
+
+    def _frame_blocks(self) -> None:
+        children = self._automaton.children
+        # What a node leaves to the charges, by each element that may have led to it.
+        levels = list({id(row): row for row in self._reach[1:]}.values())
+        kinds: dict[tuple[int, ...], int] = {}
+        self._kind = np.array(
+            [kinds.setdefault(sets, len(kinds)) for sets in zip(*levels, strict=True)], dtype=np.int64
+        )
+        # By n - 1: what follows an element and the charges to take off, and which of these each element has.
+        level = {id(row): i for i, row in enumerate(levels)}
+        self._columns: list[tuple[list[tuple[list[int], ChargeSet]], NDArray[np.int64]]] = []
+        for n in range(self.per_element):
+            found: dict[tuple[int, ChargeSet], int] = {}
+            keys = [(level[id(self._reach[e + 1])], row[n]) for e, row in enumerate(self._removed)]
+            inverse = np.array([found.setdefault(key, len(found)) for key in keys], dtype=np.int64)
+            self._columns.append(([(levels[i], charges) for i, charges in found], inverse))
+        #: Largest count by which a node has a child, and the nodes' places in that order.
+        self._largest = np.where(children != DEAD, np.arange(1, self.per_element + 1), 0).max(
+            axis=1, initial=0
+        )
+        self._order = np.argsort(np.argsort(self._largest, kind="stable"))
+        bytes_each = self._n_charges * self._n_words * self._dtype.itemsize
+        # Block 0 is empty, and a node needs all of its blocks at a time.
+        self._capacity = max(BLOCK_BYTES // bytes_each, self.per_element + 1)
+        self._capacity = min(self._capacity, len(kinds) * self.per_element + 1)
         # Pages that are never written take no memory.
-        self._pool = np.empty((self._capacity, self._n_words), dtype=np.uint64)
-        self._drop_tables()
-        # Row i: what may follow when i elements have been passed; none may be skipped that must be present.
-        self._must = ~self._allowed[:, 0]
-        later = np.zeros((self.n_elements + 1, self._n_words * 64), dtype=bool)
-        for passed in range(self.n_elements + 1):
-            required = passed + np.flatnonzero(self._must[passed:])
-            end = required[0] + 1 if len(required) else self.n_elements
-            later[passed, passed * self.per_element : end * self.per_element] = True
-            later[passed, self.n_actions - 1] = not len(required)
-        self._later = np.packbits(later, axis=1, bitorder="little").view(np.uint64)
+        self._pool = np.empty((self._capacity, self._n_charges, self._n_words), dtype=self._dtype)
+        self._pool[0] = 0
+        self._n_rows = max(1, CHUNK // (32 * self.per_element * self._n_words))
+        self._drop_blocks()
 
-    # ---------------------------------------------------------------- tables by node
+    # ---------------------------------------------------------------- blocks
 
-    def _drop_tables(self) -> None:
-        self._n_rows = 0
-        self._is_made = np.zeros(self._automaton.n_nodes, dtype=np.bool_)
-        #: Row of the pool that belongs to the frame's first charge, by node.
-        self._rows = np.zeros(self._automaton.n_nodes, dtype=np.int64)
-        #: Bit set of charges in which a node has an action.
-        self._useful = [0] * self._automaton.n_nodes
+    def _drop_blocks(self) -> None:
+        n_nodes = self._automaton.n_nodes
+        self._n_blocks = 1
+        #: By (n - 1, kind of child): a block and the charges for which it has an element.
+        self._blocks: dict[tuple[int, int], tuple[int, int]] = {}
+        #: By node: whether it has its blocks, the first row of each in the pool, and charges of any use.
+        self._is_made = np.zeros(n_nodes, dtype=np.bool_)
+        self._rows = np.zeros((n_nodes, self.per_element), dtype=np.int64)
+        self._useful = [0] * n_nodes
 
-    def _ensure(self, distinct: NDArray[np.int64]) -> int:
-        """Make tables of nodes, ascending, as far as there is room; returns the last node that has one."""
-        for i in np.flatnonzero(~self._is_made[distinct]):
-            node = int(distinct[i])
-            useful, first, table = self._table(node)
-            if self._n_rows + len(table) > self._capacity:
+    def _ensure(self, nodes: NDArray[np.int64]) -> int:
+        """Make the blocks of nodes, as far as there is room; returns how many of the nodes have them."""
+        missing = np.flatnonzero(~self._is_made[nodes])
+        for i in missing.tolist():
+            node = int(nodes[i])
+            if self._is_made[node]:
+                continue
+            counts = np.flatnonzero(self._automaton.children[node] != DEAD).tolist()
+            kinds = self._kind[self._automaton.children[node, counts]].tolist()
+            if self._n_blocks + len(counts) > self._capacity:
                 if i:
-                    return int(distinct[i - 1])
-                self._drop_tables()
-            self._pool[self._n_rows : self._n_rows + len(table)] = table
-            self._rows[node] = self._n_rows - first
+                    return i
+                self._drop_blocks()
+            useful = 1 << self._zero if self._automaton.is_accepting[node] else 0
+            for n, kind in zip(counts, kinds, strict=True):
+                if (n, kind) not in self._blocks:
+                    charges = self._make(n, int(self._automaton.children[node, n]))
+                    self._blocks[n, kind] = self._n_blocks, charges
+                    self._n_blocks += 1
+                block, charges = self._blocks[n, kind]
+                self._rows[node, n] = block * self._n_charges
+                useful |= charges
             self._useful[node] = useful
             self._is_made[node] = True
-            self._n_rows += len(table)
-        return int(distinct[-1])
+        return len(nodes)
 
-    def _table(self, node: int) -> tuple[int, int, NDArray[np.uint64]]:
-        """Charges in which a node has an action as a bit set, the first of them, and the actions by charge."""
-        full = (1 << self._n_charges) - 1
-        stop = 1 << self._zero if self._automaton.is_accepting[node] else 0
-        by_action, useful = {self.n_actions - 1: stop}, stop
-        for n, child in enumerate(self._automaton.children[node]):
-            if child == DEAD:
-                continue
-            for e in range(self.n_elements):
-                after = self._reach[e + 1][child]
-                if after:
-                    action = e * self.per_element + n
-                    charges = self._removed[action].added_to(after) >> self._lowest & full
-                    by_action[action] = charges
-                    useful |= charges
-        first = (useful & -useful).bit_length() - 1 if useful else 0
-        n_charges = useful.bit_length() - first
-        n_bytes = -(-n_charges // 8)
-        rows = np.zeros((self._n_words * 64, n_bytes), dtype=np.uint8)
-        packed = b"".join((charges >> first).to_bytes(n_bytes, "little") for charges in by_action.values())
-        rows[list(by_action)] = np.frombuffer(packed, dtype=np.uint8).reshape(-1, n_bytes)
-        bits = np.unpackbits(rows, axis=1, bitorder="little", count=n_charges)
-        table = np.packbits(np.ascontiguousarray(bits.T), axis=1, bitorder="little")
-        return useful, first, table.view(np.uint64)
+    def _make(self, n: int, child: int) -> int:
+        """Write the block of n + 1 atoms that lead to a child; returns the charges for which it has an element."""
+        full, n_bytes = (1 << self._n_charges) - 1, self._n_bytes
+        columns, inverse = self._columns[n]
+        sets = [removed.added_to(reach[child]) >> self._lowest & full for reach, removed in columns]
+        useful = 0
+        for charges in sets:
+            useful |= charges
+        packed = b"".join(charges.to_bytes(n_bytes, "little") for charges in sets)
+        rows = np.frombuffer(packed, dtype=np.uint8).reshape(-1, n_bytes)[inverse]
+        bits = np.zeros((self._n_charges, self._n_words * self._dtype.itemsize * 8), dtype=np.uint8)
+        bits[:, : self.n_elements] = np.unpackbits(rows, axis=1, bitorder="little", count=self._n_charges).T
+        self._pool[self._n_blocks] = np.packbits(bits, axis=1, bitorder="little").view(self._dtype)
+        return useful
 
-    def _words(self, nodes: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Actions of states at nodes that have tables, `n x n_words`, as bits."""
+    def _words(
+        self, nodes: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.bool_]]:
+        """Elements as bits, `n x counts x n_words`, of states whose nodes have blocks, and whether they are neutral."""
         useful, n_bytes = self._useful, self._n_bytes
         packed = b"".join(
             (charges & useful[node]).to_bytes(n_bytes, "little")
             for charges, node in zip(self._charges(counts), nodes.tolist(), strict=True)
         )
-        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
+        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little").view(np.bool_)
+        is_neutral = bits[self._zero :: 8 * n_bytes]
         rows, charges = np.divmod(np.flatnonzero(bits), 8 * n_bytes)
-        words = self._pool.take(self._rows[nodes][rows] + charges, axis=0)
+        largest = int(self._largest[nodes].max(initial=0))
+        blocks = self._rows[nodes, :largest].take(rows, axis=0)
+        blocks += charges[:, None]
+        words = self._pool.reshape(-1, self._n_words).take(blocks, axis=0)
         # Rows ascend: one segment a row. A row without a useful charge has no completion.
         starts = np.flatnonzero(np.diff(rows, prepend=-1))
-        allowed = np.zeros((len(counts), self._n_words), dtype=np.uint64)
-        allowed[rows[starts]] = np.bitwise_or.reduceat(words, starts, axis=0)
-        return allowed
+        found = np.zeros((len(counts), largest, self._n_words), dtype=self._dtype)
+        found[rows[starts]] = np.bitwise_or.reduceat(words, starts, axis=0)
+        return found, is_neutral
 
     def _charges(self, counts: NDArray[np.int64]) -> list[int]:
         """Charges that each row's composition can have, as bit sets of the frame."""
@@ -210,7 +255,8 @@ class CompositionMasks:
             key = (reached[row], action)
             charges = known.get(key)
             if charges is None:
+                element, n = divmod(action, self.per_element)
                 # Charges outside the frame can't be completed.
-                charges = known[key] = self._added[action].added_to(key[0]) & full
+                charges = known[key] = self._added[element][n].added_to(key[0]) & full
             reached[row] = charges
         return reached

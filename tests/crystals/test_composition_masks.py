@@ -154,7 +154,7 @@ def test_small_memory_gives_the_same_masks(monkeypatch):
     limits = CountLimits((1, 4), 12, (1, 24))
     numbers = [2, 14, 62, 166, 216, 225]
     plenty, roots = made(numbers, states, [False] * 4, limits)
-    monkeypatch.setattr(composition_module, "TABLE_BYTES", 1)
+    monkeypatch.setattr(composition_module, "BLOCK_BYTES", 1)
     monkeypatch.setattr(composition_module, "CHUNK", 7)
     scarce, _ = made(numbers, states, [False] * 4, limits)
     rng = np.random.default_rng(1)
