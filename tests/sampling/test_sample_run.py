@@ -330,6 +330,24 @@ def test_a_space_without_lattice_or_with_letters(write_config: Write, tmp_path: 
             assert atoms == json.loads(row["composition"])
 
 
+def test_atoms_are_the_samplers_own_where_it_gives_them(write_config: Write, tmp_path: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["space"].update(wyckoff=True, coordinates=True, max_atoms=8)
+        config["sampler"]["steps"] = 3
+
+    out = tmp_path / "out"
+    summary = run(write_config(change), out, n=10, structures=3)
+    assert summary["structures"] == 3
+    entries = json.loads((out / "structures.json").read_text())
+    assert "sampled" in {entry["coordinates"] for entry in entries}
+    for entry in entries:
+        structure = Structure.from_dict(entry["structure"])
+        counts = {str(element): n for element, n in structure.composition.element_composition.items()}
+        assert counts == entry["candidate"]["composition"]
+        if entry["coordinates"] == "sampled":
+            assert structure.frac_coords.tolist() == entry["candidate"]["structure"]["coordinates"]
+
+
 def test_validation_crystals_are_compared_with(write_config: Write, tmp_path: Path) -> None:
     run(write_config(), tmp_path / "known", n=30)
     config = write_config(lambda c: c.update(validation="known/samples.csv"), "second.yaml")
