@@ -72,7 +72,7 @@ class Arrangement:
         self._witnesses: tuple[Witness, ...] = ()
         self.is_possible = self._has_room() and self._search()
 
-    @property
+    @cached_property
     def places(self) -> tuple[Place, ...]:
         """The free orbits with their grids, in order."""
         return tuple(self._places[orbit] for orbit in self.free)

@@ -180,30 +180,29 @@ class Room:
             after.orbits[i, after.slot, letter[at]] += k[at] + 1
             after.left[i, after.slot] = left[at]
             possible = self._can_follow(after, letter[at], lengths[row[at]], distances[row[at]])
-            for j in np.flatnonzero(possible):
-                possible[j] = self._completion(
-                    after, j, int(letter[at[j]]), lengths, distances, row[at[j]]
-                ).exists()
+            for j in np.flatnonzero(possible).tolist():
+                rest = self._completion(after, j, letter[at[j]], lengths[row[at[j]]], distances[row[at[j]]])
+                possible[j] = rest.exists()
             kept[row[at], letter[at], k[at]] = possible
         best: Flags = np.asarray(kept.any(axis=(1, 2)))
         return np.where(best[:, None, None], kept, mask)
 
     def _completion(
-        self, state: Occupation, j: int, last: int, lengths: Floats, distances: Floats, row: int
+        self, state: Occupation, j: int, last: int, lengths: Floats, distances: Floats
     ) -> Completion:
-        """What is left of crystal j, the element at work to go on after its last letter."""
+        """What is left of crystal j, whose element at work is to go on after its last letter."""
         group, slot = int(state.groups[j]), int(state.slot[j])
         taken = 2.0 * state.orbits[j].T @ state.radii[j]
         fixed = (state.orbits[j, :, : self._n_fixed] * state.radii[j][:, None]).sum(axis=0)
         slots = [s for s in range(slot, state.left.shape[1]) if state.left[j, s] > 0]
         return Completion(
             self._of(group),
-            distances[row].tolist(),
-            (FILLING * lengths[row] - self._atoms[group] @ taken).tolist(),
+            distances.tolist(),
+            (FILLING * lengths - self._atoms[group] @ taken).tolist(),
             fixed.tolist(),
             state.radii[j, slots].tolist(),
             state.left[j, slots].tolist(),
-            [last + 1 if s == slot else 0 for s in slots],
+            [int(last) + 1 if s == slot else 0 for s in slots],
         )
 
     def _room(self, state: Occupation, radius: Floats, lengths: Floats, distances: Floats) -> Integers:
