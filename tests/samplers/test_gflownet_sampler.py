@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from activelearning.campaign.sections import construct
 from activelearning.candidate import BoxCandidate
 from activelearning.contracts import Proposal, Sampler
 from activelearning.contracts.registry import load_plugin
@@ -14,7 +15,8 @@ from activelearning.spaces.box import BoxSpace
 from activelearning.spaces.crystal import CrystalSpace
 from samplers.gflownet import GFlowNetSampler
 from samplers.gflownet.environments import GridEnvironment
-from samplers.gflownet.learner import Learner, LearnerSettings
+from samplers.gflownet.learner import Learner
+from samplers.gflownet.settings import BetaRange, LearnerSettings
 
 SMALL = {"hidden": [32, 32], "n_components": 4, "batch_size": 16, "steps": 6, "warm_steps": 4}
 
@@ -207,8 +209,11 @@ def test_log_probability_refuses_what_it_cannot_tell():
     with pytest.raises(SamplerError, match="outside the box"):
         sampler.log_probability([Proposal(BoxCandidate((3.0, 0.0)), 0)])
     learner = Learner(GridEnvironment(2, 3), LearnerSettings(hidden=(8,)))
+    end = torch.tensor([[1.0, 1.0, 1.0]])
     with pytest.raises(SamplerError, match="many paths"):
-        learner.log_probability(learner.environment.initial(1))
+        learner.log_probability(end)
+    with pytest.raises(SamplerError, match="generator"):
+        learner.log_probability(end, n_paths=10)
 
 
 def test_figures_are_plain_numbers():
@@ -260,7 +265,9 @@ def test_a_state_of_another_sampler_is_refused():
         ("replay_capacity", -1),
         ("hidden", [64, 0]),
         ("n_components", 0),
+        ("dataset_share", 0.6),  # with half of a batch replayed
         ("loss", "flow_matching"),
+        ("subtrajectory_decay", -0.1),
         ("learning_rate", 0.0),
         ("log_z_learning_rate", -1.0),
         ("final_learning_rate_share", 0.0),
@@ -268,6 +275,9 @@ def test_a_state_of_another_sampler_is_refused():
         ("exploration", 1.5),
         ("temperature", 0.0),
         ("beta", 0.0),
+        ("beta", BetaRange(low=2.0, high=1.0)),
+        ("device", "tpu"),
+        ("device", "cuda:x"),
         ("gain", 0.5),
         ("log_reward_range", -1.0),
     ],
@@ -275,6 +285,30 @@ def test_a_state_of_another_sampler_is_refused():
 def test_values_out_of_range_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"sampler.{key} is"):
         GFlowNetSampler(box_space(), 2, **{key: value})
+
+
+def test_a_config_states_a_range_of_exponents_by_its_ends():
+    made = construct(
+        "samplers",
+        "gflownet",
+        {"beta": {"low": 1, "high": 8}, "device": "cpu"},
+        box_space(),
+        2,
+        key="sampler",
+        folder=None,
+    )
+    assert made.learner.settings.beta_bounds == (1.0, 8.0)
+    with pytest.raises(ConfigError, match=r"'sampler.beta.BetaRange.hi'|did you mean 'high'"):
+        construct(
+            "samplers", "gflownet", {"beta": {"low": 1, "hi": 8}}, box_space(), 2, key="sampler", folder=None
+        )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no accelerator")
+def test_without_an_accelerator_auto_is_the_cpu_and_cuda_an_error():
+    assert GFlowNetSampler(box_space(), 2, **SMALL, device="auto").learner.settings.torch_device.type == "cpu"
+    with pytest.raises(ConfigError, match=r"sampler\.device is 'cuda'.*no CUDA device"):
+        GFlowNetSampler(box_space(), 2, device="cuda")
 
 
 def test_a_space_without_environment_is_refused():
