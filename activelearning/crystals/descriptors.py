@@ -96,40 +96,66 @@ def amounts_of(compositions: Sequence[Mapping[str, float]]) -> NDArray[np.float6
     return amounts
 
 
-def composition_statistics(
-    amounts: NDArray[np.float64], columns: Sequence[str], statistics: Sequence[str]
-) -> NDArray[np.float64]:
-    """Statistics of elemental properties, `n x (len(columns) * len(statistics))`, statistics running fastest.
+class _Atoms:
+    """The elements of each crystal in slots, in order of atomic number; unused slots hold amounts of zero.
 
-    Args:
-        amounts: Atoms of each element, `n x 103`; no row is all zero.
-        columns: Names of elemental properties.
-        statistics: Names out of `STATISTICS`.
+    Sums run over the slots one after the other, so that a row has the same bits in whatever batch it comes:
+    what a wider batch adds are zeros.
     """
-    n = len(amounts)
-    # Only the elements that occur: the arrays below are n x elements x properties.
-    present = np.flatnonzero(amounts.any(axis=0))
-    weights = amounts[:, present] / amounts.sum(axis=1, keepdims=True)
-    values = properties(columns)[present]
-    mean = weights @ values
-    is_in = (weights > 0)[:, :, None]
-    known = {"mean": mean}
-    if "deviation" in statistics:
-        known["deviation"] = np.einsum("ne,nep->np", weights, np.abs(values[None] - mean[:, None]))
-    if {"min", "max", "range"} & set(statistics):
-        known["min"] = np.where(is_in, values[None], np.inf).min(axis=1, initial=np.inf)
-        known["max"] = np.where(is_in, values[None], -np.inf).max(axis=1, initial=-np.inf)
-        known["range"] = known["max"] - known["min"]
-    return np.stack([known[s] for s in statistics], axis=2).reshape(n, len(columns) * len(statistics))
 
+    def __init__(self, amounts: NDArray[np.float64]) -> None:
+        n = len(amounts)
+        is_in = amounts > 0
+        slot = np.cumsum(is_in, axis=1) - 1
+        rows, elements = np.nonzero(is_in)
+        slots = slot[rows, elements]
+        self.n_slots = int(slots.max(initial=-1)) + 1
+        self.elements = np.zeros((self.n_slots, n), dtype=np.int64)
+        self.amounts = np.zeros((self.n_slots, n))
+        self.elements[slots, rows] = elements
+        self.amounts[slots, rows] = amounts[rows, elements]
+        self.n_atoms = self.total(np.ones((len(element_rows()), 1)))[:, 0]
+        self.weights = self.amounts / self.n_atoms
 
-def ionicity(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pauling's ionic character 1 − exp(−Δχ²/4), averaged over all pairs of atoms, `n`."""
-    present = np.flatnonzero(amounts.any(axis=0))
-    weights = amounts[:, present] / amounts.sum(axis=1, keepdims=True)
-    chi = properties(["electronegativity"])[present, 0]
-    character = 1.0 - np.exp(-0.25 * (chi[:, None] - chi[None, :]) ** 2)
-    return np.einsum("ni,ij,nj->n", weights, character, weights)
+    def total(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums over the atoms of elemental values (`103 x p`), `n x p`."""
+        result = np.zeros((self.elements.shape[1], values.shape[1]))
+        for elements, amounts in zip(self.elements, self.amounts, strict=True):
+            result += amounts[:, None] * values[elements]
+        return result
+
+    def statistics(self, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """`STATISTICS` of elemental values (`103 x p`), `n x p` each."""
+        shape = (self.elements.shape[1], values.shape[1])
+        mean, deviation = np.zeros(shape), np.zeros(shape)
+        least, most = np.full(shape, np.inf), np.full(shape, -np.inf)
+        for elements, weights in zip(self.elements, self.weights, strict=True):
+            mean += weights[:, None] * values[elements]
+        for elements, weights in zip(self.elements, self.weights, strict=True):
+            here, is_in = values[elements], weights[:, None] > 0
+            deviation += weights[:, None] * np.abs(here - mean)
+            least = np.where(is_in, np.minimum(least, here), least)
+            most = np.where(is_in, np.maximum(most, here), most)
+        return {"mean": mean, "deviation": deviation, "min": least, "max": most, "range": most - least}
+
+    def summary(self) -> list[NDArray[np.float64]]:
+        """Atoms, elements, entropy, norms of the fractions, and Pauling's ionic character, `n` each.
+
+        The ionic character is 1 − exp(−Δχ²/4), averaged over all pairs of atoms.
+        """
+        n = self.elements.shape[1]
+        n_elements, entropy, squares, cubes, ionicity = (np.zeros(n) for _ in range(5))
+        chi = properties(["electronegativity"])[:, 0]
+        for i, weights in enumerate(self.weights):
+            n_elements += weights > 0
+            entropy -= weights * np.log(np.where(weights > 0, weights, 1.0))
+            squares += weights * weights
+            cubes += weights * weights * weights
+            for j in range(i):
+                difference = chi[self.elements[i]] - chi[self.elements[j]]
+                character = 1.0 - np.exp(-0.25 * difference * difference)
+                ionicity += 2.0 * weights * self.weights[j] * character
+        return [self.n_atoms, n_elements, entropy, np.sqrt(squares), np.cbrt(cubes), ionicity]
 
 
 def cell_volumes(lattices: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -162,60 +188,75 @@ def symmetry_descriptors(numbers: Sequence[int]) -> NDArray[np.float64]:
     return table[np.asarray(numbers, dtype=np.int64) - 1]
 
 
+def descriptor_names(*, has_lattice: bool = True) -> tuple[str, ...]:
+    """Names of the columns of `descriptor_table`, with or without those of the lattice."""
+    if has_lattice:
+        return DESCRIPTOR_NAMES
+    return tuple(name for name in DESCRIPTOR_NAMES if name not in _LATTICE_NAMES)
+
+
 def descriptor_table(
-    compositions: Sequence[Mapping[str, float]], space_groups: Sequence[int], lattices: ArrayLike
+    compositions: Sequence[Mapping[str, float]], space_groups: Sequence[int], lattices: ArrayLike | None
 ) -> NDArray[np.float64]:
-    """Descriptors in the order of `DESCRIPTOR_NAMES`, `n x len(DESCRIPTOR_NAMES)`, finite, not scaled.
+    """Descriptors in the order of `descriptor_names`, `n x d`, finite, not scaled.
+
+    A row has the same bits in whatever batch it comes.
 
     Args:
         compositions: Atoms of each element in the conventional cell; amounts may be fractional.
         space_groups: International numbers.
-        lattices: (a, b, c, α, β, γ) of the conventional cell in Å and degrees, `n x 6`.
+        lattices: (a, b, c, α, β, γ) of the conventional cell in Å and degrees, `n x 6`; None leaves the
+            columns of the lattice out.
 
     Raises:
         ValueError: lengths differ, an element is unknown, or a lattice closes no cell.
     """
-    cells = np.asarray(lattices, dtype=np.float64).reshape(-1, 6)
     n = len(compositions)
-    if not n == len(space_groups) == len(cells):
-        raise ValueError(
-            f"descriptors need as many compositions ({n}) as space groups ({len(space_groups)}) "
-            f"and lattices ({len(cells)})"
-        )
+    if n != len(space_groups):
+        raise ValueError(f"descriptors need as many compositions ({n}) as space groups ({len(space_groups)})")
     amounts = amounts_of(compositions)
+    atoms = _Atoms(amounts)
+    statistics = atoms.statistics(properties(PROPERTIES))
+    symmetry = symmetry_descriptors(space_groups)
+    columns = [
+        np.column_stack(atoms.summary()),
+        np.stack([statistics[s] for s in STATISTICS], axis=2).reshape(n, len(PROPERTIES) * len(STATISTICS)),
+        symmetry,
+    ]
+    if lattices is not None:
+        columns.append(_lattice_descriptors(np.asarray(lattices, dtype=np.float64), atoms, amounts, symmetry))
+    return np.concatenate([*columns, amounts / atoms.n_atoms[:, None]], axis=1)
+
+
+def _lattice_descriptors(
+    lattices: NDArray[np.float64],
+    atoms: _Atoms,
+    amounts: NDArray[np.float64],
+    symmetry: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Descriptors of cells, `n x len(_LATTICE_NAMES)`."""
+    cells = lattices.reshape(-1, 6)
+    if len(cells) != len(amounts):
+        raise ValueError(f"descriptors need as many compositions ({len(amounts)}) as lattices ({len(cells)})")
     volumes = cell_volumes(cells)
     if not (np.isfinite(volumes).all() and (volumes > 0).all()):
         raise ValueError(f"lattice {cells[np.argmin(np.nan_to_num(volumes))].tolist()} closes no cell")
-    n_atoms = amounts.sum(axis=1)
-    fractions = amounts / n_atoms[:, None]
-    logs = np.log(np.where(fractions > 0, fractions, 1.0))
-    composition = np.column_stack(
-        [
-            n_atoms,
-            (amounts > 0).sum(axis=1),
-            -(fractions * logs).sum(axis=1),
-            np.linalg.norm(fractions, axis=1),
-            np.linalg.norm(fractions, ord=3, axis=1),
-            ionicity(amounts) if n else np.zeros(0),
-        ]
-    )
-    symmetry = symmetry_descriptors(space_groups)
     mass, radius = properties(["mass", "covalent_radius"]).T
+    masses, spheres = atoms.total(np.column_stack([mass, 4.0 / 3.0 * np.pi * radius**3])).T
     lengths = cells[:, :3]
-    lattice = np.column_stack(
+    shortest, longest = lengths.min(axis=1, initial=np.inf), lengths.max(axis=1, initial=-np.inf)
+    return np.column_stack(
         [
             lengths,
             np.cos(np.radians(cells[:, 3:])),
-            lengths.min(axis=1, initial=np.inf),
-            lengths.max(axis=1, initial=-np.inf),
-            lengths.max(axis=1, initial=-np.inf) / lengths.min(axis=1, initial=np.inf),
+            shortest,
+            longest,
+            longest / shortest,
             volumes,
-            volumes / n_atoms,
-            DALTON_PER_CUBIC_ANGSTROM * (amounts @ mass) / volumes,
-            (amounts @ (4.0 / 3.0 * np.pi * radius**3)) / volumes,
-            n_atoms / symmetry[:, _SYMMETRY_NAMES.index("multiplicity")],
+            volumes / atoms.n_atoms,
+            DALTON_PER_CUBIC_ANGSTROM * masses / volumes,
+            spheres / volumes,
+            atoms.n_atoms / symmetry[:, _SYMMETRY_NAMES.index("multiplicity")],
             amounts[:, element_rows()["Li"]] / volumes,
         ]
     )
-    statistics = composition_statistics(amounts, PROPERTIES, STATISTICS)
-    return np.concatenate([composition, statistics, symmetry, lattice, fractions], axis=1)

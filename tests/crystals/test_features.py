@@ -7,6 +7,7 @@ import pytest
 from pymatgen.core import Composition, Element, Lattice, Structure
 
 from activelearning.candidate import CrystalCandidate
+from activelearning.crystals.descriptors import descriptor_names
 from activelearning.crystals.features import DESCRIPTOR_NAMES, CrystalFeatures, descriptor_table
 from activelearning.crystals.lattice import LatticeLimits
 
@@ -78,6 +79,42 @@ def test_fractional_amounts_and_any_element():
     assert column(table, "is_centrosymmetric")[0] == 1
     assert column(table, "centering_I")[0] == 1
     assert column(table, "multiplicity")[0] == 96
+
+
+def test_a_row_of_descriptors_is_the_same_bit_for_bit_in_any_batch():
+    rng = np.random.default_rng(1)
+    known = [e.symbol for e in map(Element.from_Z, range(1, 100))]
+    compositions = [
+        {str(s): float(rng.uniform(0.2, 12)) for s in rng.choice(known, rng.integers(1, 9), replace=False)}
+        for _ in range(150)
+    ]
+    groups = rng.integers(1, 231, 150).tolist()
+    cells = np.column_stack([rng.uniform(3, 12, (150, 3)), rng.uniform(75, 105, (150, 3))])
+    together = descriptor_table(compositions, groups, cells)
+    for i in range(150):
+        assert (descriptor_table([compositions[i]], [groups[i]], cells[i]) == together[i]).all()
+    part = slice(40, 47)
+    assert (descriptor_table(compositions[part], groups[part], cells[part]) == together[part]).all()
+    bare = descriptor_table(compositions, groups, None)
+    names = descriptor_names(has_lattice=False)
+    assert bare.shape == (150, len(names))
+    assert (bare == together[:, [DESCRIPTOR_NAMES.index(name) for name in names]]).all()
+    assert {"volume", "a", "density"} & set(names) == set()
+
+
+def test_ionicity_and_norms_agree_with_sums_written_out(crystals, table):
+    for i, crystal in enumerate(crystals):
+        x = {s: n / crystal.n_atoms for s, n in crystal.composition.items()}
+        ionic = sum(
+            x[s] * x[t] * (1 - np.exp(-((Element(s).X - Element(t).X) ** 2) / 4)) for s in x for t in x
+        )
+        assert column(table, "ionicity")[i] == pytest.approx(ionic, abs=1e-12)
+        for p in (2, 3):
+            norm = sum(f**p for f in x.values()) ** (1 / p)
+            assert column(table, f"fraction_norm_{p}")[i] == pytest.approx(norm)
+        assert column(table, "entropy")[i] == pytest.approx(
+            -sum(f * np.log(f) for f in x.values()), abs=1e-12
+        )
 
 
 def test_no_crystals_give_no_rows():
