@@ -1,9 +1,10 @@
 """From a sampled crystal to atoms: sites drawn on its own lattice and space group, the best draw kept.
 
-A candidate without a `structure` states only its space group, composition and lattice (and sometimes its
-Wyckoff letters). PyXtal places the atoms; since one draw rarely finds the ground state, several are drawn,
-those with atoms on top of each other are thrown away, and the rest are ranked by a potential's energy. Which
-potential is the caller's business: a calculator is handed in.
+A candidate with a `structure`, from a sampler that goes on to coordinates, is taken as it is. One without states
+only its space group, composition and lattice, and sometimes its Wyckoff letters. PyXtal places the atoms, on those
+letters where they are known; since one draw rarely finds the ground state, several are drawn, those with atoms on top of
+each other are thrown away, and the rest are ranked by a potential's energy. Which potential is the caller's business: a
+calculator is handed in.
 """
 
 from __future__ import annotations
@@ -81,6 +82,11 @@ def realise(
     """
     if n_trials < 1:
         raise ValueError(f"n_trials must be at least 1, not {n_trials}")
+    if candidate.structure is None and candidate.lattice is None:
+        raise RealisationError(
+            f"{candidate.formula} in space group {candidate.space_group} has no lattice, so it can't be turned into "
+            "atoms; sample crystals of a space whose order goes on to the lattice."
+        )
     if candidate.structure is not None:
         draws: list[tuple[int, Atoms | str]] = [(0, _given(candidate))]
     else:

@@ -102,6 +102,27 @@ def test_sampled_wyckoff_letters_are_occupied():
         assert np.sum(np.isclose(distances, 5.7 * np.sqrt(3) / 4, atol=1e-3)) >= 4
 
 
+def test_sampled_letters_may_repeat():
+    candidate = CrystalCandidate(
+        31, {"Li": 8, "S": 4}, (7.5, 6.4, 6.2, 90, 90, 90), wyckoff={"Li": ("a", "b", "a"), "S": ("a", "a")}
+    )
+    for found in realise(candidate, n_trials=2, seed=0):
+        # 2a of Pmn2_1 is its mirror plane at x = 0, and ½ further on; 4b is general.
+        planes = np.abs(
+            np.round(2 * found.atoms.get_scaled_positions()[:, 0]) / 2
+            - found.atoms.get_scaled_positions()[:, 0]
+        )
+        on_mirror = np.isclose(planes, 0.0, atol=1e-6)
+        species = np.array(found.atoms.get_chemical_symbols())
+        assert on_mirror[species == "S"].all()
+        assert on_mirror[species == "Li"].sum() == 4
+
+
+def test_a_candidate_without_lattice_has_no_atoms():
+    with pytest.raises(RealisationError, match="has no lattice"):
+        realise(CrystalCandidate(225, {"Li": 4, "Cl": 4}), seed=0)
+
+
 def test_crystals_that_cannot_be_realised_say_why():
     with pytest.raises(RealisationError, match="multiplicities of its Wyckoff positions"):
         realise(CrystalCandidate(225, {"Li": 3}, (5,) * 3 + (90,) * 3), seed=0)

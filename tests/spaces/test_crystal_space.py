@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pymatgen.core import Lattice, Structure
 
 from activelearning.candidate import BoxCandidate, CrystalCandidate
 from activelearning.contracts import Space
@@ -250,10 +251,20 @@ def test_wyckoff_positions_are_validated():
     ):
         with pytest.raises(ValueError, match=message):
             space.validate(crystal(sites))
-    with pytest.raises(ValueError, match="no structure"):
-        CrystalSpace(["Li", "Cl"], max_atoms=16, wyckoff=True, coordinates=True).validate(
-            crystal({"Li": ("a",), "Cl": ("b",)})
-        )
+    whole = CrystalSpace(["Li", "Cl"], max_atoms=16, wyckoff=True, coordinates=True)
+    bare = crystal({"Li": ("a",), "Cl": ("b",)})
+    # A cell without room for its atoms gives a crystal without them.
+    whole.validate(bare)
+    for n_lithium, message in ((1, None), (2, "its structure holds")):
+        sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]][: n_lithium + 1]
+        species = ["Li", "Cl", "Li"][: n_lithium + 1]
+        structure = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.13), species, sites)
+        with_atoms = CrystalCandidate(225, {"Li": 4, "Cl": 4}, cell, bare.wyckoff, structure)
+        if message is None:
+            whole.validate(with_atoms)
+        else:
+            with pytest.raises(ValueError, match=message):
+                whole.validate(with_atoms)
 
 
 def test_groups_of_whole_compositions_agree_with_pyxtal():

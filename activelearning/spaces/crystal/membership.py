@@ -87,6 +87,9 @@ def _cell_violations(space: CrystalSpace, crystal: CrystalCandidate, group: Spac
         broken.append("it has no Wyckoff positions")
     elif space.wyckoff and crystal.wyckoff is not None:
         broken += wyckoff_violations(group.number, crystal.composition, crystal.wyckoff)
-    if space.coordinates and crystal.structure is None:
-        broken.append("it has no structure")
+    # One whose cell has no room for its atoms stays without a structure.
+    if crystal.structure is not None:
+        held = {symbol: int(n) for symbol, n in crystal.structure.composition.as_dict().items()}
+        if held != dict(crystal.composition):
+            broken.append(f"its structure holds {held}")
     return broken
