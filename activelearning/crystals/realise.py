@@ -2,9 +2,9 @@
 
 A candidate with a `structure`, from a sampler that goes on to coordinates, is taken as it is. One without states
 only its space group, composition and lattice, and sometimes its Wyckoff letters. PyXtal places the atoms, on those
-letters where they are known; since one draw rarely finds the ground state, several are drawn, those with atoms on top of
-each other are thrown away, and the rest are ranked by a potential's energy. Which potential is the caller's business: a
-calculator is handed in.
+letters where they are known; since one draw rarely finds the ground state, several are drawn, those with atoms on top
+of each other are thrown away, and the rest are ranked by a potential's energy. Which potential is the caller's
+business: a calculator is handed in.
 """
 
 from __future__ import annotations
