@@ -131,12 +131,15 @@ class PositionGrid:
         self._frame = _frame(number, index)
         self._translation = self.maps.translations[0]
         self._metric = self._frame.basis.T @ cell.metric @ self._frame.basis
+        # Half-widths of a ball of 1 Å along the axes.
+        self._extent = _extent(self._frame.inverse, cell.inverse)
         self._is_free = np.arange(3) >= 3 - self.n_free
         # The one layer of an axis that is not free is at its origin, not in the middle of a period.
         self._middle = np.where(self._is_free, 0.5, 0.0)
         self.lengths = np.sqrt(np.diag(self._metric))[3 - self.n_free :]
         self.shape = self._shape()
         self._steps = np.array(self.shape, dtype=np.float64)
+        self._strides = np.array([self.shape[1] * self.shape[2], self.shape[2], 1])
         self.reach = self._reach(self._frame.basis)
 
     @property
@@ -173,7 +176,7 @@ class PositionGrid:
 
     def places(self, cells: Integers) -> Floats:
         """Free coordinates, `n x f`, of the centres of cells by their flat indices, `n`."""
-        at = np.stack(np.unravel_index(cells, self.shape), axis=-1)
+        at = cells[:, None] // self._strides % self.shape
         return np.asarray(((at + 0.5) / self._steps)[:, 3 - self.n_free :])
 
     def locate(self, atom: Floats, tolerance: float) -> Floats | None:
@@ -199,12 +202,11 @@ class PositionGrid:
         words = np.zeros(n_batch * first * second, dtype=np.uint64)
         if len(points):
             at = (points - self._translation) @ self._frame.inverse.T
-            # Half-widths of a ball of 1 Å along the axes.
-            extent = np.sqrt(np.diag(self._frame.inverse @ self.cell.inverse @ self._frame.inverse.T))
+            widest = float(radii.max())
             gaps, lines = [], []
             for axis in (0, 1):
                 n, middle = self.shape[axis], self._middle[axis]
-                span = int(float(radii.max()) * extent[axis] * n + 0.5)
+                span = int(widest * self._extent[axis] * n + 0.5)
                 place = np.floor(at[:, axis, None] * n + (0.5 - middle)) + np.arange(-span, span + 1)
                 gaps.append((place + middle) / n - at[:, axis, None])
                 lines.append(place.astype(np.int64) % n)
@@ -238,7 +240,7 @@ class PositionGrid:
         """Mark, in place, where a difference that moves along each line comes near to a lattice point."""
         at = -gaps @ pair.inverse.T
         metric = pair.basis.T @ self.cell.metric @ pair.basis
-        extent = np.sqrt(np.diag(pair.inverse @ self.cell.inverse @ pair.inverse.T))
+        extent = _extent(pair.inverse, self.cell.inverse)
         across = []
         for axis in (0, 1):
             span = int(radius * extent[axis] + 0.5)
@@ -258,6 +260,12 @@ class PositionGrid:
 
 _CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 _ALL = ~np.uint64(0)
+
+
+def _extent(inverse_basis: Floats, inverse_metric: Floats) -> list[float]:
+    """Half-widths of a ball of radius 1 along the vectors of a basis, of which the inverse is given."""
+    squared = ((inverse_basis @ inverse_metric) * inverse_basis).sum(axis=1)
+    return np.sqrt(squared).tolist()
 
 
 def _chords(

@@ -132,9 +132,11 @@ def _edges(words: Words, n: int) -> Words:
 
 def _random_cells(words: Words, n_last: int, generator: np.random.Generator) -> tuple[Integers, Integers]:
     """A cell of a random line for each row of words, `n x lines`, that has any: rows, and flat indices of cells."""
-    row, line = np.nonzero(words)
-    rows, first, n_lines = np.unique(row, return_index=True, return_counts=True)
-    chosen = line[first + np.floor(generator.random(len(rows)) * n_lines).astype(np.int64)]
+    is_open = words > 0
+    n_lines = is_open.sum(axis=1)
+    rows = np.flatnonzero(n_lines)
+    ranks = np.cumsum(n_lines) - n_lines + np.floor(generator.random(len(words)) * n_lines).astype(np.int64)
+    chosen = np.flatnonzero(is_open)[ranks[rows]] % words.shape[1]
     bits = unpacked(words[rows, chosen], n_last)
     # The bit with the largest of random numbers.
     last = np.argmax(np.where(bits, generator.random(bits.shape), -1.0), axis=1)
