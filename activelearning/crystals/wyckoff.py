@@ -140,18 +140,18 @@ class CountAutomaton:
         self.is_accepting = np.array([accepting for accepting, _ in self._nodes], dtype=bool)
         self.children = np.array([list(children) for _, children in self._nodes], dtype=np.int64)
         self.children = self.children.reshape(len(self._nodes), self.per_element)
+        # A node more than there are stands for what is dead, and leads nowhere else.
+        self._steps = np.vstack([self.children, np.full((1, self.per_element), DEAD)])
+        self._steps[self._steps == DEAD] = self.n_nodes
+        self._accepts = np.append(self.is_accepting, False)
 
     def accepts(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """`n x R`: whether whole compositions, counts `n x E`, are accepted from each of R roots."""
-        # A row and an entry more than there are nodes stand for what is dead.
-        dead = self.n_nodes
-        steps = np.vstack([self.children, np.full((1, self.per_element), DEAD)])
-        steps[steps == DEAD] = dead
-        nodes = np.repeat(np.where(roots == DEAD, dead, roots)[None, :], len(counts), axis=0)
+        nodes = np.repeat(np.where(roots == DEAD, self.n_nodes, roots)[None, :], len(counts), axis=0)
         for e in np.flatnonzero(counts.any(axis=0)):
             rows = np.flatnonzero(counts[:, e])
-            nodes[rows] = steps[nodes[rows], counts[rows, e, None] - 1]
-        accepted: NDArray[np.bool_] = np.append(self.is_accepting, False)[nodes]
+            nodes[rows] = self._steps[nodes[rows], counts[rows, e, None] - 1]
+        accepted: NDArray[np.bool_] = self._accepts[nodes]
         return accepted
 
     @property

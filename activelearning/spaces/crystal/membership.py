@@ -27,7 +27,7 @@ def violations(space: CrystalSpace, crystal: CrystalCandidate) -> list[str]:
     if not is_compatible(group, list(crystal.composition.values())):
         broken.append(f"the counts do not fit on the Wyckoff positions of {group.symbol}")
     broken += _cell_violations(space, crystal, group)
-    if not broken and group not in space.allowed_groups:
+    if not broken and group.number not in space.allowed_groups:
         broken.append("the space group is not among those of the space")
     elif not broken:
         low, high = space.constraints.atoms[group.lattice_system] or (1, 0)

@@ -36,6 +36,10 @@ class Restrictions:
     composition: Mapping[str, int] | None = None
     space_group: int | None = None
 
+    def __str__(self) -> str:
+        stated = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return ", ".join(f"{name} {value}" for name, value in stated if value is not None)
+
     def within(self, limits: CrystalLimits, elements: Sequence[str]) -> CrystalLimits:
         """The limits that keep the restrictions, too.
 

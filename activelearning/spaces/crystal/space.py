@@ -77,6 +77,7 @@ class CrystalSpace:
         systems: Index of each group's lattice system in `LATTICE_SYSTEMS`, `G`.
         symmetries: Index of each group's class in `POINT_SYMMETRIES`, `G`.
         is_group_allowed: Whether each group can be chosen, `G`; all, where nothing is restricted.
+        allowed_groups: International numbers of those that can.
         masks: Masks of the composition stage.
         limits: Ranges of the lattice.
         constraints: All limits.
@@ -94,6 +95,7 @@ class CrystalSpace:
     systems: NDArray[np.int64]
     symmetries: NDArray[np.int64]
     is_group_allowed: NDArray[np.bool_]
+    allowed_groups: frozenset[int]
     masks: CompositionMasks
     limits: LatticeLimits
     constraints: CrystalLimits
@@ -192,13 +194,6 @@ class CrystalSpace:
             if not optional
         )
 
-    @property
-    def allowed_groups(self) -> tuple[SpaceGroup, ...]:
-        """The groups that can be chosen, ascending by number."""
-        return tuple(
-            g for g, allowed in zip(self.space_groups, self.is_group_allowed, strict=True) if allowed
-        )
-
     # ---------------------------------------------------------------- tables
 
     def _lay_out(self) -> None:
@@ -231,6 +226,11 @@ class CrystalSpace:
         self._tables = tables
         self.masks, self.roots, self.any_root = tables.masks, tables.roots, tables.any_root
         self.is_group_allowed = self.roots != DEAD
+        self.allowed_groups = frozenset(
+            group.number
+            for group, allowed in zip(self.space_groups, self.is_group_allowed, strict=True)
+            if allowed
+        )
 
     def _totals(self) -> list[list[tuple[int, ...]]]:
         """Entry [e][n - 1]: charges that n atoms of element e can have together."""
