@@ -1,36 +1,45 @@
-"""Speed of the GFlowNet: trajectories a CPU-second, sampled and trained, and the share outside the networks.
+"""Speed and memory of the GFlowNet: trajectories a CPU-second, the share outside the networks, peak memory.
 
     python benchmarks/gflownet_speed.py [--out FILE] [--batch-size 100] [--repeats 30]
 
-One thread. Sampling draws a batch without gradients. Training draws a batch on-policy, scores it with a
-reward that costs nothing, and makes one update. The share outside the networks is all CPU time but that of
-the policy's layers and its densities, forward and backward, and of the optimiser.
+One thread. Sampling draws terminal states. Training draws a batch, scores it with a reward that costs nothing, and
+makes one update; half of it is replayed in the last column. The share outside the networks is all CPU time but that
+of the policy's layers and its densities, forward and backward, and of the optimiser. Memory is what the resident set
+of a process grows by at most (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads
 
 import torch
+from environment_speed import SPACES
 from torch import Tensor
 
 from activelearning.spaces.box import BoxSpace
 from activelearning.spaces.crystal import CrystalSpace
 from samplers.gflownet.environments import Environment, make_environment
-from samplers.gflownet.learner import Learner, LearnerSettings
+from samplers.gflownet.learner import Learner
 from samplers.gflownet.mixture import BetaMixture
 from samplers.gflownet.policy import ForwardPolicy
+from samplers.gflownet.settings import LearnerSettings
+
+PUBLISHED = next(name for name in SPACES if name.startswith("published"))
+WARM_UP = 20  # updates before any is timed
 
 
 class Clock:
@@ -60,11 +69,13 @@ class Clock:
         """Count what the policy's layers and densities, the gradient and the optimiser take."""
         parts: list[tuple[Any, str]] = [
             (ForwardPolicy, "forward"),
-            (ForwardPolicy, "log_actions"),
+            (ForwardPolicy, "probabilities"),
             (ForwardPolicy, "mixture"),
             (ForwardPolicy, "log_prob"),
             (BetaMixture, "log_prob"),
             (Tensor, "backward"),
+            (torch.nn.utils, "clip_grad_norm_"),
+            (torch.optim.Adam, "zero_grad"),
             (torch.optim.Adam, "step"),
         ]
         kept = [(owner, name, getattr(owner, name)) for owner, name in parts]
@@ -97,69 +108,122 @@ def measure(work: Callable[[], object], n: int, repeats: int) -> dict[str, float
     }
 
 
+def free_reward(states: Tensor) -> Tensor:
+    return states.sum(dim=1).sin()
+
+
 def speed(environment: Environment, batch_size: int, repeats: int) -> dict[str, Any]:
-    """Both figures for one environment, with the default networks."""
-    settings = LearnerSettings(batch_size=batch_size, replay_share=0.0, replay_capacity=0)
-    learner = Learner(environment, settings)
+    """Figures of one environment, with the default networks."""
     generator = torch.Generator().manual_seed(0)
+    figures: dict[str, Any] = {}
+    for name, replay_share in (("trained", 0.0), ("trained_half_replayed", 0.5)):
+        settings = LearnerSettings(batch_size=batch_size, replay_share=replay_share)
+        learner = Learner(environment, settings)
+        if not figures:
+            lengths = learner.sample(1000, generator).lengths
+            figures["mean_length"] = round(lengths.double().mean().item(), 2)
+            figures["sampled"] = measure(
+                partial(learner.sample_terminal, batch_size, generator), batch_size, repeats
+            )
+        fit = learner.start(free_reward, steps=10**6, generator=generator)
+        fit.run(WARM_UP)  # fills the buffer
+        figures[name] = measure(partial(fit.run, 1), batch_size, repeats)
+    return figures
 
-    def free_reward(states: Tensor) -> Tensor:
-        return states.sum(dim=1).sin()
 
-    lengths = learner.sample(1000, generator).lengths
-    return {
-        "mean_length": round(lengths.double().mean().item(), 2),
-        "sampled": measure(lambda: learner.sample(batch_size, generator), batch_size, repeats),
-        "trained": measure(
-            lambda: learner.fit(free_reward, steps=1, generator=generator), batch_size, repeats
-        ),
-    }
+def _resident(field: str) -> float:
+    """VmRSS (now) or VmHWM (peak) of this process, MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def _peak(batch_size: int) -> dict[str, float]:
+    """What sampling and training on the published space add to this process's resident memory at most, MB."""
+    torch.set_num_threads(1)
+    environment = make_environment(CrystalSpace(**SPACES[PUBLISHED]), None)
+    small, learner = (
+        Learner(environment, LearnerSettings(batch_size=size, replay_share=0.0)) for size in (2, batch_size)
+    )
+    generator = torch.Generator().manual_seed(0)
+    small.fit(free_reward, steps=2, generator=generator)  # loads what is loaded when first used
+    found = {}
+    for name, work in (
+        ("sampled", partial(learner.sample_terminal, batch_size, generator)),
+        ("trained", partial(learner.fit, free_reward, steps=2, generator=generator)),
+    ):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, without what imports took
+        start = _resident("VmRSS")
+        work()
+        found[name] = round(_resident("VmHWM") - start, 1)
+    return found
+
+
+def memory(batch_sizes: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Peaks by batch size; each is measured in a process of its own."""
+    peaks = {}
+    for size in batch_sizes:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+            peaks[str(size)] = executor.submit(_peak, size).result()
+    return peaks
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown page."""
     lines = [
-        "# Speed of the GFlowNet",
+        "# Speed and memory of the GFlowNet",
         "",
         f"`python benchmarks/gflownet_speed.py --out benchmarks/results/gflownet_speed.json`, "
-        f"{result['date']}, {result['machine']}, batches of {result['batch_size']}, networks of "
-        f"{' x '.join(map(str, result['hidden']))}.",
+        f"{result['date']}, {result['machine']}, networks of {' x '.join(map(str, result['hidden']))}.",
         "",
-        "| space | steps | sampled / CPU-s | outside networks | trained / CPU-s | outside networks |",
-        "|---|---|---|---|---|---|",
+        "| space | batch | steps | sampled / CPU-s | outside networks | trained / CPU-s | outside networks "
+        "| trained, half replayed / CPU-s | outside networks |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, figures in result["spaces"].items():
-        cells = [name, f"{figures['mean_length']:.1f}"]
-        for part in ("sampled", "trained"):
-            cells.append(f"{figures[part]['trajectories_per_cpu_second']:,.0f}")
-            cells.append(f"{figures[part]['share_outside_networks']:.0%}")
+    for row in result["speed"]:
+        cells = [row["space"], f"{row['batch_size']:,}", f"{row['mean_length']:.1f}"]
+        for part in ("sampled", "trained", "trained_half_replayed"):
+            cells.append(f"{row[part]['trajectories_per_cpu_second']:,.0f}")
+            cells.append(f"{row[part]['share_outside_networks']:.0%}")
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Most memory that drawing and training take on the published space, beside code, tables and networks:",
+        "",
+        "| batch | sampled, MB | trained, MB |",
+        "|---|---|---|",
+    ]
+    for size, peak in result["memory_mb"].items():
+        lines.append(f"| {int(size):,} | {peak['sampled']:,.0f} | {peak['trained']:,.0f} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="write the JSON here, and a table beside it")
-    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--repeats", type=int, default=30)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    spaces = {
-        "box, 4 dimensions": BoxSpace([(0.0, 1.0)] * 4),
-        "crystal, Li-P-S-Cl, 24 atoms": CrystalSpace(elements=["Li", "P", "S", "Cl"], max_atoms=24),
-    }
+    spaces = {"box, 4 dimensions": BoxSpace([(0.0, 1.0)] * 4)}
+    spaces |= {name: CrystalSpace(**params) for name, params in SPACES.items()}
+    rows = [
+        {
+            "space": name,
+            "batch_size": size,
+            **speed(make_environment(space, None), size, max(5, arguments.repeats * 100 // size)),
+        }
+        for name, space in spaces.items()
+        for size in arguments.batch_sizes
+    ]
     settings = LearnerSettings()
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__}, 1 thread",
-        "batch_size": arguments.batch_size,
         "hidden": list(settings.hidden),
         "n_components": settings.n_components,
-        "spaces": {
-            name: speed(make_environment(space, 2), arguments.batch_size, arguments.repeats)
-            for name, space in spaces.items()
-        },
+        "speed": rows,
+        "memory_mb": memory((100, 1000, 10_000)),
     }
     text = json.dumps(result, indent=2) + "\n"
     if arguments.out is None:
