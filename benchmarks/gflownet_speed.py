@@ -1,23 +1,20 @@
-"""Speed and memory of the GFlowNet: trajectories a CPU-second, the share outside the networks, peak memory.
+"""Speed of the GFlowNet: trajectories a CPU-second, sampled and trained, and the share outside the networks.
 
     python benchmarks/gflownet_speed.py [--out FILE] [--batch-size 100] [--repeats 30]
 
 One thread. Sampling draws terminal states. Training draws a batch, scores it with a reward that costs nothing, and
 makes one update; half of it is replayed in the last column. The share outside the networks is all CPU time but that
-of the policy's layers and its densities, forward and backward, and of the optimiser. Memory is what the resident set
-of a process grows by at most (Linux).
+of the policy's layers and its densities, forward and backward, and of the optimiser.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -38,7 +35,6 @@ from samplers.gflownet.mixture import BetaMixture
 from samplers.gflownet.policy import ForwardPolicy
 from samplers.gflownet.settings import LearnerSettings
 
-PUBLISHED = next(name for name in SPACES if name.startswith("published"))
 WARM_UP = 20  # updates before any is timed
 
 
@@ -131,46 +127,10 @@ def speed(environment: Environment, batch_size: int, repeats: int) -> dict[str, 
     return figures
 
 
-def _resident(field: str) -> float:
-    """VmRSS (now) or VmHWM (peak) of this process, MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-
-def _peak(batch_size: int) -> dict[str, float]:
-    """What sampling and training on the published space add to this process's resident memory at most, MB."""
-    torch.set_num_threads(1)
-    environment = make_environment(CrystalSpace(**SPACES[PUBLISHED]), None)
-    small, learner = (
-        Learner(environment, LearnerSettings(batch_size=size, replay_share=0.0)) for size in (2, batch_size)
-    )
-    generator = torch.Generator().manual_seed(0)
-    small.fit(free_reward, steps=2, generator=generator)  # loads what is loaded when first used
-    found = {}
-    for name, work in (
-        ("sampled", partial(learner.sample_terminal, batch_size, generator)),
-        ("trained", partial(learner.fit, free_reward, steps=2, generator=generator)),
-    ):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, without what imports took
-        start = _resident("VmRSS")
-        work()
-        found[name] = round(_resident("VmHWM") - start, 1)
-    return found
-
-
-def memory(batch_sizes: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Peaks by batch size; each is measured in a process of its own."""
-    peaks = {}
-    for size in batch_sizes:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-            peaks[str(size)] = executor.submit(_peak, size).result()
-    return peaks
-
-
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown page."""
     lines = [
-        "# Speed and memory of the GFlowNet",
+        "# Speed of the GFlowNet",
         "",
         f"`python benchmarks/gflownet_speed.py --out benchmarks/results/gflownet_speed.json`, "
         f"{result['date']}, {result['machine']}, networks of {' x '.join(map(str, result['hidden']))}.",
@@ -185,15 +145,6 @@ def table(result: dict[str, Any]) -> str:
             cells.append(f"{row[part]['trajectories_per_cpu_second']:,.0f}")
             cells.append(f"{row[part]['share_outside_networks']:.0%}")
         lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Most memory that drawing and training take on the published space, beside code, tables and networks:",
-        "",
-        "| batch | sampled, MB | trained, MB |",
-        "|---|---|---|",
-    ]
-    for size, peak in result["memory_mb"].items():
-        lines.append(f"| {int(size):,} | {peak['sampled']:,.0f} | {peak['trained']:,.0f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -223,7 +174,6 @@ def main() -> None:
         "hidden": list(settings.hidden),
         "n_components": settings.n_components,
         "speed": rows,
-        "memory_mb": memory((100, 1000, 10_000)),
     }
     text = json.dumps(result, indent=2) + "\n"
     if arguments.out is None:

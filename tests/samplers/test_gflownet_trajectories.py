@@ -8,7 +8,8 @@ import torch
 from activelearning.spaces.box import BoxSpace
 from activelearning.spaces.crystal import CrystalSpace
 from samplers.gflownet.environments import BoxEnvironment, GridEnvironment, make_environment
-from samplers.gflownet.learner import Learner, LearnerSettings
+from samplers.gflownet.learner import Learner
+from samplers.gflownet.settings import LearnerSettings
 from samplers.gflownet.trajectories import (
     Trajectories,
     log_backward,
