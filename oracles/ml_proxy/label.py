@@ -1,22 +1,28 @@
 """Label crystals of the sampler's own making with a potential: the lowest energy of several relaxed realisations.
 
     python -m oracles.ml_proxy.label label --crystals samples.csv --out labels.jsonl
+    python -m oracles.ml_proxy.label strain --data materials.csv.gz --out strained.jsonl
     python -m oracles.ml_proxy.label references --data materials.csv.gz --out references.json
-    python -m oracles.ml_proxy.label table --labels labels.jsonl --references references.json --out own.csv.gz
+    python -m oracles.ml_proxy.label table --data materials.csv.gz --references references.json \\
+        --labels labels.jsonl --strained strained.jsonl --out generated_crystals.csv.gz
 
 `label` draws atoms for each crystal on its own lattice and space group, relaxes the most promising draws with CHGNet at
-fixed cell, and appends one line of JSON a crystal; called again, it goes on where it was. `references` fits the energy
-of each element so that the potential's energies of known crystals give their DFT formation energies. `table` puts the
-two together. The table of the shipped weights was made so; see their model cards.
+fixed cell, and appends one line of JSON a crystal; called again, it goes on where it was. `strain` squeezes and
+stretches known materials and records how their energy rises. `references` fits the energy of each element so that the
+potential's energies of known materials give their DFT formation energies. `table` puts all together. The table of the
+shipped weights was made so; see their model cards.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import gzip
+import io
 import json
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +30,14 @@ from typing import Any
 import numpy as np
 
 from activelearning.candidate import digest
+from activelearning.crystals.elements import element_rows
 from activelearning.errors import ActiveLearningError, InputError
-from oracles.ml_proxy.placement import place
-from oracles.ml_proxy.relaxation import Potential, Relaxed, relax
+from oracles.ml_proxy.hull import Hull
+from oracles.ml_proxy.materials import CRYSTAL_COLUMNS, LATTICE, find_materials, read_materials
+from oracles.ml_proxy.placement import distance_ratio, place
+from oracles.ml_proxy.references import References, fit_references, read_structures
+from oracles.ml_proxy.relaxation import Cell, Potential, Relaxed, relax
 
-LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
 N_DRAWS = 6  # placements of the atoms
 N_TRIED = 3  # of them, those with least overlap, relaxed for SHORT steps
 SHORT, LONG = 8, 40  # steps for each tried placement, and further steps for the lowest of them
@@ -36,6 +45,11 @@ LEAST_RATIO = (
     0.45  # closest atoms over the sum of their covalent radii; below, a potential is not to be asked
 )
 CHUNK = 12  # crystals at a time
+STRAINS = (0.5, 2.0)  # of the volume; further out a network potential trained near equilibrium knows nothing
+STRAIN_ATOMS, STRAIN_CHUNK = 14, 100
+CAP = 4.0  # eV/atom
+UNSETTLED = 5.0  # eV/Å: atoms that still fall so steeply have found a hole in the potential
+BELOW = 0.1  # eV/atom below the hull of known materials: there the potential is wrong, not the crystal new
 
 
 @dataclass(frozen=True)
@@ -159,14 +173,120 @@ def label_file(crystals: Path, out: Path, seed: int, limit: int | None) -> None:
                 print(f"{n} of {len(todo)} crystals", file=sys.stderr)
 
 
-def main(arguments: Iterable[str] | None = None) -> int:
+def strain(data: Path, out: Path, n: int, seed: int) -> None:
+    """Scale the cells of known materials and record how the potential's energy changes, in eV/atom.
+
+    Volumes are spread evenly in their logarithm over `STRAINS`. Where atoms come too close, the material is left out.
+    """
+    import torch
+
+    from oracles.ml_proxy.relaxation import CHGNetPotential
+
+    torch.set_num_threads(1)
+    potential = CHGNetPotential()
+    rng = np.random.default_rng(seed)
+    materials = [m for m in read_structures(data, 4 * n, seed=seed) if len(m.cell) <= STRAIN_ATOMS][:n]
+    with out.open("w", encoding="utf-8") as file:
+        for start in range(0, len(materials), STRAIN_CHUNK):
+            part = materials[start : start + STRAIN_CHUNK]
+            factors = np.exp(
+                rng.uniform(math.log(STRAINS[0]), math.log(STRAINS[1]), len(part)) / 3.0
+            ).tolist()
+            scaled = [
+                Cell(m.cell.numbers, m.cell.matrix * f, m.cell.fractional)
+                for m, f in zip(part, factors, strict=True)
+            ]
+            kept = [i for i, cell in enumerate(scaled) if distance_ratio(cell) >= LEAST_RATIO]
+            relaxed, _ = potential.evaluate([part[i].cell for i in kept], forces=False)
+            strained, _ = potential.evaluate([scaled[i] for i in kept], forces=False)
+            for i, change in zip(kept, (strained - relaxed).tolist(), strict=True):
+                material = part[i]
+                lattice = (*(x * factors[i] for x in material.lattice[:3]), *material.lattice[3:])
+                crystal = Crystal(
+                    material.space_group, {s: int(k) for s, k in material.composition.items()}, lattice
+                )
+                row = {**crystal.to_dict(), "formation_energy": round(material.formation_energy + change, 4)}
+                file.write(json.dumps(row) + "\n")
+            print(
+                f"{min(start + STRAIN_CHUNK, len(materials))} of {len(materials)} materials", file=sys.stderr
+            )
+
+
+def fit_to_materials(data: Path, out: Path, elements: Sequence[str] | None) -> None:
+    """Fit reference energies to the materials of a table that are made of some elements."""
+    import torch
+
+    from oracles.ml_proxy.relaxation import CHGNetPotential
+
+    torch.set_num_threads(1)
+    potential = CHGNetPotential()
+    materials = read_structures(data, elements=elements)
+    energies, _ = potential.evaluate([m.cell for m in materials], forces=False)
+    references = fit_references(
+        potential.name,
+        [m.composition for m in materials],
+        energies,
+        np.array([m.formation_energy for m in materials]),
+    )
+    references.save(out)
+    print(f"{references.n} materials, mean absolute residual {references.mae} eV/atom", file=sys.stderr)
+
+
+def tabulate(
+    data: Path, references: Path, labels: Sequence[Path], strained: Sequence[Path], out: Path
+) -> None:
+    """Write labelled crystals as a table of materials (CSV, gzipped), the same bytes for the same input.
+
+    Formation energies and distances from the hull of the table's materials end at `CAP`: beyond, all are equally bad,
+    and potentials know little. A crystal whose atoms find no room in its cell is put there too. Left out is what shows a
+    hole of the potential: more than `BELOW` under the hull of known materials, or not settled.
+    """
+    known = read_materials(data, ["formation_energy_per_atom", "e_above_hull"])
+    symbols = np.array(list(element_rows()))
+    hull = Hull(
+        [dict(zip(symbols[row > 0], row[row > 0].tolist(), strict=True)) for row in known.amounts],
+        # Of a phase above the hull, the hull's energy at its composition is known all the same.
+        known.values["formation_energy_per_atom"] - known.values["e_above_hull"],
+    )
+    converted = References.load(references)
+    rows = {row["key"]: row for path in labels for row in read_lines(path)}
+    entries: list[tuple[str, Mapping[str, Any], float]] = []
+    n_written = n_left_out = 0
+    for found in rows.values():
+        energy = CAP
+        if found["energy"] is not None:
+            own = np.array([found["energy"]])
+            energy = float(converted.formation_energies([found["composition"]], own)[0])
+            if found["max_force"] > UNSETTLED and energy < CAP:
+                n_left_out += 1
+                continue
+        entries.append(("sampled", found, energy))
+    entries += [("strained", row, row["formation_energy"]) for path in strained for row in read_lines(path)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*CRYSTAL_COLUMNS, "formation_energy_per_atom", "e_above_hull", "origin"])
+    for origin, row, energy in entries:
+        above = energy - hull.energy(row["composition"])
+        if above < -BELOW:
+            n_left_out += 1
+            continue
+        above = min(CAP, max(0.0, above))
+        crystal = [row["space_group"], json.dumps(row["composition"]), *row["lattice"]]
+        writer.writerow([*crystal, round(min(CAP, energy), 4), round(above, 4), origin])
+        n_written += 1
+    # Without a time stamp, so that equal tables are equal files.
+    out.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+    print(f"{n_written} crystals written, {n_left_out} left out", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the steps."""
     parser = argparse.ArgumentParser(
         prog="python -m oracles.ml_proxy.label",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    steps = parser.add_subparsers(required=True, dest="step")
+    steps = parser.add_subparsers(required=True, dest="step", metavar="STEP")
     step = steps.add_parser("label", help="energies of crystals, by the potential")
     step.add_argument(
         "--crystals", type=Path, required=True, help="table as `activelearning sample` writes it"
@@ -174,9 +294,36 @@ def main(arguments: Iterable[str] | None = None) -> int:
     step.add_argument("--out", type=Path, required=True, help="lines of JSON to append to")
     step.add_argument("--seed", type=int, default=0, help="of the placements")
     step.add_argument("--limit", type=int, help="label that many at most")
-    options = parser.parse_args(None if arguments is None else list(arguments))
+    step = steps.add_parser("strain", help="energies of known materials at other volumes")
+    step.add_argument(
+        "--data", type=Path, help="table of materials with structures (default: $ACTIVELEARNING_MP)"
+    )
+    step.add_argument("--out", type=Path, required=True, help="lines of JSON to write")
+    step.add_argument("--n", type=int, default=2500, help="materials")
+    step.add_argument("--seed", type=int, default=0, help="of materials and volumes")
+    step = steps.add_parser("references", help="energies of the elements")
+    step.add_argument(
+        "--data", type=Path, help="table of materials with structures (default: $ACTIVELEARNING_MP)"
+    )
+    step.add_argument("--out", type=Path, required=True, help="JSON to write")
+    step.add_argument("--elements", nargs="+", help="only materials made of these")
+    step = steps.add_parser("table", help="labels as a table of materials")
+    step.add_argument("--data", type=Path, help="table of materials (default: $ACTIVELEARNING_MP)")
+    step.add_argument("--references", type=Path, required=True)
+    step.add_argument("--labels", type=Path, nargs="+", required=True)
+    step.add_argument("--strained", type=Path, nargs="*", default=[])
+    step.add_argument("--out", type=Path, required=True, help="gzipped CSV to write")
+    options = parser.parse_args(arguments)
     try:
-        label_file(options.crystals, options.out, options.seed, options.limit)
+        if options.step == "label":
+            label_file(options.crystals, options.out, options.seed, options.limit)
+        elif options.step == "strain":
+            strain(find_materials(options.data), options.out, options.n, options.seed)
+        elif options.step == "references":
+            fit_to_materials(find_materials(options.data), options.out, options.elements)
+        else:
+            data = find_materials(options.data)
+            tabulate(data, options.references, options.labels, options.strained, options.out)
     except ActiveLearningError as error:
         print(error, file=sys.stderr)
         return 2

@@ -137,13 +137,15 @@ def _assign(
     return None
 
 
+def distance_ratio(cell: Cell) -> float:
+    """Smallest distance over the sum of the pair's covalent radii, at most `TARGET`."""
+    targets, images = _targets(cell)
+    return TARGET * (1.0 - float(_overlaps(cell.fractional, cell.matrix, images, targets)[1].max()))
+
+
 def push_apart(cell: Cell) -> Placement:
     """Move overlapping atoms apart, in small steps along the lines between them."""
-    from ase.data import covalent_radii
-
-    radii = covalent_radii[cell.numbers]
-    targets = TARGET * (radii[:, None] + radii[None, :])
-    images = _images(cell.matrix, float(targets.max()))
+    targets, images = _targets(cell)
     inverse = np.linalg.inv(cell.matrix)
     fractional = cell.fractional
     for _ in range(PUSHES):
@@ -163,6 +165,15 @@ def push_apart(cell: Cell) -> Placement:
         float((overlap**2).sum()) / len(cell),
         TARGET * (1.0 - float(overlap.max())),
     )
+
+
+def _targets(cell: Cell) -> tuple[Array, Array]:
+    """Distances below which pairs of atoms repel, `n x n`, and the translations within their reach, `k x 3`."""
+    from ase.data import covalent_radii
+
+    radii = covalent_radii[cell.numbers]
+    targets: Array = TARGET * (radii[:, None] + radii[None, :])
+    return targets, _images(cell.matrix, float(targets.max()))
 
 
 def _overlaps(fractional: Array, matrix: Array, images: Array, targets: Array) -> tuple[Array, Array]:
