@@ -17,8 +17,9 @@ from activelearning.crystals.charge import ChargeSet
 from activelearning.crystals.completion import Completions
 from activelearning.crystals.wyckoff import DEAD, CountAutomaton
 
-# Memory for blocks (see `CompositionMasks`): made when first needed, dropped when this is full.
-BLOCK_BYTES = 256 * 2**20
+# Most memory for blocks (see `CompositionMasks`): made when first needed, dropped when this is full. 113 groups and
+# 22 elements take 2 MB with 16 atoms of an element and 60 MB with 80; all elements with 80 atoms of each 0.9 GB.
+BLOCK_BYTES = 2**30
 # Most charge sets that are remembered; a few hundred bytes each.
 KNOWN_SETS = 2**16
 # Entries of intermediate arrays that are worked on at a time, so that they stay small (and in cache).
