@@ -1,0 +1,226 @@
+"""The published evaluation of Crystal-GFN (arXiv 2310.04925), on the shipped configs and property models.
+
+    python benchmarks/crystal_gfn.py --work DIR [--parts short,long,band_gap,restricted] [--n 10000]
+
+trains on formation energy with the published elements, space groups and limits (`short`), again with four times
+the steps (`long`), on the band gap (`band_gap`), and samples the first under the restrictions A to D
+(`restricted`), each in a folder of its own in DIR; interrupted parts go on from their checkpoints. Whatever parts
+are there, it writes `benchmarks/results/crystal_gfn.json`, a table and a figure. With the shared table of the
+Materials Project (environment variable ACTIVELEARNING_MP) its crystals in the space are the validation set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pandas as pd
+import torch
+
+from activelearning.campaign.shipped import find_config
+from activelearning.sampling.config import load_sample_config
+from activelearning.sampling.run import Request, sample
+
+RESULTS = Path(__file__).parent / "results"
+RESTRICTED = ("a", "b", "c", "d")
+LONGER = 4
+# What the paper states: 10,000 samples after 12 hours of training, and the best 100 of them.
+PUBLISHED = {"space_groups": 73, "elements": 22, "lattice_systems": 8, "point_symmetries": 5}
+PUBLISHED_TOP = {"space_groups": 19, "elements": 15, "lattice_systems": 4, "point_symmetries": 4}
+PUBLISHED_MEDIANS = {
+    "short": -3.2,
+    "band_gap": 1.45,
+    "restricted_a": -0.67,
+    "restricted_b": -1.06,
+    "restricted_c": -3.0,
+    "restricted_d": -3.06,
+}
+
+
+def config_of(part: str) -> str:
+    """The shipped config of a part."""
+    if part.startswith("restricted"):
+        return f"formation-energy-{part[-1]}"
+    return "band-gap" if part == "band_gap" else "formation-energy"
+
+
+def run(part: str, work: Path, n: int) -> None:
+    """Train and sample one part, or take up where it was interrupted."""
+    path = find_config(config_of(part))
+    table = os.environ.get("ACTIVELEARNING_MP")
+    overrides = {"validation": str(Path(table) / "materials.csv.gz")} if table else {}
+    config = load_sample_config(path, overrides)
+    steps = None
+    if part == "long":
+        assert config.sampler is not None
+        steps = LONGER * int(config.sampler.params["steps"])
+    trained = work / "short" if part.startswith("restricted") else None
+    start = time.process_time()
+    request = Request(n=n, out=work / part, steps=steps, trained=trained, structures=0)
+    sample(config, request, folder=path.parent)
+    used = {
+        "cpu_seconds": round(time.process_time() - start),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    timing = work / part / "timing.json"
+    if not timing.is_file():  # a run that only draws again says nothing of the training
+        timing.write_text(json.dumps(used))
+
+
+def figures(part: str, work: Path) -> dict[str, Any] | None:
+    """What a part's run has found; None where it has not run."""
+    if not (work / part / "summary.json").is_file():
+        return None
+    summary = json.loads((work / part / "summary.json").read_text())
+    saved = torch.load(work / part / "checkpoint.pt", weights_only=False) if part in TRAINED else {}
+    timing = json.loads((work / part / "timing.json").read_text())
+    return {
+        "config": config_of(part),
+        **{key: summary[key] for key in ("steps", "n", "unique", "failed", "distinct", "distinct_top")},
+        **{key: summary[key] for key in ("properties", "correlation", "effective_sample_size", "log_z")},
+        "training_seconds": round(saved["seconds"]) if "seconds" in saved else None,
+        **timing,
+    }
+
+
+TRAINED = ("short", "long", "band_gap")
+
+
+def shares(found: dict[str, Any]) -> dict[str, Any]:
+    """Quantiles of the one property by set."""
+    (only,) = found["properties"].values()
+    return dict(only)
+
+
+def table(parts: dict[str, dict[str, Any]]) -> str:
+    """The results as a Markdown page."""
+    head = ["", *parts]
+    lines = ["| " + " | ".join(head) + " | published |", "|" + "---|" * (len(head) + 1)]
+
+    def row(name: str, values: list[Any], published: Any = "") -> None:
+        lines.append(
+            "| " + " | ".join([name, *("" if v is None else str(v) for v in values)]) + f" | {published} |"
+        )
+
+    found = list(parts.values())
+    row(
+        "training steps",
+        [f["steps"] if f["training_seconds"] is not None else "as short" for f in found],
+        "100,000",
+    )
+    row("training, minutes", [_minutes(f["training_seconds"]) for f in found], "720")
+    row("samples", [f["n"] for f in found], "10,000")
+    row("unique", [f["unique"] for f in found], "10,000")
+    for key, name in (
+        ("space_groups", "space groups of 113"),
+        ("elements", "elements of 22"),
+        ("lattice_systems", "crystal-lattice systems of 8"),
+        ("point_symmetries", "point symmetries of 5"),
+    ):
+        row(name, [f["distinct"][key] for f in found], PUBLISHED[key])
+        row(f"{name}, best 100", [f["distinct_top"][key] for f in found], PUBLISHED_TOP[key])
+    for key, name in (
+        ("samples", "property, samples"),
+        ("reward", "property, the reward itself"),
+        ("untrained", "property, untrained"),
+        ("unrestricted", "property, unrestricted"),
+        ("validation", "property, validation"),
+    ):
+        row(name, [_quartiles(shares(f).get(key)) for f in found])
+    row("median, published", [PUBLISHED_MEDIANS.get(part) for part in parts])
+    row(
+        "correlation of log-probability and log reward",
+        [_rounded(f["correlation"]["pearson"]) for f in found],
+    )
+    row("effective samples of 2,000", [_rounded(f["effective_sample_size"], 0) for f in found])
+    return "\n".join(lines)
+
+
+def _minutes(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds / 60:.1f}"
+
+
+def _rounded(value: float | None, digits: int = 3) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def _quartiles(found: dict[str, float] | None) -> str | None:
+    return None if found is None else f"{found['median']:.2f} ({found['q25']:.2f} to {found['q75']:.2f})"
+
+
+def draw(parts: dict[str, dict[str, Any]], work: Path, path: Path) -> None:
+    """Distributions of the properties: untrained, trained, and under the restrictions."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.4), constrained_layout=True)
+    energies = [part for part in parts if part != "band_gap"]
+    names = {"short": "unrestricted", "long": "four times longer"}
+    for part in energies:
+        label = names.get(part, f"restricted, {part[-1].upper()}")
+        _curve(axes[0], work / part, label)
+    if "band_gap" in parts:
+        _curve(axes[1], work / "band_gap", "samples")
+        axes[1].axvline(1.34, color="0.5", linewidth=0.8, linestyle="--", label="target")
+    axes[0].set_xlabel("predicted formation energy (eV/atom)")
+    axes[1].set_xlabel("predicted band gap (eV)")
+    for axis in axes:
+        axis.set_ylabel("density")
+        axis.legend(frameon=False, fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _curve(axis: Any, folder: Path, label: str) -> None:
+    values = pd.read_csv(folder / "samples.csv")["property"].dropna()
+    density, edges = np.histogram(values, bins=80, density=True)
+    axis.stairs(density, edges, label=label)
+
+
+def main() -> None:
+    """Run the parts asked for, then write what all parts have found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--parts", default="short,long,band_gap,restricted", help="parts to run, by comma")
+    parser.add_argument("--n", type=int, default=10_000, help="samples of each part")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    arguments = parser.parse_args()
+    order = ("short", "long", "band_gap", *(f"restricted_{name}" for name in RESTRICTED))
+    wanted = [name for name in arguments.parts.split(",") if name]
+    for part in order:
+        if part.split("_")[0] in wanted or part in wanted:
+            run(part, arguments.work, arguments.n)
+    parts = {part: found for part in order if (found := figures(part, arguments.work)) is not None}
+    result = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
+        "torch": torch.__version__,
+        "parts": parts,
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "crystal_gfn.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    head = (
+        f"# The evaluation of Crystal-GFN\n\n`python benchmarks/crystal_gfn.py`, {result['date']}, "
+        f"{platform.machine()}, one thread. Medians with quartiles; formation energies in eV/atom, band gaps in eV, as "
+        f"predicted.\n\n"
+    )
+    (arguments.out / "crystal_gfn.md").write_text(head + table(parts) + "\n")
+    draw(parts, arguments.work, arguments.out / "crystal_gfn.png")
+    print(table(parts))
+
+
+if __name__ == "__main__":
+    main()
