@@ -5,23 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pyxtal.symmetry import Group
+from ase.data import atomic_numbers, covalent_radii
+from pymatgen.core import Lattice, Structure
+from pyxtal.symmetry import Group, Wyckoff_position
 
 from activelearning.candidate import CrystalCandidate
 from activelearning.crystals.sites import wyckoff_violations
 from activelearning.crystals.symmetry import SpaceGroup, space_group, space_groups
 from activelearning.crystals.wyckoff import is_compatible
 from samplers.gflownet.environments.crystal_stages.wyckoff import WyckoffStage
+from samplers.gflownet.environments.crystal_stages.wyckoff_room import FILLINGS
 
 ELEMENTS = ("Li", "O", "P", "S", "Cl")
 
 
 def make_stage(
-    numbers: Sequence[int], *, n_elements: int = 3, per_element: int = 24, atoms: int = 80
+    numbers: Sequence[int],
+    *,
+    n_elements: int = 3,
+    per_element: int = 24,
+    atoms: int = 80,
+    coordinates: bool = False,
 ) -> WyckoffStage:
     space = SimpleNamespace(
         elements=ELEMENTS,
@@ -29,7 +38,7 @@ def make_stage(
         n_elements=(1, n_elements),
         max_atoms=atoms,
         max_atoms_per_element=per_element,
-        coordinates=False,
+        coordinates=coordinates,
     )
     space.base = space
     return WyckoffStage(space)
@@ -89,10 +98,13 @@ def ways(group: SpaceGroup, counts: Sequence[int]) -> int:
     return sum(n_ways * math.prod(map(on_free, rest)) for rest, n_ways in left.items())
 
 
-def everything(stage: WyckoffStage, group: int, counts: Sequence[int]) -> list[dict[str, tuple[str, ...]]]:
+def everything(
+    stage: WyckoffStage, group: int, counts: Sequence[int], lattice: Sequence[float] = (0.0,) * 6
+) -> list[dict[str, tuple[str, ...]]]:
     """All assignments by following every allowed action; a dead end fails."""
     found = []
     open_ = start(stage, [group], [counts])
+    open_.lattices[:] = lattice
     while len(open_):
         done = stage.is_complete(open_)
         found += stage.values(open_.take(np.flatnonzero(done)))
@@ -151,6 +163,79 @@ def test_the_assignments_are_those_of_pyxtal_each_once(number, counts):
     }
     assert len(found) == len(set(found)) == ways(space_group(number), counts)
     assert set(found) == expected
+
+
+@cache
+def positions_of(number: int) -> dict[str, Wyckoff_position]:
+    return {w.letter: w for w in Group(number)}
+
+
+@cache
+def on_line(number: int, line: str, letter: str) -> int:
+    """Atoms of an orbit on a letter that lie on the first line of another, by collinearity over many translations."""
+    positions = positions_of(number)
+    xyz = np.array([0.1234, 0.3456, 0.5791])
+    base = positions[line].ops[0].operate(np.zeros(3))
+    direction = positions[line].ops[0].rotation_matrix.sum(axis=1)
+    images = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    n = 0
+    for operation in positions[letter].ops:
+        gaps = operation.operate(xyz) - base + images
+        n += bool((np.abs(np.cross(gaps, direction)) < 1e-6).all(axis=1).any())
+    return n
+
+
+def has_room(
+    number: int, lattice: Sequence[float], wyckoff: dict[str, tuple[str, ...]], share: float
+) -> bool:
+    """Whether lines are full to no more than a share, and fixed positions far enough apart, by pymatgen's distances."""
+    cell = Lattice.from_parameters(*lattice)
+    positions = positions_of(number)
+    radius = {symbol: 0.6 * covalent_radii[atomic_numbers[symbol]] for symbol in wyckoff}
+    for line in (letter for letter, w in positions.items() if w.get_dof() == 1):
+        direction = positions[line].ops[0].rotation_matrix.sum(axis=1)
+        taken = sum(
+            2 * radius[symbol] * on_line(number, line, letter)
+            for symbol, letters in wyckoff.items()
+            for letter in letters
+        )
+        if taken > share * np.linalg.norm(direction @ cell.matrix):
+            return False
+    fixed = [
+        (symbol, operation.operate(np.zeros(3)) % 1.0)
+        for symbol, letters in wyckoff.items()
+        for letter in letters
+        if positions[letter].get_dof() == 0
+        for operation in positions[letter].ops
+    ]
+    structure = Structure(cell, [symbol for symbol, _ in fixed], [xyz for _, xyz in fixed]) if fixed else None
+    if structure is None:
+        return True
+    first, second, _, distances = structure.get_neighbor_list(4.0)
+    return all(
+        d >= radius[structure[i].specie.symbol] + radius[structure[j].specie.symbol]
+        for i, j, d in zip(first, second, distances, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "counts", "lattice"),
+    [
+        (75, (3, 5), (6, 6, 7, 90, 90, 90)),
+        (99, (3, 2, 1), (6, 6, 6.2, 90, 90, 90)),
+        (150, (3, 3), (4.6, 4.6, 6.5, 90, 90, 120)),
+        (221, (6, 7), (4.6, 4.6, 4.6, 90, 90, 90)),
+        (10, (1, 2), (3.6, 3.4, 4.0, 90, 104, 90)),
+        (25, (3, 2), (5, 5, 4.5, 90, 90, 90)),
+    ],
+)
+def test_with_coordinates_to_follow_assignments_are_those_with_room(number, counts, lattice):
+    without = [canonical(a) for a in everything(make_stage([number]), 0, counts)]
+    found = {canonical(a) for a in everything(make_stage([number], coordinates=True), 0, counts, lattice)}
+    fits = {share: {a for a in without if has_room(number, lattice, dict(a), share)} for share in FILLINGS}
+    expected = next((kept for kept in fits.values() if kept), set(without))
+    assert found == expected
+    assert 0 < len(expected) < len(without)
 
 
 def test_every_count_that_fits_is_placed_and_only_those():

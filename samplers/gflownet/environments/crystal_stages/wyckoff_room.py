@@ -1,8 +1,8 @@
 """Room in a cell for atoms on Wyckoff positions: what can't be kept apart there is not worth a trajectory.
 
 Conditions that are quick to check for many choices: atoms on a line that keep apart by the sums of their smallest radii
-take up twice that radius each, all together at most the share `FILLING` of the line; and two positions without free
-coordinates are as far apart as they are. A choice is kept when what is left of all elements can be assigned so. That
+take up twice that radius each, all together at most a share of the line; and two positions without free coordinates
+are as far apart as they are. A choice is kept when what is left of all elements can be assigned so. That
 does not promise that the atoms can be placed (`activelearning.crystals.arrangement` sees to that), but they seldom
 can't.
 """
@@ -26,8 +26,9 @@ MOST_ATOMS = 63
 # Rows that are looked at together, so that memory stays bounded.
 CHUNK = 4096
 CELLS = 4096
-# Of 200 structures of the Materials Project with atoms on such lines, the fullest line is full to 0.74.
-FILLING = 0.75
+# Of 200 structures of the Materials Project with atoms on such lines, the fullest line is full to 0.74. Where a
+# composition has no such place the second share is tried.
+FILLINGS = (0.75, 0.9)
 
 
 class Occupation(NamedTuple):
@@ -163,7 +164,17 @@ class Room:
             state: The crystals that they are for.
             last: Last letter of the element at work, `n`.
         """
-        lengths = self._lengths(state.groups, state.lattices)
+        kept = np.zeros_like(mask)
+        for filling in FILLINGS:
+            rows = np.flatnonzero(~kept.any(axis=(1, 2)))
+            if len(rows):
+                kept[rows] = self._with_room(mask[rows], state.take(rows), last[rows], filling)
+        some: Flags = np.asarray(kept.any(axis=(1, 2)))
+        return np.where(some[:, None, None], kept, mask)
+
+    def _with_room(self, mask: Flags, state: Occupation, last: Integers, filling: float) -> Flags:
+        """As `keep`, for one share of the lines; nothing of a row where no choice leaves room."""
+        lengths = filling * self._lengths(state.groups, state.lattices)
         distances = self._between_fixed(state.groups, state.lattices)
         rows = np.arange(len(mask))
         room = self._room(state, state.radii[rows, state.slot], lengths, distances)
@@ -184,8 +195,7 @@ class Room:
                 rest = self._completion(after, j, letter[at[j]], lengths[row[at[j]]], distances[row[at[j]]])
                 possible[j] = rest.exists()
             kept[row[at], letter[at], k[at]] = possible
-        best: Flags = np.asarray(kept.any(axis=(1, 2)))
-        return np.where(best[:, None, None], kept, mask)
+        return kept
 
     def _completion(
         self, state: Occupation, j: int, last: int, lengths: Floats, distances: Floats
@@ -198,7 +208,7 @@ class Room:
         return Completion(
             self._of(group),
             distances.tolist(),
-            (FILLING * lengths - self._atoms[group] @ taken).tolist(),
+            (lengths - self._atoms[group] @ taken).tolist(),
             fixed.tolist(),
             state.radii[j, slots].tolist(),
             state.left[j, slots].tolist(),
@@ -209,7 +219,7 @@ class Room:
         """Orbits of an element of some radius, `n`, that fit on each letter next to those there, `n x L`."""
         taken = 2.0 * np.einsum("nsl,ns->nl", state.orbits, state.radii)
         atoms = self._atoms[state.groups]
-        free = FILLING * lengths - np.einsum("nal,nl->na", atoms, taken)
+        free = lengths - np.einsum("nal,nl->na", atoms, taken)
         each = 2.0 * radius[:, None, None] * atoms
         fits = np.where(atoms > 0, free[:, :, None] / np.where(atoms > 0, each, 1.0), np.inf)
         room = np.clip(np.floor(fits.min(axis=1, initial=1e6)), 0.0, 1e6).astype(np.int64)
