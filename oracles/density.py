@@ -28,6 +28,18 @@ def _mass(symbol: str) -> float:
     return float(Element(symbol).atomic_mass)
 
 
+def _why_not(candidate: object) -> str | None:
+    """Why a candidate has no density; None where it has one."""
+    if not isinstance(candidate, CrystalCandidate):
+        return (
+            f"the oracle 'density' needs crystals (a space of type crystal, or a pool of them), not a "
+            f"{type(candidate).__name__}"
+        )
+    if candidate.lattice is None:
+        return "a crystal without a lattice has no density; let space.order hold the lattice"
+    return None
+
+
 class DensityOracle(Oracle):
     """Mass density in g/cm³, of crystal candidates: scale · ρ + bias + noise.
 
@@ -73,22 +85,17 @@ class DensityOracle(Oracle):
         return {"scale": self.scale, "bias": self.bias, "noise_std": self.noise_std}
 
     def evaluate(self, candidates: Sequence[CrystalCandidate]) -> Sequence[Measurement]:
-        """Answer for every candidate; one that is no crystal, or whose lattice closes no cell, fails."""
-        is_crystal = [isinstance(candidate, CrystalCandidate) for candidate in candidates]
-        crystals = [c for c, usable in zip(candidates, is_crystal, strict=True) if usable]
+        """Answer for every candidate; one that is no crystal, or has no lattice that closes a cell, fails."""
+        reasons = [_why_not(candidate) for candidate in candidates]
+        crystals = [c for c, reason in zip(candidates, reasons, strict=True) if reason is None]
         masses = np.array(
             [math.fsum(n * _mass(symbol) for symbol, n in c.composition.items()) for c in crystals]
         )
         volumes = cell_volumes(np.array([c.lattice for c in crystals], dtype=np.float64).reshape(-1, 6))
         densities = iter((DALTON_PER_CUBIC_ANGSTROM * masses / volumes).tolist())
         return [
-            self._measurement(candidate, next(densities))
-            if usable
-            else Measurement.failed(
-                f"the oracle 'density' needs crystals (a space of type crystal, or a pool of them), not a "
-                f"{type(candidate).__name__}"
-            )
-            for candidate, usable in zip(candidates, is_crystal, strict=True)
+            self._measurement(candidate, next(densities)) if reason is None else Measurement.failed(reason)
+            for candidate, reason in zip(candidates, reasons, strict=True)
         ]
 
     def _measurement(self, candidate: CrystalCandidate, density: float) -> Measurement:

@@ -82,10 +82,12 @@ def test_scale_bias_and_noise_make_a_cheap_source():
 def test_bad_candidates_fail_alone():
     good = CrystalCandidate(225, {"Li": 4, "F": 4}, (4.0262,) * 3 + (90.0,) * 3)
     flat = CrystalCandidate(1, {"Li": 1}, (4.0, 4.0, 4.0, 30.0, 30.0, 120.0))
-    answers = make().evaluate([BoxCandidate((1.0,)), good, flat])
-    assert [answer.is_success for answer in answers] == [False, True, False]
+    bare = CrystalCandidate(225, {"Li": 4, "Cl": 4}, None)
+    answers = make().evaluate([BoxCandidate((1.0,)), good, flat, bare])
+    assert [answer.is_success for answer in answers] == [False, True, False, False]
     assert "needs crystals" in answers[0].reason
     assert "closes no cell" in answers[2].reason
+    assert "without a lattice" in answers[3].reason
     assert make().evaluate([]) == []
 
 
