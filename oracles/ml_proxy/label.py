@@ -100,13 +100,16 @@ def read_crystals(path: Path) -> list[Crystal]:
     return crystals
 
 
-def label(crystals: Sequence[Crystal], potential: Potential, seed: int = 0) -> Iterator[dict[str, Any]]:
+def label(
+    crystals: Sequence[Crystal], potential: Potential, seed: int = 0, *, with_cells: bool = False
+) -> Iterator[dict[str, Any]]:
     """The lowest energy met for each crystal.
 
     Args:
         crystals: The crystals.
         potential: The potential.
         seed: Of the placements; each crystal's depend on the seed and the crystal alone.
+        with_cells: Whether to add the atoms of the lowest energy, as `cell`.
 
     Yields:
         The crystal as a dict, with `key`, `energy` (eV/atom, the potential's own; None where no placement keeps atoms
@@ -138,6 +141,8 @@ def label(crystals: Sequence[Crystal], potential: Potential, seed: int = 0) -> I
                     "n_atoms": len(final[i].cell),
                     "n_tried": len(tried[i]),
                 }
+                if with_cells:
+                    row["cell"] = {name: value.tolist() for name, value in vars(final[i].cell).items()}
             yield row
 
 
@@ -238,8 +243,8 @@ def tabulate(
     """Write labelled crystals as a table of materials (CSV, gzipped), the same bytes for the same input.
 
     Formation energies and distances from the hull of the table's materials end at `CAP`: beyond, all are equally bad,
-    and potentials know little. A crystal whose atoms find no room in its cell is put there too. Left out is what shows a
-    hole of the potential: more than `BELOW` under the hull of known materials, or not settled.
+    and potentials know little. A crystal whose atoms find no room in its cell is put there too. Left out is what shows
+    a hole of the potential: more than `BELOW` under the hull of known materials, or not settled.
     """
     known = read_materials(data, ["formation_energy_per_atom", "e_above_hull"])
     symbols = np.array(list(element_rows()))

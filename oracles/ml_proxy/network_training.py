@@ -20,7 +20,7 @@ from activelearning.errors import InputError
 from oracles.ml_proxy.ensemble import EnsembleModel, Member, Spread, fold_of, marks_seen, member_outputs
 from oracles.ml_proxy.fitting import EPOCHS, Rows, fit_network
 from oracles.ml_proxy.inputs import Array, network_inputs
-from oracles.ml_proxy.materials import MaterialsTable, read_materials
+from oracles.ml_proxy.materials import MaterialsTable, find_materials, read_materials
 from oracles.ml_proxy.network_card import write_network_card
 from oracles.ml_proxy.properties import ComputedProperty
 from oracles.ml_proxy.scoring import Z_90, score
@@ -49,7 +49,7 @@ def train_network(
 
     Args:
         known: What to learn.
-        data: The table.
+        data: The table, or its folder.
         out: Where the weights go (`.npz`); the card goes beside them (`.md`).
         seed: Of folds and networks; the same seed and data give the same bytes.
         generated: Table of crystals of a sampler's own making, added to the rows; figures are of `data` alone.
@@ -63,7 +63,7 @@ def train_network(
         InputError: the data can't be read or are too few.
     """
     tell = progress or (lambda _: None)
-    table = read_materials(data, [known.column], known.auxiliary)
+    table = read_materials(find_materials(data), [known.column], known.auxiliary)
     n_labelled = int(np.isfinite(table.values[known.column]).sum())
     if n_labelled < MIN_ROWS:
         raise InputError(
@@ -148,7 +148,7 @@ def evaluate_network(known: ComputedProperty, data: Path, weights: Path) -> dict
 
     Args:
         known: What is predicted.
-        data: The table.
+        data: The table, or its folder.
         weights: Weights made by `train_network`.
 
     Returns:
@@ -160,7 +160,7 @@ def evaluate_network(known: ComputedProperty, data: Path, weights: Path) -> dict
     model = EnsembleModel.load(weights)
     if model.name != known.name:
         raise InputError(f"The weights {weights} predict {model.name!r}, not {known.name!r}.")
-    table = read_materials(data, [known.column])
+    table = read_materials(find_materials(data), [known.column])
     values = table.values[known.column]
     rows = np.flatnonzero(np.isfinite(values))
     if len(rows) < 2:
