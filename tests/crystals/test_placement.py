@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -310,6 +313,40 @@ def test_structures_of_the_field_are_read():
         of.read(np.array([*olivine.atomic_numbers, 8]), np.vstack([olivine.frac_coords, [0.5, 0.5, 0.5]]))
     with pytest.raises(ValueError, match="left on Wyckoff position"):
         of.read(np.array(olivine.atomic_numbers), olivine.frac_coords + 0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "ACTIVELEARNING_MP" not in os.environ, reason="ACTIVELEARNING_MP does not name the data's folder"
+)
+def test_real_structures_are_within_reach():
+    """Of 150 DFT structures, letters and coordinates from PyXtal: all have an arrangement, nearly all are one."""
+    import pandas
+    from pyxtal import pyxtal
+
+    table = pandas.read_csv(Path(os.environ["ACTIVELEARNING_MP"]) / "materials.csv.gz")
+    table = table[table.n_sites_conventional <= 24].sample(150, random_state=0)
+    read = []
+    for cif in table.cif:
+        crystal = pyxtal()
+        crystal.from_seed(Structure.from_str(cif, fmt="cif"), tol=0.01)
+        sites = sorted(crystal.atom_sites, key=lambda site: atomic_number(site.specie))
+        assigned = [(site.specie, site.wp.letter) for site in sites]
+        number = crystal.group.number
+        of = Arrangement(
+            number,
+            crystal.lattice.get_para(degree=True),
+            [orbit for symbol, letter in assigned for orbit in orbits(number, {symbol: letter})],
+        )
+        assert of.is_possible
+        elements = [atomic_number(site.specie) for site in sites for _ in site.coords]
+        try:
+            read.append(
+                of.read(np.array(elements), np.concatenate([s.coords for s in sites]) % 1.0).is_complete
+            )
+        except ValueError:
+            read.append(False)
+    assert np.mean(read) > 0.9
 
 
 def test_radii_are_a_share_of_the_covalent_ones():
