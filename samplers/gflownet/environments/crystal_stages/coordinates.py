@@ -27,9 +27,9 @@ from samplers.gflownet.environments.crystal_stages.wyckoff_tables import Wyckoff
 if TYPE_CHECKING:
     from activelearning.spaces.crystal import CrystalSpace
 
-# Crystals and partly placed crystals that are remembered: a batch asks for each several times. About 20 and 5 kB each.
-ARRANGEMENTS = 8192
-PLACED = 32768
+# Crystals and partly placed crystals that are remembered: a batch asks for each several times. About 30 and 12 kB each.
+ARRANGEMENTS = 4096
+PLACED = 8192
 
 # Reflections, up to sign, whose structure factors tell the policy where atoms are.
 REFLECTIONS = np.array(
