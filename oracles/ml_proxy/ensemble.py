@@ -15,6 +15,7 @@ import torch
 
 from activelearning.crystals.descriptors import amounts_of
 from activelearning.errors import InputError
+from oracles.ml_proxy.fitting import LOG_ERROR
 from oracles.ml_proxy.inputs import Array, network_inputs
 from oracles.ml_proxy.materials import MaterialsTable
 from oracles.ml_proxy.model import PROBES
@@ -65,7 +66,7 @@ class Member:
         with torch.no_grad():
             out, distance = self.network.outputs_and_distance(as_tensor(inputs), torch.from_numpy(groups))
         values = out.double().numpy()
-        error = self.scale * np.exp(np.clip(values[:, 1], -7.0, 3.0))
+        error = self.scale * np.exp(np.clip(values[:, 1], *LOG_ERROR))
         return np.stack([self.mean + self.scale * values[:, 0], error, distance.double().numpy()])
 
 

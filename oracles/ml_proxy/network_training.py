@@ -18,7 +18,7 @@ import numpy.typing as npt
 from activelearning.crystals.elements import element_rows
 from activelearning.errors import InputError
 from oracles.ml_proxy.ensemble import EnsembleModel, Member, Spread, fold_of, marks_seen, member_outputs
-from oracles.ml_proxy.fitting import EPOCHS, Rows, fit_network
+from oracles.ml_proxy.fitting import EPOCHS, Rows, fit_error, fit_network
 from oracles.ml_proxy.inputs import Array, network_inputs
 from oracles.ml_proxy.materials import MaterialsTable, find_materials, read_materials
 from oracles.ml_proxy.network_card import write_network_card
@@ -97,9 +97,16 @@ def train_network(
             )
         )
     tell(f"{known.name}: calibration")
-    found = _held_out(members, table, folds)
     values = targets[:, 0]
     is_known = np.isfinite(values)
+    residuals = np.abs(_held_out(members, table, folds)[0] - values)
+    for fold, member in enumerate(members):
+        rows = np.flatnonzero((folds != fold) & is_known)
+        network = fit_error(
+            member.network, inputs[rows], table.space_groups[rows], residuals[rows] / member.scale
+        )
+        members[fold] = replace(member, network=network)
+    found = _held_out(members, table, folds)
     mean = found[0] if known.lower is None else np.maximum(found[0], known.lower)
     # The error bars that are judged are calibrated without the fold they are judged on.
     members = [
