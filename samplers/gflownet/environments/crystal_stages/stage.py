@@ -70,7 +70,7 @@ class Stage(Protocol):
     max_steps: int
 
     def encode(self, crystals: Crystals) -> Inputs:
-        """What it has decided, for the policy, `n x n_inputs`, zero for an empty block."""
+        """What it has decided and what is next, for the policy, `n x n_inputs`; asked once the stage has begun."""
         ...
 
     def mask(self, crystals: Crystals) -> Flags:
