@@ -35,7 +35,7 @@ from activelearning.errors import ActiveLearningError, InputError
 from oracles.ml_proxy.hull import Hull
 from oracles.ml_proxy.materials import CRYSTAL_COLUMNS, LATTICE, find_materials, read_materials
 from oracles.ml_proxy.placement import distance_ratio, place
-from oracles.ml_proxy.references import References, fit_references, read_structures
+from oracles.ml_proxy.references import References, elements, fit_references, read_structures
 from oracles.ml_proxy.relaxation import Cell, Potential, Relaxed, relax
 
 N_DRAWS = 6  # placements of the atoms
@@ -275,6 +275,7 @@ def tabulate(
 ) -> None:
     """Write labelled crystals as a table of materials (CSV, gzipped), the same bytes for the same input.
 
+    Elements in their simple structures are added, at zero, for tables of compounds lack them.
     Formation energies and distances from the hull of the table's materials end at `CAP`: beyond, all are equally bad,
     and potentials know little. A crystal whose atoms find no room in its cell is put there too. Left out is what shows
     a hole of the potential: more than `BELOW` under the hull of known materials, or not settled.
@@ -300,6 +301,7 @@ def tabulate(
                 continue
         entries.append(("sampled", found, energy))
     entries += [("strained", row, row["formation_energy"]) for path in strained for row in read_lines(path)]
+    entries += [("element", Crystal(*element).to_dict(), 0.0) for element in elements()]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*CRYSTAL_COLUMNS, "formation_energy_per_atom", "e_above_hull", "origin"])

@@ -165,3 +165,29 @@ def read_structures(
         if len(found) == n:
             break
     return found
+
+
+# Groups and atoms of the conventional cell, by the name of the structure.
+ELEMENTAL = {"fcc": (225, 4), "bcc": (229, 2), "hcp": (194, 2), "diamond": (227, 8)}
+
+
+def elements() -> list[tuple[int, dict[str, int], tuple[float, ...]]]:
+    """Elements in simple structures: space group, composition and lattice (Å, degrees) of the conventional cell.
+
+    Tables of compounds lack them, though their formation energies are known best: zero. Lattices are ASE's reference
+    states (Ashcroft & Mermin), of experiment.
+    """
+    from ase.data import atomic_numbers, reference_states
+
+    known = element_rows()
+    found: list[tuple[int, dict[str, int], tuple[float, ...]]] = []
+    for symbol, number in atomic_numbers.items():
+        state = reference_states[number] if number < len(reference_states) else None
+        if state is None or symbol not in known or state["symmetry"] not in ELEMENTAL:
+            continue
+        group, n_atoms = ELEMENTAL[state["symmetry"]]
+        a = float(str(state["a"]))
+        is_hexagonal = state["symmetry"] == "hcp"
+        c = a * float(str(state["c/a"])) if is_hexagonal else a
+        found.append((group, {symbol: n_atoms}, (a, a, c, 90.0, 90.0, 120.0 if is_hexagonal else 90.0)))
+    return found

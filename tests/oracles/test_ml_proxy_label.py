@@ -21,7 +21,7 @@ from oracles.ml_proxy.hull import Hull
 from oracles.ml_proxy.label import BELOW, CAP, Crystal, label, main, read_crystals, read_lines
 from oracles.ml_proxy.materials import CRYSTAL_COLUMNS, read_materials
 from oracles.ml_proxy.placement import TARGET, distance_ratio, place, push_apart, wyckoff_sites
-from oracles.ml_proxy.references import References, fit_references
+from oracles.ml_proxy.references import References, elements, fit_references
 from oracles.ml_proxy.relaxation import Cell, CHGNetPotential, primitive, relax
 
 # Space group, composition and lattice, one of every centring, each with free coordinates.
@@ -188,6 +188,17 @@ def test_references_are_found_again():
         found.formation_energies([{"Na": 1.0}], np.array([0.0]))
 
 
+def test_elements_have_their_densities():
+    known = {next(iter(composition)): (group, composition, cell) for group, composition, cell in elements()}
+    assert len(known) > 50
+    for symbol, density in {"Fe": 7.87, "Cu": 8.96, "Mg": 1.74, "Si": 2.33}.items():
+        group, composition, cell = known[symbol]
+        lattice = Lattice.from_parameters(*cell)
+        assert space_groups()[group - 1].crystal_system == ("hexagonal" if symbol == "Mg" else "cubic")
+        crystal = Structure(lattice, [symbol] * composition[symbol], np.zeros((composition[symbol], 3)))
+        assert crystal.density == pytest.approx(density, rel=0.02)
+
+
 def test_references_are_kept_as_json(tmp_path):
     found = References("p", {"Li": -1.9}, 5, 0.02, 0.01)
     found.save(tmp_path / "r.json")
@@ -290,8 +301,11 @@ def test_the_table_joins_labels_and_leaves_holes_of_the_potential_out(tmp_path):
     step += ["--labels", str(tmp_path / "l.jsonl"), "--strained", str(tmp_path / "s.jsonl"), "--out"]
     assert main([*step, str(tmp_path / "t.csv.gz")]) == 0
     table = read_materials(tmp_path / "t.csv.gz", ["formation_energy_per_atom", "e_above_hull"])
-    np.testing.assert_allclose(table.values["formation_energy_per_atom"], [-1.5, CAP, CAP, -1.0])
-    np.testing.assert_allclose(table.values["e_above_hull"], [0.5, CAP, CAP, 1.0])
+    energies, above = (table.values[name] for name in ("formation_energy_per_atom", "e_above_hull"))
+    np.testing.assert_allclose(energies[:4], [-1.5, CAP, CAP, -1.0])
+    np.testing.assert_allclose(above[:4], [0.5, CAP, CAP, 1.0])
+    assert not energies[4:].any()
+    assert not above[4:].any()
     assert main([*step, str(tmp_path / "again.csv.gz")]) == 0
     assert (tmp_path / "again.csv.gz").read_bytes() == (tmp_path / "t.csv.gz").read_bytes()
     assert gzip.decompress((tmp_path / "t.csv.gz").read_bytes()).decode().splitlines()[1].endswith("sampled")
