@@ -61,3 +61,43 @@ def test_train_hands_over_what_was_asked_for(
     assert asked == [("log10_conductivity", Path("data"), tmp_path / "w.npz", 3)]
     assert "weights" in run("proxy", "train", *options[:4]).out
     assert asked[1] == ("log10_conductivity", Path("data"), Path("log10_conductivity.npz"), 0)
+
+
+TABLE = """space_group,composition,a,b,c,alpha,beta,gamma,formation_energy_per_atom,band_gap
+225,"{""Mg"": 4, ""O"": 4}",4.25,4.25,4.25,90,90,90,-3.04,4.45
+225,"{""Na"": 4, ""Cl"": 4}",5.69,5.69,5.69,90,90,90,-2.10,5.0
+216,"{""Ga"": 4, ""As"": 4}",5.75,5.75,5.75,90,90,90,-0.44,
+"""
+
+
+@pytest.mark.parametrize(("name", "n"), [("formation_energy", 3), ("band_gap", 2)])
+def test_evaluate_on_a_table_of_materials(run: Run, tmp_path: Path, name: str, n: int) -> None:
+    table = tmp_path / "materials.csv"
+    table.write_text(TABLE)
+    ran = run("proxy", "evaluate", "--property", name, "--data", table, "--json")
+    assert ran.code == 0, ran.err
+    assert list(ran.json) == FIGURES
+    assert ran.json["n"] == n
+    assert ran.json["mae"] < 1.0
+
+
+def test_a_table_without_the_property_is_refused_by_column(run: Run, tmp_path: Path) -> None:
+    table = tmp_path / "materials.csv"
+    table.write_text(TABLE)
+    ran = run("proxy", "evaluate", "--property", "energy_above_hull", "--data", table)
+    assert ran.code == 2
+    assert "lacks the column e_above_hull" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_progress_is_told_on_stderr_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from oracles.ml_proxy import train
+
+    def fake(*_: Any, progress: Callable[[str], None]) -> dict[str, Any]:
+        progress("network 1 of 5")
+        return {"property": "band_gap", "n": 3}
+
+    monkeypatch.setattr(train, "train", fake)
+    ran = run("proxy", "train", "--property", "band_gap", "--data", tmp_path, "--json")
+    assert ran.json == {"property": "band_gap", "n": 3}
+    assert "network 1 of 5" in ran.err
