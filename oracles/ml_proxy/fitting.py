@@ -19,7 +19,7 @@ WARM_UP = 0.15  # share of the steps in which the learning rate rises; it falls 
 WEIGHT_DECAY = 1e-2
 MAX_GRADIENT = 5.0
 HUBER = 0.05  # error, in standard deviations of the values, where the loss turns from squared to absolute
-LOG_ERROR = (-7.0, 3.0)  # limits of a stated error's logarithm, in units of the values' scale
+LOG_ERROR = (-7.0, 1.0)  # limits of a stated error's logarithm, in units of the values' scale
 ERROR_PENALTY = 1e-3  # on squared weights of the error's layer
 ERROR_STEPS = 100
 

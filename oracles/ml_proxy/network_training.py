@@ -7,8 +7,8 @@ so that figures of cross-validation cost nothing more and any row can later be j
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,50 @@ def train_network(
         InputError: the data can't be read or are too few.
     """
     tell = progress or (lambda _: None)
+    prepared = prepare(known, data, generated, seed)
+    members = []
+    for fold in range(N_FOLDS):
+        rows = np.flatnonzero((prepared.folds != fold) & np.isfinite(prepared.targets).any(axis=1))
+        tell(f"{known.name}: network {fold + 1} of {N_FOLDS}, {len(rows)} rows")
+        fitted = fit_network(prepared.rows(rows), seed=seed * N_FOLDS + fold, epochs=epochs)
+        members.append(Member(*fitted, UNKNOWN))
+    tell(f"{known.name}: calibration")
+    model = assemble(known, members, prepared, seed, epochs)
+    model.save(out)
+    write_network_card(model, out, known)
+    figures: dict[str, Any] = model.info["figures"]
+    return figures
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows as the networks see them.
+
+    Attributes:
+        table: The table, then generated crystals.
+        n_data: Rows of the table alone.
+        inputs: `n x d`.
+        targets: The property and then the auxiliary ones, `n x t`; NaN where a row has none.
+        folds: Fold of each row, `n`.
+    """
+
+    table: MaterialsTable
+    n_data: int
+    inputs: Array
+    targets: Array
+    folds: npt.NDArray[np.int64]
+
+    def rows(self, index: npt.NDArray[np.int64]) -> Rows:
+        """Some of the rows, to train on."""
+        return Rows(self.inputs[index], self.table.space_groups[index], self.targets[index])
+
+
+def prepare(known: ComputedProperty, data: Path, generated: Path | None, seed: int) -> Prepared:
+    """Read and describe the rows.
+
+    Raises:
+        InputError: the data can't be read or are too few.
+    """
     table = read_materials(find_materials(data), [known.column], known.auxiliary)
     n_labelled = int(np.isfinite(table.values[known.column]).sum())
     if n_labelled < MIN_ROWS:
@@ -72,55 +116,49 @@ def train_network(
     n_data = len(table)
     if generated is not None:
         table = table.joined(read_materials(generated, [], (known.column, *known.auxiliary)))
-    folds = fold_of(table.formulas, N_FOLDS, seed)
-    inputs = np.concatenate(
-        [
-            network_inputs(
-                table.amounts[i : i + BLOCK], table.space_groups[i : i + BLOCK], table.lattices[i : i + BLOCK]
-            )
-            for i in range(0, len(table), BLOCK)
-        ]
+    blocks = [slice(i, i + BLOCK) for i in range(0, len(table), BLOCK)]
+    return Prepared(
+        table,
+        n_data,
+        np.concatenate(
+            [network_inputs(table.amounts[b], table.space_groups[b], table.lattices[b]) for b in blocks]
+        ),
+        np.column_stack([table.values[name] for name in (known.column, *known.auxiliary)]),
+        fold_of(table.formulas, N_FOLDS, seed),
     )
-    targets = np.column_stack([table.values[name] for name in (known.column, *known.auxiliary)])
-    members = []
-    for fold in range(N_FOLDS):
-        rows = np.flatnonzero((folds != fold) & np.isfinite(targets).any(axis=1))
-        tell(f"{known.name}: network {fold + 1} of {N_FOLDS}, {len(rows)} rows")
-        members.append(
-            Member(
-                *fit_network(
-                    Rows(inputs[rows], table.space_groups[rows], targets[rows]),
-                    seed=seed * N_FOLDS + fold,
-                    epochs=epochs,
-                ),
-                UNKNOWN,
-            )
-        )
-    tell(f"{known.name}: calibration")
-    values = targets[:, 0]
+
+
+def assemble(
+    known: ComputedProperty, networks: Sequence[Member], prepared: Prepared, seed: int, epochs: int
+) -> EnsembleModel:
+    """Let the networks of the folds state their errors, calibrate these, and judge the whole by held-out rows."""
+    table, folds, values = prepared.table, prepared.folds, prepared.targets[:, 0]
     is_known = np.isfinite(values)
-    residuals = np.abs(_held_out(members, table, folds)[0] - values)
-    for fold, member in enumerate(members):
+    residuals = np.abs(_held_out(networks, table, folds)[0] - values)
+    members = []
+    for fold, member in enumerate(networks):
         rows = np.flatnonzero((folds != fold) & is_known)
-        network = fit_error(
-            member.network, inputs[rows], table.space_groups[rows], residuals[rows] / member.scale
-        )
-        members[fold] = replace(member, network=network)
-    found = _held_out(members, table, folds)
-    mean = found[0] if known.lower is None else np.maximum(found[0], known.lower)
+        relative = residuals[rows] / member.scale
+        network = fit_error(member.network, prepared.inputs[rows], table.space_groups[rows], relative)
+        members.append(replace(member, network=network))
+    mean, error, distance = _held_out(members, table, folds)
+    if known.lower is not None:
+        mean = np.maximum(mean, known.lower)
     # The error bars that are judged are calibrated without the fold they are judged on.
     members = [
-        replace(m, spread=calibrate(mean - values, found[1], found[2], is_known & (folds != k)))
+        replace(m, spread=calibrate(mean - values, error, distance, is_known & (folds != k)))
         for k, m in enumerate(members)
     ]
-    std = np.choose(folds, [m.spread.std(found[1], found[2]) for m in members])
+    std = np.choose(folds, [m.spread.std(error, distance) for m in members])
     half = np.choose(folds, [m.spread.half for m in members])
-    is_data = np.arange(len(table)) < n_data
-    rows = np.flatnonzero(is_data & is_known)
-    figures = _figures(known.name, values[rows], mean[rows], std[rows])
-    own = np.flatnonzero(~is_data & is_known)
+    is_data = np.arange(len(table)) < prepared.n_data
+    rows, own = np.flatnonzero(is_data & is_known), np.flatnonzero(~is_data & is_known)
     ratio = np.abs(mean - values) / std
-    model = EnsembleModel(
+
+    def distances(index: npt.NDArray[np.int64]) -> list[dict[str, float]]:
+        return _by_distance(distance[index], (mean - values)[index], std[index], half[index])
+
+    return EnsembleModel(
         name=known.name,
         unit=known.unit,
         members=tuple(members),
@@ -135,19 +173,14 @@ def train_network(
             "n_generated": int((~is_data).sum()),
             "n_folds": N_FOLDS,
             "epochs": epochs,
-            "figures": figures,
+            "figures": _figures(known.name, values[rows], mean[rows], std[rows]),
             "coverage_50": float((ratio[rows] <= half[rows]).mean()),
             "generated": _figures(known.name, values[own], mean[own], std[own]) if len(own) > 1 else None,
             "generated_coverage_50": float((ratio[own] <= half[own]).mean()) if len(own) > 1 else None,
-            "by_distance": _by_distance(found[2][rows], (mean - values)[rows], std[rows], half[rows]),
-            "generated_by_distance": None
-            if len(own) < MIN_ROWS
-            else _by_distance(found[2][own], (mean - values)[own], std[own], half[own]),
+            "by_distance": distances(rows),
+            "generated_by_distance": distances(own) if len(own) >= MIN_ROWS else None,
         },
     )
-    model.save(out)
-    write_network_card(model, out, known)
-    return figures
 
 
 def evaluate_network(known: ComputedProperty, data: Path, weights: Path) -> dict[str, Any]:
@@ -182,7 +215,7 @@ def _figures(name: str, values: Array, mean: Array, std: Array) -> dict[str, Any
     return score(name, values, np.zeros(len(values), dtype=np.bool_), mean, std)
 
 
-def _held_out(members: list[Member], table: MaterialsTable, folds: npt.NDArray[np.int64]) -> Array:
+def _held_out(members: Sequence[Member], table: MaterialsTable, folds: npt.NDArray[np.int64]) -> Array:
     """Mean, error stated and distance of each row by the network that has not seen its fold, `3 x n`."""
     found = np.zeros((3, len(table)))
     for k, member in enumerate(members):
