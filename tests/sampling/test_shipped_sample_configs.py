@@ -39,7 +39,7 @@ def test_parts_are_made_and_crystals_rewarded(name: str, tmp_path: Path) -> None
     crystals = as_crystals([p.candidate for p in parts.sampler.sample_untrained(50, seed=0)])
     found = parts.reward.fitted(crystals).evaluate(crystals)
     assert torch.isfinite(found.log_rewards).all()
-    assert len(set(found.log_rewards.tolist())) > 40  # not all at the floor
+    assert len(set(found.log_rewards.tolist())) > 25  # not most of them at the floor
     assert all(values.n_failed == 0 for values in found.properties)
 
 
