@@ -77,9 +77,14 @@ class CompositionMasks:
     def nodes(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Automaton nodes, `n`, after counts, `n x E`, from roots, `n`; `DEAD` where the counts are not allowed."""
         nodes = roots.copy()
-        for e in np.flatnonzero(counts.any(axis=0)):
-            rows = np.flatnonzero((counts[:, e] > 0) & (nodes != DEAD))
-            nodes[rows] = self._automaton.children[nodes[rows], counts[rows, e] - 1]
+        rows, elements = np.nonzero(counts)
+        steps = counts[rows, elements] - 1
+        # The first element of each row, then the second, and so on: rows ascend, and elements within a row.
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        for i in range(int(rank.max(initial=-1)) + 1):
+            (at,) = (rank == i).nonzero()
+            found = nodes[rows[at]]
+            nodes[rows[at]] = np.where(found != DEAD, self._automaton.children[found, steps[at]], DEAD)
         return nodes
 
     def masks(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:

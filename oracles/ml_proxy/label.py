@@ -190,7 +190,7 @@ def strain(data: Path, out: Path, n: int, seed: int) -> None:
     torch.set_num_threads(1)
     potential = CHGNetPotential()
     rng = np.random.default_rng(seed)
-    materials = [m for m in read_structures(data, 4 * n, seed=seed) if len(m.cell) <= STRAIN_ATOMS][:n]
+    materials = read_structures(data, n, seed=seed, n_atoms=(1, STRAIN_ATOMS))
     with out.open("w", encoding="utf-8") as file:
         for start in range(0, len(materials), STRAIN_CHUNK):
             part = materials[start : start + STRAIN_CHUNK]
@@ -217,8 +217,21 @@ def strain(data: Path, out: Path, n: int, seed: int) -> None:
             )
 
 
-def check(data: Path, n: int, seed: int, elements: Sequence[str] | None) -> dict[str, float]:
+def check(
+    data: Path,
+    n: int,
+    seed: int,
+    elements: Sequence[str] | None = None,
+    n_atoms: tuple[int, int] = (1, STRAIN_ATOMS),
+) -> dict[str, float]:
     """How far labels lie above the truth: known materials, labelled as if their atoms were not known.
+
+    Args:
+        data: Table of materials with structures.
+        n: Materials.
+        seed: Of materials and placements.
+        elements: Only materials made of these; all by default.
+        n_atoms: Least and most atoms of their primitive cells.
 
     Returns:
         `n`, and of the label less the potential's energy at the known atoms, relaxed, eV/atom: `median, mean, q90`; and
@@ -230,7 +243,7 @@ def check(data: Path, n: int, seed: int, elements: Sequence[str] | None) -> dict
 
     torch.set_num_threads(1)
     potential = CHGNetPotential()
-    materials = [m for m in read_structures(data, 4 * n, elements, seed) if len(m.cell) <= STRAIN_ATOMS][:n]
+    materials = read_structures(data, n, elements, seed, n_atoms=n_atoms)
     crystals = [
         Crystal(m.space_group, {s: int(k) for s, k in m.composition.items()}, m.lattice) for m in materials
     ]
@@ -348,6 +361,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     step.add_argument("--n", type=int, default=100, help="materials")
     step.add_argument("--seed", type=int, default=0, help="of materials and placements")
     step.add_argument("--elements", nargs="+", help="only materials made of these")
+    step.add_argument(
+        "--atoms",
+        type=int,
+        nargs=2,
+        default=(1, STRAIN_ATOMS),
+        metavar=("LEAST", "MOST"),
+        help="of their primitive cells",
+    )
     step = steps.add_parser("references", help="energies of the elements")
     step.add_argument(
         "--data", type=Path, help="table of materials with structures (default: $ACTIVELEARNING_MP)"
@@ -367,7 +388,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.step == "strain":
             strain(find_materials(options.data), options.out, options.n, options.seed)
         elif options.step == "check":
-            figures = check(find_materials(options.data), options.n, options.seed, options.elements)
+            data, n_atoms = find_materials(options.data), tuple(options.atoms)
+            figures = check(data, options.n, options.seed, options.elements, n_atoms)
             print(json.dumps(figures))
         elif options.step == "references":
             fit_to_materials(find_materials(options.data), options.out, options.elements)

@@ -127,15 +127,21 @@ class Material:
 
 
 def read_structures(
-    path: Path, n: int | None = None, elements: Sequence[str] | None = None, seed: int = 0
+    path: Path,
+    n: int | None = None,
+    elements: Sequence[str] | None = None,
+    seed: int = 0,
+    *,
+    n_atoms: tuple[int, int] = (1, MAX_ATOMS),
 ) -> list[Material]:
     """Materials of a table with structures, in random order.
 
     Args:
         path: A table of materials with the columns `cif` and `formation_energy_per_atom`.
-        n: How many at most, among those of `MAX_ATOMS` atoms at most.
+        n: How many at most.
         elements: Only materials made of these; all by default.
         seed: Of the order.
+        n_atoms: Least and most atoms of their primitive cells.
 
     Raises:
         InputError: the table can't be read, or lacks a column.
@@ -149,15 +155,16 @@ def read_structures(
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no table of materials with structures: {error}.") from error
     wanted = None if elements is None else set(elements)
+    least, most = n_atoms
     found: list[Material] = []
     for row in np.random.default_rng(seed).permutation(frame[columns].to_numpy(dtype=object)):
         group, composition, *lattice, cif, energy = row.tolist()
         composition = json.loads(composition)
         # A site is a line of the file's last loop, so that large cells need not be parsed.
-        if cif.count("\n") > MAX_ATOMS + 30 or (wanted is not None and not set(composition) <= wanted):
+        if cif.count("\n") > most + 30 or (wanted is not None and not set(composition) <= wanted):
             continue
         structure = Structure.from_str(cif, fmt="cif")
-        if len(structure) > MAX_ATOMS or not structure.is_ordered:
+        if not least <= len(structure) <= most or not structure.is_ordered:
             continue
         numbers = np.array([site.specie.Z for site in structure], dtype=np.int64)
         cell = Cell(numbers, structure.lattice.matrix, structure.frac_coords)
