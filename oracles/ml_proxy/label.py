@@ -6,8 +6,8 @@
     python -m oracles.ml_proxy.label table --data materials.csv.gz --references references.json \\
         --labels labels.jsonl --strained strained.jsonl --out generated_crystals.csv.gz
 
-`label` draws atoms for each crystal on its own lattice and space group, relaxes the most promising draws with CHGNet at
-fixed cell, and appends one line of JSON a crystal; called again, it goes on where it was. `strain` squeezes and
+`label` draws atoms for each crystal on its own lattice and space group, relaxes the draws of lowest energy with CHGNet
+at fixed cell, and appends one line of JSON a crystal; called again, it goes on where it was. `strain` squeezes and
 stretches known materials and records how their energy rises. `references` fits the energy of each element so that the
 potential's energies of known materials give their DFT formation energies. `table` puts all together. The table of the
 shipped weights was made so; see their model cards.
@@ -24,6 +24,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ from oracles.ml_proxy.placement import distance_ratio, place
 from oracles.ml_proxy.references import References, elements, fit_references, read_structures
 from oracles.ml_proxy.relaxation import Cell, Potential, Relaxed, relax
 
-N_DRAWS = 6  # placements of the atoms
-N_TRIED = 3  # of them, those with least overlap, relaxed for SHORT steps
+N_DRAWS = 60  # placements of the atoms, of all of which the energy is asked
+N_TRIED = 4  # the lowest of them, relaxed for SHORT steps
 SHORT, LONG = 8, 40  # steps for each tried placement, and further steps for the lowest of them
 LEAST_RATIO = (
     0.45  # closest atoms over the sum of their covalent radii; below, a potential is not to be asked
@@ -122,9 +123,14 @@ def label(
             place(c.composition, c.space_group, c.lattice, n_draws=N_DRAWS, seed=[seed, int(c.key, 16)])
             for c in part
         ]
-        tried = [[p for p in found if p.distance_ratio >= LEAST_RATIO][:N_TRIED] for found in placed]
-        owners = [i for i, found in enumerate(tried) for _ in found]
-        short = relax([p.cell for found in tried for p in found], potential, SHORT)
+        apart = [[p.cell for p in found if p.distance_ratio >= LEAST_RATIO] for found in placed]
+        energies = iter(
+            potential.evaluate([cell for cells in apart for cell in cells], forces=False)[0].tolist()
+        )
+        asked = [sorted([(next(energies), k) for k in range(len(cells))])[:N_TRIED] for cells in apart]
+        tried = [[cells[k] for _, k in chosen] for cells, chosen in zip(apart, asked, strict=True)]
+        owners = [i for i, cells in enumerate(tried) for _ in cells]
+        short = relax([cell for cells in tried for cell in cells], potential, SHORT)
         lowest: dict[int, Relaxed] = {}
         for owner, relaxed in zip(owners, short, strict=True):
             if np.isfinite(relaxed.energy) and (owner not in lowest or relaxed.energy < lowest[owner].energy):
@@ -132,7 +138,7 @@ def label(
         final = dict(zip(lowest, relax([r.cell for r in lowest.values()], potential, LONG), strict=True))
         for i, crystal in enumerate(part):
             row: dict[str, Any] = {"key": crystal.key, **crystal.to_dict(), "energy": None}
-            row["distance_ratio"] = round(placed[i][0].distance_ratio, 3) if placed[i] else None
+            row["distance_ratio"] = round(max(p.distance_ratio for p in placed[i]), 3) if placed[i] else None
             if i in final:
                 row |= {
                     "energy": round(final[i].energy, 4),
@@ -283,6 +289,10 @@ def fit_to_materials(data: Path, out: Path, elements: Sequence[str] | None) -> N
     print(f"{references.n} materials, mean absolute residual {references.mae} eV/atom", file=sys.stderr)
 
 
+def _energy(row: Mapping[str, Any]) -> float:
+    return math.inf if row["energy"] is None else float(row["energy"])
+
+
 def tabulate(
     data: Path, references: Path, labels: Sequence[Path], strained: Sequence[Path], out: Path
 ) -> None:
@@ -301,7 +311,11 @@ def tabulate(
         known.values["formation_energy_per_atom"] - known.values["e_above_hull"],
     )
     converted = References.load(references)
-    rows = {row["key"]: row for path in labels for row in read_lines(path)}
+    rows: dict[str, dict[str, Any]] = {}
+    for found in chain.from_iterable(map(read_lines, labels)):
+        other = rows.get(found["key"])
+        if other is None or _energy(found) < _energy(other):
+            rows[found["key"]] = found
     entries: list[tuple[str, Mapping[str, Any], float]] = []
     n_written = n_left_out = 0
     for found in rows.values():

@@ -1,15 +1,17 @@
 """Atoms for a crystal that states only composition, space group and lattice: sites drawn at random and pushed apart.
 
 Rejection (`activelearning.crystals.realise`) throws away most of what it draws and takes about a second a draw in dense
-cells. Here nothing is thrown away: soft spheres of covalent size repel each other until they no longer overlap, or
-until the cell proves too small for them. Forces have the symmetry of the crystal, so the space group stays.
+cells. Here nothing is thrown away: soft spheres repel each other until they no longer overlap, or until the cell proves
+too small for them. Forces have the symmetry of the crystal, so the space group stays. Every other draw takes anions for
+as large as their ions, which keeps them from each other and leaves them to the cations; the others spheres of covalent
+size throughout, for not all anions are alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,22 @@ PUSHES = (
     20  # few: squeezed into an unstable place, rounding errors double every push and would break the symmetry
 )
 TARGET = 1.1  # distance below which two atoms repel, over the sum of their covalent radii
+# Ionic radii of anions with six neighbours (Shannon, Acta Cryst. A 32, 1976), Å, and the share of their sum below which
+# two of them repel: in PO4, SiF6 and PS4 groups they are 0.9 of it apart.
+ANION_RADII = {
+    "N": 1.46,
+    "O": 1.40,
+    "F": 1.33,
+    "S": 1.84,
+    "Cl": 1.81,
+    "Se": 1.98,
+    "Br": 1.96,
+    "Te": 2.21,
+    "I": 2.20,
+}
+ANION_TARGET = 0.9
+# Electronegativity by which another element makes a cation of it, as O does of S.
+CATION_BELOW = 0.7
 GAIN = 0.25  # of the overlap, taken away per push
 
 
@@ -108,7 +126,7 @@ def place(
             start = primitive(Cell(numbers, matrix, np.concatenate(points) % 1.0), centering)
         except ValueError:
             continue  # two atoms of one element nearly coincide
-        placements.append(push_apart(start))
+        placements.append(push_apart(start, is_ionic=bool(k % 2)))
     return sorted(placements, key=lambda p: (p.overlap, -p.distance_ratio))
 
 
@@ -139,13 +157,20 @@ def _assign(
 
 def distance_ratio(cell: Cell) -> float:
     """Smallest distance over the sum of the pair's covalent radii, at most `TARGET`."""
-    targets, images = _targets(cell)
+    targets = _targets(cell)
+    images = _images(cell.matrix, float(targets.max()))
     return TARGET * (1.0 - float(_overlaps(cell.fractional, cell.matrix, images, targets)[1].max()))
 
 
-def push_apart(cell: Cell) -> Placement:
-    """Move overlapping atoms apart, in small steps along the lines between them."""
-    targets, images = _targets(cell)
+def push_apart(cell: Cell, *, is_ionic: bool = False) -> Placement:
+    """Move overlapping atoms apart, in small steps along the lines between them.
+
+    Args:
+        cell: The atoms.
+        is_ionic: Whether anions are as large as their ions, towards each other.
+    """
+    targets = _targets(cell, is_ionic=is_ionic)
+    images = _images(cell.matrix, float(targets.max()))
     inverse = np.linalg.inv(cell.matrix)
     fractional = cell.fractional
     for _ in range(PUSHES):
@@ -160,20 +185,36 @@ def push_apart(cell: Cell) -> Placement:
         fractional = fractional - (GAIN * push / np.sqrt(n_close)) @ inverse
     # What is on top of its own image by symmetry is pushed nowhere.
     _, overlap = _overlaps(fractional, cell.matrix, images, targets)
-    return Placement(
-        Cell(cell.numbers, cell.matrix, fractional % 1.0),
-        float((overlap**2).sum()) / len(cell),
-        TARGET * (1.0 - float(overlap.max())),
-    )
+    placed = Cell(cell.numbers, cell.matrix, fractional % 1.0)
+    return Placement(placed, float((overlap**2).sum()) / len(cell), distance_ratio(placed))
 
 
-def _targets(cell: Cell) -> tuple[Array, Array]:
-    """Distances below which pairs of atoms repel, `n x n`, and the translations within their reach, `k x 3`."""
+def _targets(cell: Cell, *, is_ionic: bool = False) -> Array:
+    """Distances below which pairs of atoms repel, `n x n`."""
     from ase.data import covalent_radii
 
     radii = covalent_radii[cell.numbers]
     targets: Array = TARGET * (radii[:, None] + radii[None, :])
-    return targets, _images(cell.matrix, float(targets.max()))
+    if not is_ionic:
+        return targets
+    ions = anion_radii(tuple(cell.numbers.tolist()))
+    is_pair = (ions[:, None] > 0.0) & (ions[None, :] > 0.0)
+    return np.where(is_pair, np.maximum(targets, ANION_TARGET * (ions[:, None] + ions[None, :])), targets)
+
+
+@lru_cache(maxsize=256)
+def anion_radii(numbers: tuple[int, ...]) -> Array:
+    """Ionic radius of each atom in Å, `n`, by atomic numbers; 0 where it is no anion in this company."""
+    from ase.data import chemical_symbols
+    from pymatgen.core import Element
+
+    electronegativities = {z: float(Element(chemical_symbols[z]).X) for z in set(numbers)}
+    highest = max(x for x in electronegativities.values() if not np.isnan(x))
+    radii = {
+        z: ANION_RADII.get(chemical_symbols[z], 0.0) if highest - x < CATION_BELOW else 0.0
+        for z, x in electronegativities.items()
+    }
+    return np.array([radii[z] for z in numbers])
 
 
 def _overlaps(fractional: Array, matrix: Array, images: Array, targets: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.data import atomic_numbers
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
@@ -20,7 +21,7 @@ from activelearning.errors import InputError
 from oracles.ml_proxy.hull import Hull
 from oracles.ml_proxy.label import BELOW, CAP, Crystal, label, main, read_crystals, read_lines
 from oracles.ml_proxy.materials import CRYSTAL_COLUMNS, read_materials
-from oracles.ml_proxy.placement import TARGET, distance_ratio, place, push_apart, wyckoff_sites
+from oracles.ml_proxy.placement import TARGET, anion_radii, distance_ratio, place, push_apart, wyckoff_sites
 from oracles.ml_proxy.references import References, elements, fit_references
 from oracles.ml_proxy.relaxation import Cell, CHGNetPotential, primitive, relax
 
@@ -274,6 +275,30 @@ def test_labelling_goes_on_where_it_was(tmp_path, monkeypatch):
     assert main(["label", "--crystals", str(tmp_path / "no.csv"), "--out", str(tmp_path / "l.jsonl")]) == 2
 
 
+def test_ions_of_one_sign_are_pushed_further():
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        # Li3PO4's atoms, at its density
+        cell = Cell(np.repeat([3, 15, 8], [6, 2, 8]), np.diag([6.1, 5.2, 4.9]), rng.random((16, 3)))
+        pushed = push_apart(cell, is_ionic=True)
+        distances = structure_of(pushed.cell).distance_matrix
+        oxygen = distances[8:, 8:][~np.eye(8, dtype=bool)]
+        plain = structure_of(push_apart(cell).cell).distance_matrix[8:, 8:][~np.eye(8, dtype=bool)]
+        assert oxygen.min() > max(1.9, plain.min())  # 2.5 Å in the mineral
+        assert pushed.distance_ratio == pytest.approx(distance_ratio(pushed.cell))
+
+
+def test_anions_are_those_without_a_partner_far_more_electronegative():
+    def anions(*symbols: str) -> set[str]:
+        radii = anion_radii(tuple(atomic_numbers[s] for s in symbols))
+        return {s for s, r in zip(symbols, radii.tolist(), strict=True) if r}
+
+    assert anions("Li", "P", "S", "Cl") == {"S", "Cl"}
+    assert anions("Na", "S", "O") == {"O"}
+    assert anions("Li", "O", "F") == {"O", "F"}
+    assert anions("Li", "Al") == set()
+
+
 def test_the_table_joins_labels_and_leaves_holes_of_the_potential_out(tmp_path):
     cell = "3,3,3,90,90,90"
     (tmp_path / "mp.csv").write_text(
@@ -289,6 +314,7 @@ def test_the_table_joins_labels_and_leaves_holes_of_the_potential_out(tmp_path):
             "energy": -4.5,
             "max_force": 0.1,
         },  # formation energy -1.5, 0.5 above the hull
+        {"key": "a", **crystal, "energy": -4.4, "max_force": 0.1},  # labelled twice: the lower counts
         {"key": "b", **crystal, "energy": None},  # no room
         {"key": "c", **crystal, "energy": -5.2 - BELOW, "max_force": 0.1},  # far below the hull
         {"key": "d", **crystal, "energy": -4.0, "max_force": 80.0},  # still falling
