@@ -42,9 +42,9 @@ from oracles.ml_proxy.relaxation import Cell, Potential, Relaxed, relax
 N_DRAWS = 60  # placements of the atoms, of all of which the energy is asked
 N_TRIED = 4  # the lowest of them, relaxed for SHORT steps
 SHORT, LONG = 8, 40  # steps for each tried placement, and further steps for the lowest of them
-LEAST_RATIO = (
-    0.45  # closest atoms over the sum of their covalent radii; below, a potential is not to be asked
-)
+# Closest atoms over the sum of their covalent radii: below the first a potential is not to be asked; of relaxed atoms
+# the least that is believed (bonds are 0.75 and more, N2 being the shortest).
+LEAST_RATIO, RELAXED_RATIO = 0.45, 0.55
 CHUNK = 12  # crystals at a time
 STRAINS = (0.5, 2.0)  # of the volume; further out a network potential trained near equilibrium knows nothing
 STRAIN_ATOMS, STRAIN_CHUNK = 14, 100
@@ -133,9 +133,14 @@ def label(
         short = relax([cell for cells in tried for cell in cells], potential, SHORT)
         lowest: dict[int, Relaxed] = {}
         for owner, relaxed in zip(owners, short, strict=True):
-            if np.isfinite(relaxed.energy) and (owner not in lowest or relaxed.energy < lowest[owner].energy):
+            if _is_sound(relaxed) and (owner not in lowest or relaxed.energy < lowest[owner].energy):
                 lowest[owner] = relaxed
-        final = dict(zip(lowest, relax([r.cell for r in lowest.values()], potential, LONG), strict=True))
+        final = {
+            owner: after if _is_sound(after) else before
+            for (owner, before), after in zip(
+                lowest.items(), relax([r.cell for r in lowest.values()], potential, LONG), strict=True
+            )
+        }
         for i, crystal in enumerate(part):
             row: dict[str, Any] = {"key": crystal.key, **crystal.to_dict(), "energy": None}
             row["distance_ratio"] = round(max(p.distance_ratio for p in placed[i]), 3) if placed[i] else None
@@ -150,6 +155,11 @@ def label(
                 if with_cells:
                     row["cell"] = {name: value.tolist() for name, value in vars(final[i].cell).items()}
             yield row
+
+
+def _is_sound(relaxed: Relaxed) -> bool:
+    """False where atoms have fallen into each other: a hole of the potential, whose energy means nothing."""
+    return bool(np.isfinite(relaxed.energy)) and distance_ratio(relaxed.cell) >= RELAXED_RATIO
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,17 @@ from activelearning.crystals.realise import distance_ratio as distance_ratio_of_
 from activelearning.crystals.symmetry import space_groups
 from activelearning.errors import InputError
 from oracles.ml_proxy.hull import Hull
-from oracles.ml_proxy.label import BELOW, CAP, Crystal, label, main, read_crystals, read_lines
+from oracles.ml_proxy.label import (
+    BELOW,
+    CAP,
+    LONG,
+    RELAXED_RATIO,
+    Crystal,
+    label,
+    main,
+    read_crystals,
+    read_lines,
+)
 from oracles.ml_proxy.materials import CRYSTAL_COLUMNS, read_materials
 from oracles.ml_proxy.placement import TARGET, anion_radii, distance_ratio, place, push_apart, wyckoff_sites
 from oracles.ml_proxy.references import References, elements, fit_references
@@ -117,18 +127,19 @@ def test_the_primitive_cell_is_the_crystal(centering):
 
 
 class Springs:
-    """Each atom is held to the origin of its cell by a spring: E = k |r|² / 2 an atom."""
+    """Each atom is held to the middle of its cell by a spring: E = k |r|² / 2 an atom."""
 
     name = "springs"
 
-    def __init__(self) -> None:
+    def __init__(self, k: float = 2.0) -> None:
+        self.k = k
         self.asked = 0
 
     def evaluate(self, cells: Sequence[Cell], forces: bool = True) -> tuple[np.ndarray, list[np.ndarray]]:
         self.asked += len(cells)
         places = [(cell.fractional - 0.5) @ cell.matrix for cell in cells]
-        energies = np.array([0.5 * 2.0 * (r**2).sum() / len(r) for r in places])
-        return energies, [-2.0 * r for r in places]
+        energies = np.array([0.5 * self.k * (r**2).sum() / len(r) for r in places])
+        return energies, [-self.k * r for r in places]
 
 
 def test_relaxation_finds_the_minimum_and_stops_there():
@@ -238,15 +249,26 @@ def write_crystals(path: Path) -> list[Crystal]:
 def test_labels_are_the_lowest_of_several_and_depend_on_the_crystal_alone(tmp_path):
     crystals = write_crystals(tmp_path / "samples.csv")
     assert read_crystals(tmp_path / "samples.csv") == crystals
-    rows = list(label(crystals, Springs()))
+    rows = list(label(crystals, Springs(1e-3)))
     assert [row["key"] for row in rows] == [c.key for c in crystals]
     assert all(row["energy"] <= row["initial_energy"] for row in rows)
-    assert next(iter(label(crystals[2:], Springs()))) == rows[2]
+    assert next(iter(label(crystals[2:], Springs(1e-3)))) == rows[2]
     impossible = Crystal(225, {"Na": 1}, (5.0, 5.0, 5.0, 90.0, 90.0, 90.0))
-    (row,) = label([impossible], Springs())
+    (row,) = label([impossible], Springs(1e-3))
     assert row["energy"] is None
-    with_cell = next(iter(label(crystals, Springs(), with_cells=True)))["cell"]
+    with_cell = next(iter(label(crystals, Springs(1e-3), with_cells=True)))["cell"]
     assert len(with_cell["numbers"]) == len(with_cell["fractional"]) == 12
+
+
+def test_atoms_that_fall_into_each_other_are_a_hole_of_the_potential():
+    crystal, springs = Crystal(*CRYSTALS[0]), Springs(20.0)
+    placed = place(crystal.composition, crystal.space_group, crystal.lattice, n_draws=1, seed=[0])[0]
+    (fallen,) = relax([placed.cell], springs, LONG)
+    assert distance_ratio(fallen.cell) < RELAXED_RATIO  # where the energy is lowest
+    (row,) = label([crystal], springs, with_cells=True)
+    kept = Cell(*(np.array(row["cell"][name]) for name in ("numbers", "matrix", "fractional")))
+    assert distance_ratio(kept) >= RELAXED_RATIO
+    assert row["energy"] > fallen.energy
 
 
 def test_wrong_crystals_are_refused_by_line(tmp_path):
