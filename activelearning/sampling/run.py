@@ -20,6 +20,7 @@ from activelearning.sampling.checkpoint import FILE, check_same_training, read_c
 from activelearning.sampling.config import SampleConfig
 from activelearning.sampling.crystals import as_crystals, evaluate, one_thread
 from activelearning.sampling.events import InterruptedTrainingError, Observer, Stage
+from activelearning.sampling.folder import PAGE, SAMPLES, SUMMARY, check_ours, held, replaced
 from activelearning.sampling.page import RunPage
 from activelearning.sampling.parts import SamplingParts, make_sampling_parts
 from activelearning.sampling.restricting import restricted_sampler, restricted_space
@@ -32,8 +33,6 @@ from activelearning.sampling.training import Trainer, Training
 N_FIT = 512  # untrained crystals that a property must be told of, and that `beta: auto` is fitted to
 N_REFERENCE = 2000  # untrained, unrestricted and known crystals that samples are compared with
 N_CORRELATED = 2000  # samples whose log-probability is told
-
-SAMPLES, SUMMARY, PAGE = "samples.csv", "summary.json", "run.html"
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,11 @@ def sample(
         InterruptedTrainingError: it was asked to stop.
     """
     one_thread()
-    run = _Run.prepare(config, request, folder, observe, must_stop)
-    run.train()
-    drawn = run.draw()
-    return run.write(drawn)
+    with held(request.out):
+        run = _Run.prepare(config, request, folder, observe, must_stop)
+        run.train()
+        drawn = run.draw()
+        return run.write(drawn)
 
 
 @dataclass
@@ -115,10 +115,7 @@ class _Run:
         must_stop: Callable[[], bool],
     ) -> _Run:
         """Make and check everything; nothing is written before it is done."""
-        if request.out.exists() and not request.out.is_dir():
-            raise InputError(
-                f"--out: {request.out} is a file; name a folder for the checkpoint and the results."
-            )
+        check_ours(request.out)
         parts = make_sampling_parts(
             config, folder=folder, workdir=request.out / "oracle", steps=request.steps
         )
@@ -186,24 +183,21 @@ class _Run:
         """Write all files; returns the summary."""
         if self.request.structures:
             self._stage(f"placing the atoms of the best {self.request.structures} crystals")
-        samples, out = drawn.samples, self.request.out
+        samples = drawn.samples
         summary = summarise(self.config.name, self.training, self.reward, drawn)
         realised = realise_best(
             samples.crystals, samples.ranking(), self.request.structures, self.config.seed
         )
         summary["structures"] = len(realised)
         self._stage("writing")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
+        log_rewards = samples.log_rewards.tolist()
+        with replaced(self.request.out) as out:
+            write_samples(out / SAMPLES, samples.crystals, samples.lists(), log_rewards)
+            files = write_structures(out, realised, samples.lists(), log_rewards)
+            page = RunPage(self.config, self.training, self.reward, drawn, summary, realised, files)
+            page.write(out / PAGE)
             text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
             (out / SUMMARY).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--out: {out} can't be written: {error.strerror or error}.") from error
-        log_rewards = samples.log_rewards.tolist()
-        write_samples(out / SAMPLES, samples.crystals, samples.lists(), log_rewards)
-        files = write_structures(out, realised, samples.lists(), log_rewards)
-        page = RunPage(self.config, self.training, self.reward, drawn, summary, realised, files)
-        page.write(out / PAGE)
         return summary
 
     def _stage(self, text: str) -> None:

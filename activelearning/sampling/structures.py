@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 FOLDER = "structures"
 TABLE = "structures.json"
+OURS = re.compile(
+    r"\d{3,}_[A-Z][A-Za-z0-9]*_\d{1,3}\.cif"
+)  # names of the CIF files: rank, formula, space group
 # Crystals that PyXtal can't place are passed over; after this many a structure wanted, there are fewer structures.
 TRIES = 3
 
@@ -80,8 +85,6 @@ def write_structures(
 ) -> list[str]:
     """Write a folder of CIF files and one JSON file of pymatgen structures; returns the names of the CIF files.
 
-    CIF files of an earlier run in the folder are removed.
-
     Raises:
         InputError: a file can't be written.
     """
@@ -89,8 +92,6 @@ def write_structures(
     entries: list[dict[str, Any]] = []
     try:
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        for old in (folder / FOLDER).glob("*.cif"):
-            old.unlink()
         for rank, found in enumerate(realised, start=1):
             formula = found.crystal.formula.replace(" ", "")
             name = f"{rank:03d}_{formula}_{found.crystal.space_group}.cif"
@@ -101,7 +102,7 @@ def write_structures(
                     "row": found.row,
                     "candidate": found.crystal.to_dict(),
                     "properties": {p: _known(values[found.row]) for p, values in properties.items()},
-                    "log_reward": log_rewards[found.row],
+                    "log_reward": _known(log_rewards[found.row]),
                     "coordinates": "sampled" if found.is_sampled else "drawn by PyXtal",
                     "structure": found.structure.as_dict(),
                 }
@@ -113,4 +114,4 @@ def write_structures(
 
 
 def _known(value: float) -> float | None:
-    return None if value != value else value
+    return value if math.isfinite(value) else None
