@@ -20,6 +20,7 @@ from oracles.ml_proxy.data import CrystalTable, read_evaluation, read_training
 from oracles.ml_proxy.forest import Forest
 from oracles.ml_proxy.model import Calibration, ProxyModel
 from oracles.ml_proxy.properties import MeasuredProperty
+from oracles.ml_proxy.saving import writing
 from oracles.ml_proxy.scoring import score
 
 N_TREES = 200
@@ -78,8 +79,9 @@ def train_forest(
             "figures": figures,
         },
     )
-    model.save(out)
-    write_card(model, out)
+    with writing(out):
+        model.save(out)
+        write_card(model, out)
     return figures
 
 

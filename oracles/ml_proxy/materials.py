@@ -102,21 +102,27 @@ def read_materials(path: Path, columns: Sequence[str], optional: Sequence[str] =
             f"{path} is no table of materials: it lacks the column{'s' if len(missing) > 1 else ''} "
             f"{', '.join(missing)}. It has {', '.join(map(str, frame.columns))}."
         )
+    if frame.empty:
+        raise InputError(f"{path} is empty: it has a head of columns and no row.")
     wanted = [*columns, *(name for name in optional if name in frame.columns)]
     numbers = {}
     for name in ("space_group", *LATTICE, *wanted):
-        as_numbers = pd.to_numeric(frame[name], errors="coerce")
-        is_bad = as_numbers.isna() & (frame[name].notna() if name in wanted else True)
+        as_numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
+        is_bad = ~np.isfinite(as_numbers)
+        if name in wanted:
+            is_bad &= frame[name].notna().to_numpy()  # a property may be unknown
         if is_bad.any():
-            line = int(np.argmax(is_bad.to_numpy()))
-            raise InputError(f"{path}, line {line + 2}: {name} must be a number, not {frame[name][line]!r}.")
-        numbers[name] = as_numbers.to_numpy(dtype=np.float64)
+            line = int(np.argmax(is_bad))
+            found = "empty" if frame[name].isna()[line] else repr(str(frame[name][line]))
+            raise InputError(f"{path}, line {line + 2}: {name} must be a number, not {found}.")
+        numbers[name] = as_numbers
     groups = numbers["space_group"]
     lattices = np.column_stack([numbers[name] for name in LATTICE])
-    is_cell = np.isfinite(lattices).all(axis=1) & (lattices[:, :3] > 0).all(axis=1)
-    is_cell &= np.nan_to_num(cell_volumes(lattices)) > 0.0
+    is_cell = np.nan_to_num(cell_volumes(lattices)) > 0.0
     for what, is_right in (
         ("space_group must be a whole number from 1 to 230", np.isin(groups, np.arange(1, 231))),
+        ("a, b and c must be above 0 Å", (lattices[:, :3] > 0).all(axis=1)),
+        ("alpha, beta and gamma must be above 0 and below 180 degrees", _are_angles(lattices[:, 3:])),
         ("its lattice closes no cell", is_cell),
     ):
         if not is_right.all():
@@ -131,6 +137,11 @@ def read_materials(path: Path, columns: Sequence[str], optional: Sequence[str] =
     )
 
 
+def _are_angles(angles: Array) -> npt.NDArray[np.bool_]:
+    is_angle: npt.NDArray[np.bool_] = ((angles > 0.0) & (angles < 180.0)).all(axis=1)
+    return is_angle
+
+
 def _amounts(path: Path, texts: Sequence[Any]) -> Array:
     try:
         return amounts_of([json.loads(text) for text in texts])
@@ -139,9 +150,11 @@ def _amounts(path: Path, texts: Sequence[Any]) -> Array:
             try:
                 amounts_of([json.loads(text)])
             except (TypeError, ValueError, AttributeError) as error:
+                is_mapping = isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError)
+                why = f" ({error})" if is_mapping else ""
                 raise InputError(
                     f"{path}, line {line}: composition must be JSON of elements and atoms in the conventional cell, as "
-                    f'in {{"Li": 8, "O": 4}}, not {text!r} ({error}).'
+                    f'in {{"Li": 8, "O": 4}}, not {text!r}{why}.'
                 ) from error
         raise
 

@@ -23,6 +23,7 @@ from oracles.ml_proxy.inputs import Array, network_inputs
 from oracles.ml_proxy.materials import MaterialsTable, find_materials, read_materials
 from oracles.ml_proxy.network_card import write_network_card
 from oracles.ml_proxy.properties import ComputedProperty
+from oracles.ml_proxy.saving import writing
 from oracles.ml_proxy.scoring import Z_90, score
 
 N_FOLDS = 5
@@ -72,8 +73,9 @@ def train_network(
         members.append(Member(*fitted, UNKNOWN))
     tell(f"{known.name}: calibration")
     model = assemble(known, members, prepared, seed, epochs)
-    model.save(out)
-    write_network_card(model, out, known)
+    with writing(out):
+        model.save(out)
+        write_network_card(model, out, known)
     figures: dict[str, Any] = model.info["figures"]
     return figures
 

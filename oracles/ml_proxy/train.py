@@ -12,6 +12,7 @@ from typing import Any
 from activelearning.errors import InputError
 from oracles.ml_proxy.forest_training import evaluate_forest, train_forest
 from oracles.ml_proxy.properties import GENERATED, ComputedProperty, MeasuredProperty, proxy_property
+from oracles.ml_proxy.saving import check_place
 
 Progress = Callable[[str], None]
 
@@ -33,11 +34,12 @@ def train(
 
     Raises:
         ConfigError: the proxy does not know the property.
-        InputError: the data can't be read or are too few, or `out` is no `.npz` path.
+        InputError: the data can't be read or are too few, or `out` is no `.npz` path or can't be written.
     """
     known = proxy_property(property)
     if out.suffix != ".npz":
         raise InputError(f"The weights go to a file that ends in .npz, not {out}.")
+    check_place(out)
     if isinstance(known, MeasuredProperty):
         return train_forest(known, data, out, seed)
     from oracles.ml_proxy.network_training import train_network

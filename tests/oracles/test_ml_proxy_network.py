@@ -323,6 +323,28 @@ def test_distance_grows_away_from_the_training_rows():
         ),
         (lambda t: t.replace('""O""', '""Xx""', 1), "line 2: composition must be JSON .*Xx"),
         (
+            lambda t: "\n".join([*t.splitlines()[:2], "1,Pnma,5,5,5,90,90,90,-1,0,0"]),
+            r"line 3: .*not 'Pnma'\.$",
+        ),
+        (lambda t: "\n".join([*t.splitlines()[:2], '1,"[1,2]",5,5,5,90,90,90,-1,0,0']), r"not '\[1,2\]'\.$"),
+        (
+            lambda t: t.replace(",90,90,90,", ",200,90,90,", 1),
+            "line 2: alpha, beta and gamma must be above 0 and below 180",
+        ),
+        (
+            lambda t: "\n".join([*t.splitlines()[:2], "1,{},-4,5,5,90,90,90,-1,0,0"]),
+            "line 3: a, b and c must be above 0",
+        ),
+        (
+            lambda t: "\n".join([*t.splitlines()[:2], "1,{},,5,5,90,90,90,-1,0,0"]),
+            "line 3: a must be a number, not empty",
+        ),
+        (
+            lambda t: "\n".join([*t.splitlines()[:2], "1,{},5,5,5,90,90,90,inf,0,0"]),
+            "line 3: formation_energy_per_atom must be a number, not 'inf'",
+        ),
+        (lambda t: t.splitlines()[0], "materials.csv is empty"),
+        (
             lambda t: t.replace("\n1,", "\n231,", 1),
             "line 2: space_group must be a whole number from 1 to 230",
         ),
@@ -335,6 +357,27 @@ def test_a_wrong_table_is_refused_by_name(tmp_path, change, match):
     with pytest.raises(InputError, match=match):
         train("formation_energy", path, tmp_path / "w.npz")
     assert not (tmp_path / "w.npz").exists()
+
+
+def test_a_place_that_cant_be_written_is_said_before_the_data_are_read(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "w.npz").mkdir()
+    (tmp_path / "v.md").mkdir()
+    for out, why in (
+        (tmp_path / "file" / "w.npz", "file is no folder"),
+        (Path("/proc/w.npz"), "No such file|Permission|Operation"),
+        (tmp_path / "w.npz", "is a folder"),
+        (tmp_path / "v.npz", r"v\.md is in the way"),
+    ):
+        for name in ("formation_energy", "log10_conductivity"):
+            with pytest.raises(InputError, match=rf"--out: {out} .*({why})"):
+                train(name, tmp_path / "nothing.csv", out)
+
+
+def test_weights_that_cant_be_written_after_all_are_said(tmp_path):
+    data = synthetic(tmp_path / "materials.csv")
+    with pytest.raises(InputError, match="--out: .* can't be written"):
+        train_network(ENERGY, data, Path("/proc/nowhere/w.npz"), epochs=1)
 
 
 def test_the_table_is_found_by_name_or_environment(tmp_path, monkeypatch):
