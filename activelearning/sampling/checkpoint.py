@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +40,37 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         raise InputError(f"The checkpoint {path} can't be written: {error.strerror or error}.") from error
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+def read_checkpoint(folder: Path, fields: Collection[str]) -> dict[str, Any] | None:
     """The checkpoint in a folder; None where there is none.
 
+    Args:
+        folder: Where it lies.
+        fields: What it must hold.
+
     Raises:
-        InputError: the file is no checkpoint of this version.
+        InputError: the file is damaged, or no checkpoint of this version.
     """
     path = folder / FILE
     if not path.exists():
         return None
+    broken = f"The checkpoint {path} can't be read: it is damaged or no checkpoint of activelearning. Remove it to train anew."
     try:
-        state = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        raise InputError(f"The checkpoint {path} can't be read: {first}. Remove it to train anew.") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        with zipfile.ZipFile(path) as archive:
+            is_whole = archive.testzip() is None  # PyTorch itself does not compare checksums
+        state = torch.load(path, weights_only=True) if is_whole else None
+    except PermissionError as error:
+        raise InputError(f"The checkpoint {path} can't be read: {error.strerror}.") from error
+    except Exception as error:  # what damage raises is PyTorch's and pickle's affair
+        raise InputError(broken) from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise InputError(broken)
+    if state["format"] != FORMAT:
         raise InputError(
-            f"The checkpoint {path} has the format {found}, and this version reads {FORMAT}. Remove it to train anew."
+            f"The checkpoint {path} has the format {state['format']!r}, and this version reads {FORMAT}. Remove it to "
+            f"train anew."
         )
+    if missing := [name for name in fields if name not in state]:
+        raise InputError(f"The checkpoint {path} lacks {', '.join(missing)}. Remove it to train anew.")
     return state
 
 

@@ -225,7 +225,7 @@ def _training(
 ) -> tuple[ProductReward, Training]:
     """The training that a checkpoint holds, or a new one, with the reward whose β are known."""
     where = request.trained or request.out
-    saved = read_checkpoint(where)
+    saved = read_checkpoint(where, Training.__dataclass_fields__)
     if saved is not None:
         training = Training.from_state(saved)
         check_same_training(training.identity, parts.training, where)

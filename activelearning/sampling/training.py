@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from activelearning.campaign.seeds import seed_for
 from activelearning.contracts.sampler import LogReward, Proposal, Sampler
-from activelearning.errors import ConfigError
+from activelearning.errors import ConfigError, InputError
 from activelearning.sampling.checkpoint import write_checkpoint
 from activelearning.sampling.events import InterruptedTrainingError, Observer, Progress
 
@@ -163,8 +163,17 @@ class Trainer:
             self._run(self._begun(steps))
 
     def load(self) -> None:
-        """Give the sampler the state that the training has reached, and train no more."""
+        """Give the sampler the state that the training has reached, and train no more.
+
+        Raises:
+            InputError: the checkpoint tells of steps, and holds nothing that they led to.
+        """
         state = self.training
+        if state.step and state.fit is None and state.sampler is None:
+            raise InputError(
+                f"The checkpoint of {state.step} steps holds no state of the sampler: it is damaged. Remove it to train "
+                f"anew."
+            )
         if state.fit is not None:
             self._resumed()
         elif state.sampler is not None:
