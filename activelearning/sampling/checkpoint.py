@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from activelearning.campaign.continuation import differences, value_at
-from activelearning.errors import ConfigError, InputError
+from activelearning.errors import InputError
 
 FILE = "checkpoint.pt"
 FORMAT = 1
@@ -53,7 +52,10 @@ def read_checkpoint(folder: Path, fields: Collection[str]) -> dict[str, Any] | N
     path = folder / FILE
     if not path.exists():
         return None
-    broken = f"The checkpoint {path} can't be read: it is damaged or no checkpoint of activelearning. Remove it to train anew."
+    broken = (
+        f"The checkpoint {path} can't be read: it is damaged or no checkpoint of activelearning. Remove it to train "
+        f"anew."
+    )
     try:
         with zipfile.ZipFile(path) as archive:
             is_whole = archive.testzip() is None  # PyTorch itself does not compare checksums
@@ -72,21 +74,3 @@ def read_checkpoint(folder: Path, fields: Collection[str]) -> dict[str, Any] | N
     if missing := [name for name in fields if name not in state]:
         raise InputError(f"The checkpoint {path} lacks {', '.join(missing)}. Remove it to train anew.")
     return state
-
-
-def check_same_training(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on with another training than the checkpoint is of.
-
-    Raises:
-        ConfigError: naming the first key that differs.
-    """
-    for path in differences(then, now):
-        before, after = value_at(then, path), value_at(now, path)
-        if path[-2:] == ("oracle", "results"):
-            what = f"the oracle {value_at(now, path[:-1])['name']!r} has other parameters, weights or another version"
-        else:
-            what = f"{'.'.join(path)!r} was {before!r} and is now {after!r}"
-        raise ConfigError(
-            f"{folder} holds the checkpoint of another training: {what}. A training goes on with the same config, "
-            f"except for its steps and device; set the key back, or choose another folder."
-        )

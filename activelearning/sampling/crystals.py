@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from activelearning.candidate import Candidate, CrystalCandidate
+from activelearning.candidate import BoxCandidate, Candidate, CrystalCandidate
+from activelearning.contracts.space import Space
 from activelearning.errors import ConfigError
 from activelearning.rewards import ProductReward
 from activelearning.sampling.statistics import Array
@@ -65,12 +66,25 @@ def as_crystals(candidates: Sequence[Candidate]) -> tuple[CrystalCandidate, ...]
     """
     crystals = tuple(crystal for crystal in candidates if isinstance(crystal, CrystalCandidate))
     if len(crystals) < len(candidates):
-        kinds = ", ".join(sorted({c.kind for c in candidates if not isinstance(c, CrystalCandidate)}))
-        raise ConfigError(
-            f"space.type: sampling on its own writes crystals, and this space holds candidates of kind {kinds}; choose "
-            f"the space 'crystal', or a 'pool' of crystals."
-        )
+        raise _no_crystals({c.kind for c in candidates if not isinstance(c, CrystalCandidate)})
     return crystals
+
+
+def check_holds_crystals(space: Space) -> None:
+    """Refuse a space that is known to hold none, before anything is asked about it.
+
+    Raises:
+        ConfigError: it holds points.
+    """
+    if space.kind == BoxCandidate.kind or getattr(space, "is_crystal", True) is False:
+        raise _no_crystals({BoxCandidate.kind})
+
+
+def _no_crystals(kinds: Set[str]) -> ConfigError:
+    return ConfigError(
+        f"space.type: sampling on its own writes crystals, and this space holds candidates of kind "
+        f"{', '.join(sorted(kinds))}; choose the space 'crystal', or a 'pool' of crystals."
+    )
 
 
 def evaluate(reward: ProductReward, candidates: Sequence[Candidate]) -> Crystals:

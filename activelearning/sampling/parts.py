@@ -16,6 +16,8 @@ from activelearning.contracts.space import Space
 from activelearning.errors import ActiveLearningError, ConfigError, PluginError
 from activelearning.rewards import OracleProperty, ProductReward, Shaping, Term
 from activelearning.sampling.config import RewardedObjective, SampleConfig
+from activelearning.sampling.crystals import check_holds_crystals
+from activelearning.sampling.identity import Section, Sections, named
 
 # Who tells a property that no entry of `fidelities` tells.
 EXACT = {"density": "density"}
@@ -31,14 +33,16 @@ class SamplingParts:
         space: What is sampled.
         reward: The reward as stated; `beta: auto` is not yet fitted.
         sampler: The sampler, untrained.
-        training: All that a trained sampler depends on (JSON), steps aside: two runs with equal values have equal
-            samplers.
+        training: All that a trained sampler depends on (JSON), steps aside, defaults included: two runs with equal
+            values have equal samplers.
+        sections: Write out the defaults of another run's.
     """
 
     space: Space
     reward: ProductReward
     sampler: Sampler
     training: Mapping[str, Any]
+    sections: Sections
 
 
 def make_sampling_parts(
@@ -56,12 +60,15 @@ def make_sampling_parts(
         ActiveLearningError: naming the key or plug-in at fault.
     """
     space: Space = construct("spaces", config.space.type, config.space.params, key="space", folder=folder)
+    check_holds_crystals(space)
     terms, told = [], []
+    rewards: dict[str, Section] = {}
     for objective in config.rewarded:
         oracle, identity = _oracle(config, objective, folder, workdir)
         shaping = _shaping(config, objective, folder)
         terms.append(Term(OracleProperty(oracle, objective.property, objective.unit), shaping))
         reward = config.reward_of(objective)
+        rewards[objective.property] = Section.of("rewards", reward.type, folder, 1)
         told.append(
             {
                 "property": objective.property,
@@ -72,20 +79,20 @@ def make_sampling_parts(
         )
     name = config.sampler.type if config.sampler else space.default_sampler
     params = dict(config.sampler.params if config.sampler else {})
+    section = Section.of("samplers", name, folder, 2)
     if steps is not None:
+        if "steps" not in section.model.model_fields and not section.takes_any:
+            raise ConfigError(f"--steps: the sampler {name!r} is not trained in steps; leave --steps out.")
         params["steps"] = steps
     sampler: Sampler = construct("samplers", name, params, space, None, key="sampler", folder=folder)
-    return SamplingParts(
-        space=space,
-        reward=ProductReward(tuple(terms)),
-        sampler=sampler,
-        training={
-            "seed": config.seed,
-            "space": config.space.model_dump(mode="json"),
-            "objectives": {entry["property"]: entry for entry in told},
-            "sampler": {"type": name, **{k: v for k, v in params.items() if k not in ("steps", "device")}},
-        },
-    )
+    sections = Sections(Section.of("spaces", config.space.type, folder), section, rewards)
+    stated = {
+        "seed": config.seed,
+        "space": {**named(config.space.type, folder), **config.space.params},
+        "objectives": {entry["property"]: entry for entry in told},
+        "sampler": {**named(name, folder), **params},
+    }
+    return SamplingParts(space, ProductReward(tuple(terms)), sampler, sections.completed(stated), sections)
 
 
 def _shaping(config: SampleConfig, objective: RewardedObjective, folder: Path) -> Shaping:

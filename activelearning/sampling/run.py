@@ -16,14 +16,16 @@ from activelearning.contracts.sampler import Proposal, Sampler
 from activelearning.contracts.space import Space
 from activelearning.errors import ConfigError, InputError, SamplerError
 from activelearning.rewards import LogLinear, ProductReward, Term
-from activelearning.sampling.checkpoint import FILE, check_same_training, read_checkpoint
+from activelearning.sampling.checkpoint import FILE, read_checkpoint
 from activelearning.sampling.config import SampleConfig
 from activelearning.sampling.crystals import as_crystals, evaluate, one_thread
 from activelearning.sampling.events import InterruptedTrainingError, Observer, Stage
 from activelearning.sampling.folder import PAGE, SAMPLES, SUMMARY, check_ours, held, replaced
+from activelearning.sampling.identity import check_same_training
 from activelearning.sampling.page import RunPage
 from activelearning.sampling.parts import SamplingParts, make_sampling_parts
 from activelearning.sampling.restricting import restricted_sampler, restricted_space
+from activelearning.sampling.speed import check_speed
 from activelearning.sampling.statistics import Array
 from activelearning.sampling.structures import realise_best, write_structures
 from activelearning.sampling.summary import Drawn, summarise
@@ -156,17 +158,17 @@ class _Run:
         trained, seed = self.parts.sampler, self.config.seed
         part = self.part_of_space
         sampler = trained if part is None else restricted_sampler(trained, part)
-        n_reference = min(self.request.n, N_REFERENCE)
+        n_alike = min(self.request.n, N_REFERENCE)
         of_samples = seed_for(seed, 0, "samples")
         proposals = sampler.sample(self.request.n, seed=of_samples)
-        untrained = trained.sample_untrained(n_reference, seed=seed_for(seed, 0, "untrained"))
+        untrained = trained.sample_untrained(n_untrained(self.request.n), seed=seed_for(seed, 0, "untrained"))
         log_probabilities, why_not = _log_probabilities(sampler, proposals[:N_CORRELATED])
         return Drawn(
             samples=evaluate(self.reward, [p.candidate for p in proposals]),
             untrained=evaluate(self.reward, [p.candidate for p in untrained]),
             unrestricted=None
             if part is None
-            else evaluate(self.reward, [p.candidate for p in trained.sample(n_reference, seed=of_samples)]),
+            else evaluate(self.reward, [p.candidate for p in trained.sample(n_alike, seed=of_samples)]),
             validation=None if self.known is None else evaluate(self.reward, self._validation()),
             log_probabilities=log_probabilities,
             why_no_probabilities=why_not,
@@ -206,6 +208,11 @@ class _Run:
         self.observe(Stage(text))
 
 
+def n_untrained(n: int) -> int:
+    """How many untrained crystals n samples are compared with: enough for a median whatever n is."""
+    return max(N_FIT, min(n, N_REFERENCE))
+
+
 def _crystals_of(key: str, path: Path, space: Space) -> list[CrystalCandidate]:
     """Crystals of a table that the space holds."""
     crystals = []
@@ -228,7 +235,9 @@ def _training(
     saved = read_checkpoint(where, Training.__dataclass_fields__)
     if saved is not None:
         training = Training.from_state(saved)
-        check_same_training(training.identity, parts.training, where)
+        # A sampler that is taken as it is was seeded when it was trained; here the seed is that of the draws.
+        free = () if request.trained is None else ("seed",)
+        check_same_training(parts.sections.completed(training.identity), parts.training, where, free=free)
         terms = [_as_fitted(term, training.fitted[term.source.name]) for term in parts.reward.terms]
         return ProductReward(tuple(terms)), training
     if request.trained is not None:
@@ -236,6 +245,9 @@ def _training(
     observe(Stage(f"asking for the property of {N_FIT} untrained crystals"))
     proposals = parts.sampler.sample_untrained(N_FIT, seed=seed_for(config.seed, 0, "reward"))
     candidates = as_crystals([proposal.candidate for proposal in proposals])
+    oracles = {name: entry["oracle"]["name"] for name, entry in parts.training["objectives"].items()}
+    n_of_steps = int(getattr(parts.sampler, "steps", 0)) * int(parts.training["sampler"].get("batch_size", 1))
+    check_speed(parts.reward, oracles, candidates, N_FIT + n_of_steps + request.n + n_untrained(request.n))
     reward = parts.reward.fitted(candidates)
     log_rewards = reward(candidates)
     if len(candidates) > 1 and bool((log_rewards == log_rewards[0]).all()):

@@ -171,8 +171,8 @@ class Trainer:
         state = self.training
         if state.step and state.fit is None and state.sampler is None:
             raise InputError(
-                f"The checkpoint of {state.step} steps holds no state of the sampler: it is damaged. Remove it to train "
-                f"anew."
+                f"The checkpoint of {state.step} steps holds no state of the sampler: it is damaged. Remove it to "
+                f"train anew."
             )
         if state.fit is not None:
             self._resumed()

@@ -138,8 +138,7 @@ def read_materials(path: Path, columns: Sequence[str], optional: Sequence[str] =
 
 
 def _are_angles(angles: Array) -> npt.NDArray[np.bool_]:
-    is_angle: npt.NDArray[np.bool_] = ((angles > 0.0) & (angles < 180.0)).all(axis=1)
-    return is_angle
+    return np.all((angles > 0.0) & (angles < 180.0), axis=1)
 
 
 def _amounts(path: Path, texts: Sequence[Any]) -> Array:

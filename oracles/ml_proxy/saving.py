@@ -1,4 +1,4 @@
-"""Where weights go: looked at before hours of training, and an error of one paragraph if they can't be written after."""
+"""Where weights go: looked at before hours of training, and one paragraph if they can't be written after it."""
 
 from __future__ import annotations
 

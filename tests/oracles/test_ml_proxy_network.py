@@ -376,7 +376,7 @@ def test_a_place_that_cant_be_written_is_said_before_the_data_are_read(tmp_path)
 
 def test_weights_that_cant_be_written_after_all_are_said(tmp_path):
     data = synthetic(tmp_path / "materials.csv")
-    with pytest.raises(InputError, match="--out: .* can't be written"):
+    with pytest.raises(InputError, match=r"--out: .* can't be written"):
         train_network(ENERGY, data, Path("/proc/nowhere/w.npz"), epochs=1)
 
 

@@ -183,8 +183,11 @@ def test_a_training_under_way_is_not_cut_short(write_config: Write, tmp_path: Pa
         (lambda c: c.update(seed=4), "'seed' was 3 and is now 4"),
         (
             lambda c: c["reward"].update(beta=3.0),
-            r"'objectives\.density\.reward\.beta' was 2\.0 and is now 3\.0",
+            r"'reward\.beta' was 2\.0 and is now 3\.0",
         ),
+        (lambda c: c["space"].pop("max_atoms"), r"'space\.max_atoms' was 12 and is now 80"),
+        (lambda c: c["objective"].update(direction="minimize"), r"'objective\.direction' was 'maximize'"),
+        (lambda c: c["objective"].update(property="band_gap", unit="eV"), "density and are now band_gap"),
         (lambda c: c["sampler"].update(batch_size=8), r"'sampler\.batch_size' was 16 and is now 8"),
         (
             lambda c: c.update(fidelities=[{"name": "d", "oracle": "density", "params": {"scale": 2.0}}]),
@@ -201,6 +204,50 @@ def test_another_training_is_refused_with_the_key(
     with pytest.raises(ConfigError, match=message):
         run(write_config(change, "changed.yaml"), out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_default_that_is_written_out_makes_no_other_training(write_config: Write, tmp_path: Path) -> None:
+    def state(config: dict[str, Any]) -> None:
+        config["sampler"].update(learning_rate=0.002, hidden=[32, 32], loss="trajectory_balance")
+        config["space"].update(max_atoms_per_element=None, n_elements=[2, 3.0])
+        config["reward"].update(type="exponential", floor="1e-8")
+
+    first = run(write_config(), tmp_path / "out")
+    assert run(write_config(state, "stated.yaml"), tmp_path / "out") == first
+    # Nor in a checkpoint that does not hold the defaults.
+    saved = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    assert saved["identity"]["sampler"].pop("learning_rate") == 0.002
+    torch.save(saved, tmp_path / "out" / "checkpoint.pt")
+    assert run(write_config(state, "stated.yaml"), tmp_path / "out") == first
+
+
+def test_a_trained_sampler_is_drawn_from_with_another_seed(write_config: Write, tmp_path: Path) -> None:
+    first = run(write_config(), tmp_path / "first")
+    other = write_config(lambda c: c.update(seed=4), "other.yaml")
+    second = run(other, tmp_path / "second", trained=tmp_path / "first")
+    assert second["steps"] == first["steps"] == 23
+    assert second["properties"]["density"]["samples"] != first["properties"]["density"]["samples"]
+    assert run(other, tmp_path / "third", trained=tmp_path / "first") == second
+
+
+def test_an_oracle_that_would_take_hours_is_refused(
+    write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activelearning.sampling.speed.SLOW", 0.01)
+    (tmp_path / "mine.py").write_text(
+        "import time\nfrom oracles import Oracle\n\n\nclass Slow(Oracle):\n"
+        "    def evaluate_one(self, candidate):\n        time.sleep(0.02)\n        return float(candidate.n_atoms)\n"
+    )
+
+    def slow(config: dict[str, Any]) -> None:
+        config["fidelities"] = [{"oracle": "mine.py:Slow"}]
+        config["sampler"]["steps"] = 100_000
+
+    with pytest.raises(
+        ConfigError, match=r"'mine\.py:Slow' of 'density' takes .* about 1601064 times.* hours"
+    ):
+        run(write_config(slow), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_results_are_drawn_from_a_trained_sampler(write_config: Write, tmp_path: Path) -> None:
@@ -273,7 +320,7 @@ def test_the_shaping_of_ones_own_that_the_page_shows_works(write_config: Write, 
     assert density["beta"] is None
     assert run(write_config(own), tmp_path / "out", steps=60) == summary
     (tmp_path / "mine.py").write_text(code.replace("-13.8", "-6.9"))
-    with pytest.raises(ConfigError, match=r"'objectives\.density\.reward\.file' was"):
+    with pytest.raises(ConfigError, match=r"the content of 'reward\.type' was another"):
         run(write_config(own), tmp_path / "out", steps=60)
 
 
@@ -363,7 +410,7 @@ def test_known_crystals_can_be_trained_from(write_config: Write, tmp_path: Path)
     assert given["properties"]["density"]["samples"] != plain["properties"]["density"]["samples"]
     lines = (tmp_path / "known" / "samples.csv").read_text().splitlines(keepends=True)
     (tmp_path / "known" / "samples.csv").write_text("".join(lines[:-1]))
-    with pytest.raises(ConfigError, match="'dataset' was"):
+    with pytest.raises(ConfigError, match="the content of 'dataset' was another"):
         run(config, tmp_path / "out")
 
 
