@@ -193,11 +193,15 @@ def _conclude(summary: dict[str, Any], out: Path) -> None:
             continue
         unit = f" {found['unit']}" if found["unit"] else ""
         before = found["untrained"]
+        known = found["validation"]
         note = "" if before is None else f" (untrained {before['median']:.4g})"
+        note += "" if known is None else f", known crystals {known['median']:.4g} (n = {known['n']})"
         typer.echo(f"{name}: median {found['samples']['median']:.4g}{unit}{note}")
     pair = summary["correlation"]
     if pair is not None and pair["pearson"] is not None:
         typer.echo(f"log-probability and log reward correlate by {pair['pearson']:.4f}")
+    if pair is not None and pair["left_out"]:
+        typer.echo(f"{pair['left_out']} crystals are left out of that: their log-probability is not finite")
     if summary["failed"]:
         typer.echo(f"{summary['failed']} crystals have no property and the least reward")
     typer.echo(

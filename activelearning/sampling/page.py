@@ -24,7 +24,7 @@ from activelearning.sampling.crystals import Crystals
 from activelearning.sampling.plots import Sample
 from activelearning.sampling.statistics import Array, CrystalCounts, Reweighted
 from activelearning.sampling.structures import FOLDER, Realised
-from activelearning.sampling.summary import Drawn
+from activelearning.sampling.summary import N_TOP, Drawn
 from activelearning.sampling.training import Training
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -98,13 +98,17 @@ class RunPage:
         """The sets of crystals, in the order they are drawn in: the samples above all."""
         d = self.drawn
         is_restricted = d.unrestricted is not None
-        sets = {Sample("untrained", "untrained sampler"): d.untrained}
-        if d.validation is not None:
-            sets[Sample("validation", "known crystals")] = d.validation
-        if d.unrestricted is not None:
-            sets[Sample("unrestricted", "trained, unrestricted")] = d.unrestricted
-        sets[Sample("samples", "trained, restricted" if is_restricted else "trained sampler")] = d.samples
-        return sets
+        named = (
+            ("untrained", "untrained, unrestricted" if is_restricted else "untrained sampler", d.untrained),
+            ("validation", "known crystals", d.validation),
+            ("unrestricted", "trained, unrestricted", d.unrestricted),
+            ("samples", "trained, restricted" if is_restricted else "trained sampler", d.samples),
+        )
+        return {
+            Sample(key, label, len(crystals)): crystals
+            for key, label, crystals in named
+            if crystals is not None
+        }
 
     def _label(self, name: str) -> str:
         unit = next(term.source.unit for term in self.reward.terms if term.source.name == name)
@@ -132,15 +136,16 @@ class RunPage:
             if found["samples"] is None:
                 continue
             before = found["untrained"]
-            note = "" if before is None else f"untrained {_number(before['median'])}"
+            kind = "untrained" if self.drawn.unrestricted is None else "untrained, unrestricted"
+            note = "" if before is None else f"{kind} {_number(before['median'])}"
             if found["validation"] is not None:
-                note += f", known {_number(found['validation']['median'])}"
+                note += f", known {_number(found['validation']['median'])} (n = {found['validation']['n']})"
             tiles.append((_number(found["samples"]["median"]), f"median {self._label(name)}", note))
         pair = s["correlation"]
         if pair is not None and pair["pearson"] is not None:
             tiles.append(
                 (
-                    f"{pair['pearson']:.3f}",
+                    plots.minus(f"{pair['pearson']:.3f}"),
                     "correlation of log-probability and log reward",
                     f"n = {pair['n']}",
                 )
@@ -149,7 +154,9 @@ class RunPage:
         tiles.append((f"{share:.4g} %", "of the samples are unique", f"n = {s['n']}"))
         top = s["distinct_top"]
         for key, label in (("space_groups", "space groups"), ("elements", "elements")):
-            tiles.append((str(s["distinct"][key]), label, f"{top[key]} among the best 100"))
+            tiles.append(
+                (str(s["distinct"][key]), label, f"{top[key]} among the best {min(N_TOP, s['unique'])}")
+            )
         if s["floored"] > 0.01 * s["n"]:
             tiles.append((str(s["floored"]), "samples have the least reward", "lower the reward's floor?"))
         if s["failed"]:
@@ -168,7 +175,8 @@ class RunPage:
         def paint(*axes: Any) -> None:
             for place, name in zip(axes, names, strict=True):
                 values = {sample: crystals.properties[name] for sample, crystals in sets.items()}
-                plots.histograms(place, values, label=self._label(name), legend=True)
+                plots.histograms(place, values, label=self._label(name))
+            plots.legend_of_figure(axes[0], n_columns=2)
 
         figure = plots.draw(paint, columns=len(names), width=7.6, height=3.2)
         tables = "".join(self._quantiles(name) for name in names)
@@ -187,15 +195,15 @@ class RunPage:
         found = self.summary["properties"][name]
         rows = [(sample.label, found[sample.key]) for sample in self._sets]
         rows.append(("the reward itself*", found["reward"]))
-        keys = ("min", "q25", "median", "q75", "max")
+        keys = ("n", "min", "q25", "median", "q75", "max")
         body = "".join(
             f"<tr><th>{_text(label)}</th>"
-            + "".join(f"<td>{_number(numbers[key]) if key in numbers else ''}</td>" for key in keys)
+            + "".join(f"<td>{_cell_text(key, numbers)}</td>" for key in keys)
             + "</tr>"
             for label, numbers in rows
             if numbers is not None
         )
-        head = "".join(f"<th>{key}</th>" for key in ("min", "25 %", "median", "75 %", "max"))
+        head = "".join(f"<th>{key}</th>" for key in ("n", "min", "25 %", "median", "75 %", "max"))
         head = f"<thead><tr><th>{_text(self._label(name))}</th>{head}</tr></thead>"
         return f"<table>{head}<tbody>{body}</tbody></table>"
 
@@ -219,9 +227,8 @@ class RunPage:
                 plots.curve(place, steps, t.curves[key], label=label, is_log=is_log)
 
         figure = plots.draw(paint, columns=len(shown), width=9.6, height=2.7)
-        minutes = t.seconds / 60.0
         note = (
-            f"<p class='note'>{t.step} steps in {minutes:.1f} minutes; each point is a mean over the steps "
+            f"<p class='note'>{t.step} steps in {_duration(t.seconds)}; each point is a mean over the steps "
             f"since the one before. The mean log reward is that of the training's own draws, exploration included.</p>"
         )
         return _figure(figure, "Loss, learned log Z and mean log reward over the training") + note
@@ -231,6 +238,13 @@ class RunPage:
         if pair is None:
             return f"<p>Log-probabilities are not known: {_text(self.drawn.why_no_probabilities or '')}</p>"
         log_probabilities, log_rewards = pair
+        left_out = (
+            f" {self.drawn.n_left_out} samples are left out, as their log-probability or log reward is not finite."
+            if self.drawn.n_left_out
+            else ""
+        )
+        if not len(log_rewards):
+            return f"<p>Log-probabilities are not known.{left_out}</p>"
         exponent = float(self.training.figures.get("beta") or 1.0)
         log_z = Reweighted.of(log_probabilities, exponent * log_rewards).log_z
         figure = plots.draw(
@@ -242,11 +256,12 @@ class RunPage:
         told = (
             "One of them does not vary."
             if found["pearson"] is None
-            else f"Pearson {found['pearson']:.4f}, Spearman {found['spearman']:.4f} over {found['n']} samples."
+            else plots.minus(f"Pearson {found['pearson']:.4f}, Spearman {found['spearman']:.4f}")
+            + f" over {found['n']} samples."
         )
         return _figure(figure, "Log-probability of samples against their log reward") + (
-            f"<p class='note'>{told} Densities are against counting measure on discrete choices times Lebesgue "
-            f"measure on unit-scaled lattice parameters. On the line a sampler is exact.</p>"
+            f"<p class='note'>{told}{left_out} Densities are against counting measure on discrete choices times "
+            f"Lebesgue measure on unit-scaled lattice parameters. On the line a sampler is exact.</p>"
         )
 
     def _counts(self) -> dict[Sample, tuple[CrystalCounts, int]]:
@@ -270,7 +285,7 @@ class RunPage:
             for axes in (systems, symmetries):
                 for tick in axes.get_xticklabels():
                     tick.set(rotation=30, ha="right", rotation_mode="anchor")
-            plots.legend_above(symmetries, n_columns=2)
+            plots.legend_of_figure(symmetries, n_columns=4)
 
         both = plots.draw(paint, columns=2, width=9.6, height=3.3)
         return _figure(groups, "Space groups of the samples") + _figure(
@@ -300,7 +315,8 @@ class RunPage:
                 sample: np.array([float(c.n_atoms) for c in crystals.crystals])
                 for sample, crystals in self._sets.items()
             }
-            plots.histograms(atoms, sizes, label="atoms in the conventional cell", legend=True, is_whole=True)
+            plots.histograms(atoms, sizes, label="atoms in the conventional cell", is_whole=True)
+            plots.legend_of_figure(atoms, n_columns=4)
 
         return _figure(
             plots.draw(paint_elements, width=9.6, height=2.9), "Elements, as share of crystals that hold them"
@@ -325,13 +341,15 @@ class RunPage:
                 shown = {sample: values(crystals, column) for sample, crystals in sets.items()}
                 # Most angles are fixed at 90° by symmetry; a logarithmic scale shows the free ones.
                 plots.histograms(axes[column], shown, label=label, is_log=column >= len(_LENGTHS))
+            plots.legend_of_figure(axes[0], n_columns=4)
 
         def paint_volume(axes: Any) -> None:
             shown = {
                 sample: np.array([c.volume / c.n_atoms for c in crystals])
                 for sample, crystals in sets.items()
             }
-            plots.histograms(axes, shown, label="volume per atom, Å³", legend=True)
+            plots.histograms(axes, shown, label="volume per atom, Å³")
+            plots.legend_of_figure(axes, n_columns=2)
 
         return (
             _figure(
@@ -362,7 +380,7 @@ class RunPage:
                 link = f'<a href="{FOLDER}/{html.escape(files[row], quote=True)}">CIF</a> ({how})'
             rows.append(
                 f"<tr><td>{rank}</td><th>{_formula_html(crystal)}</th><td>{_text(group.symbol)} ({group.number})</td>"
-                f"<td>{_cell(crystal)}</td>{told}<td>{samples.log_rewards[row]:.3f}</td><td>{link}</td></tr>"
+                f"<td>{_cell(crystal)}</td>{told}<td>{plots.minus(f'{samples.log_rewards[row]:.3f}')}</td><td>{link}</td></tr>"
             )
         return (
             "<table class='best'><thead><tr><th></th><th>composition of the cell</th><th>space group</th>"
@@ -386,7 +404,17 @@ def _text(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    return "–" if value != value else f"{value:.4g}".replace("-", "−")
+    return "–" if value != value else plots.minus(f"{value:.4g}")
+
+
+def _cell_text(key: str, numbers: Mapping[str, float]) -> str:
+    if key not in numbers:
+        return ""
+    return str(numbers[key]) if key == "n" else _number(numbers[key])
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60.0:.1f} minutes" if seconds >= 60.0 else f"{seconds:.1f} seconds"
 
 
 def _formula_html(crystal: CrystalCandidate) -> str:

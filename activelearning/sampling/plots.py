@@ -38,12 +38,23 @@ _STYLE: dict[Any, Any] = {
 N_BINS = 40
 
 
+def minus(number: str) -> str:
+    """A number as text with the sign that the axes have."""
+    return number.replace("-", "−")
+
+
 @dataclass(frozen=True)
 class Sample:
     """A named set of numbers or counts to compare with others."""
 
     key: str
     label: str
+    n: int
+
+    @property
+    def legend(self) -> str:
+        """The label, with the number of crystals that the set's pictures rest on."""
+        return f"{self.label}, n = {self.n}"
 
     @property
     def colour(self) -> str:
@@ -81,7 +92,6 @@ def histograms(
     sets: Mapping[Sample, Array],
     *,
     label: str,
-    legend: bool = False,
     is_log: bool = False,
     is_whole: bool = False,
 ) -> None:
@@ -91,7 +101,6 @@ def histograms(
         axes: Where to draw.
         sets: Numbers of each set; those that are not finite are left out.
         label: Of the abscissa.
-        legend: Whether to name the sets.
         is_log: Whether shares are on a logarithmic scale, for sets with most of their mass in few places.
         is_whole: Whether the numbers are whole, so that each bin holds as many of them.
     """
@@ -115,17 +124,23 @@ def histograms(
         shares = 100.0 * np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
         is_main = sample.key == "samples"
         axes.stairs(shares, edges, fill=is_main, alpha=0.35 if is_main else 1.0, color=sample.colour)
-        axes.stairs(shares, edges, color=sample.colour, linewidth=1.4, label=sample.label)
+        axes.stairs(shares, edges, color=sample.colour, linewidth=1.4, label=sample.legend)
     if is_log:
         axes.set_yscale("log")
         _plain_ticks(axes)
-    if legend:
-        legend_above(axes, n_columns=2)
 
 
 def legend_above(axes: Axes, *, n_columns: int) -> None:
     """The names of the sets above the axes, where they hide nothing."""
     axes.legend(ncols=n_columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1.2)
+
+
+def legend_of_figure(axes: Axes, *, n_columns: int) -> None:
+    """The names of the sets that axes show, above the whole figure, of which they are one part."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(handles, labels, ncols=n_columns, loc="outside upper center", columnspacing=1.2)
 
 
 def _plain_ticks(axes: Axes) -> None:
@@ -145,7 +160,7 @@ def bars(axes: Axes, names: Sequence[str], sets: Mapping[Sample, Sequence[float]
     places = np.arange(len(names))
     for position, (sample, shares) in enumerate(sets.items()):
         offset = (position - (len(sets) - 1) / 2) * width
-        axes.bar(places + offset, list(shares), width, color=sample.colour, label=sample.label)
+        axes.bar(places + offset, list(shares), width, color=sample.colour, label=sample.legend)
     axes.set_xticks(places, list(names))
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
@@ -176,11 +191,11 @@ def scatter(axes: Axes, log_rewards: Array, log_probabilities: Array, log_z: flo
     )
     ends = np.array([log_rewards.min(), log_rewards.max()])
     factor = "" if exponent == 1.0 else f"{exponent:.3g} "
-    line = f"{factor}log R − log Z, with log Z = {log_z:.2f}"
+    line = f"{factor}log R − log Z, with log Z = {minus(f'{log_z:.2f}')}"
     axes.plot(ends, exponent * ends - log_z, color="black", linewidth=1.0, label=line)
     axes.set_xlabel("log reward")
     axes.set_ylabel("log-probability density")
-    axes.legend(loc="upper left")
+    legend_above(axes, n_columns=1)
 
 
 def space_group_bars(axes: Axes, counts: CrystalCounts, n: int) -> None:

@@ -127,10 +127,13 @@ class _Run:
         known = given = None
         if config.validation is not None:
             observe(Stage("reading the validation crystals"))
-            known = _crystals_of("validation", folder / config.validation, part_of_space or parts.space)
+            path = folder / config.validation
+            known = _crystals_of("validation", path, part_of_space or parts.space, observe)
+            if len(known) > N_REFERENCE:
+                observe(Stage(f"{N_REFERENCE} of them, drawn by the seed, are compared with"))
         if config.dataset is not None:
             observe(Stage("reading the crystals to train from"))
-            given = _crystals_of("dataset", folder / config.dataset, parts.space)
+            given = _crystals_of("dataset", folder / config.dataset, parts.space, observe)
             parts = replace(parts, training={**parts.training, "dataset": digest([c.key for c in given])})
         reward, training = _training(config, parts, request, observe)
         return cls(config, request, parts, part_of_space, given, known, reward, training, observe, must_stop)
@@ -213,17 +216,21 @@ def n_untrained(n: int) -> int:
     return max(N_FIT, min(n, N_REFERENCE))
 
 
-def _crystals_of(key: str, path: Path, space: Space) -> list[CrystalCandidate]:
-    """Crystals of a table that the space holds."""
+def _crystals_of(key: str, path: Path, space: Space, observe: Observer) -> list[CrystalCandidate]:
+    """Crystals of a table that the space holds; tells how many they are."""
     crystals = []
-    for crystal in read_crystals(path):
+    rows = read_crystals(path)
+    for crystal in rows:
         try:
             space.validate(crystal)
         except ValueError:
             continue
         crystals.append(crystal)
     if not crystals:
-        raise ConfigError(f"{key}: none of the crystals in {path} is in the space that is sampled.")
+        raise ConfigError(
+            f"{key}: none of the {len(rows)} crystals in {path} is in the space that is sampled."
+        )
+    observe(Stage(f"{len(crystals)} of {len(rows)} crystals are in the space"))
     return crystals
 
 

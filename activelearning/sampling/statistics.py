@@ -58,26 +58,36 @@ class CrystalCounts:
 
 
 def quantiles(values: Array) -> dict[str, float] | None:
-    """Least, quartiles and greatest of the values that are known; None where none is."""
-    known = values[~np.isnan(values)]
+    """Least, quartiles and greatest of the values that are known and finite, and their number `n`; None without any."""
+    known = values[np.isfinite(values)]
     if not len(known):
         return None
     found = np.quantile(known, list(_QUANTILES.values()))
-    return dict(zip(_QUANTILES, found.tolist(), strict=True))
+    return {**dict(zip(_QUANTILES, found.tolist(), strict=True)), "n": len(known)}
 
 
 def correlation(log_probabilities: Array, log_rewards: Array) -> dict[str, Any]:
-    """Pearson and Spearman correlation of log-probability and log reward; None where one of them does not vary."""
+    """Pearson and Spearman correlation of log-probability and log reward; None where one of them does not vary.
+
+    Pairs that are not finite are left out; `n` is the number of the others.
+    """
     from scipy.stats import spearmanr
 
+    is_finite = np.isfinite(log_probabilities) & np.isfinite(log_rewards)
+    log_probabilities, log_rewards = log_probabilities[is_finite], log_rewards[is_finite]
     n = len(log_rewards)
     if n < 3 or np.ptp(log_probabilities) == 0.0 or np.ptp(log_rewards) == 0.0:
         return {"pearson": None, "spearman": None, "n": n}
     return {
-        "pearson": float(np.corrcoef(log_probabilities, log_rewards)[0, 1]),
-        "spearman": float(spearmanr(log_probabilities, log_rewards).statistic),
+        "pearson": finite(np.corrcoef(log_probabilities, log_rewards)[0, 1]),
+        "spearman": finite(spearmanr(log_probabilities, log_rewards).statistic),
         "n": n,
     }
+
+
+def finite(value: float | None) -> float | None:
+    """A number that JSON can hold; None in place of any other."""
+    return float(value) if value is not None and np.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class Reweighted:
 
     @classmethod
     def of(cls, log_probabilities: Array, log_rewards: Array) -> Reweighted:
-        """Weigh samples by their log rewards and the log-densities they were drawn with, `n` each."""
+        """Weigh samples by their log rewards and the log-densities they were drawn with, `n` each, all finite."""
         log_weights = log_rewards - log_probabilities
         top = float(log_weights.max())
         weights = np.exp(log_weights - top)
@@ -112,12 +122,14 @@ class Reweighted:
         )
 
     def quantiles(self, values: Array) -> dict[str, float] | None:
-        """Quartiles of a property under the reward's distribution; None where no value is known."""
-        known = ~np.isnan(values)
+        """Quartiles of a property under the reward's distribution, and the number `n` of samples they rest on; None
+        where no value is known.
+        """
+        known = np.isfinite(values)
         if not known.any():
             return None
         order = np.argsort(values[known], kind="stable")
         shares = np.cumsum(self.weights[known][order])
         points = np.searchsorted(shares, np.array([0.25, 0.5, 0.75]) * shares[-1])
         found = values[known][order][np.minimum(points, len(order) - 1)]
-        return dict(zip(("q25", "median", "q75"), found.tolist(), strict=True))
+        return {**dict(zip(("q25", "median", "q75"), found.tolist(), strict=True)), "n": int(known.sum())}

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from activelearning.rewards import LogLinear, ProductReward
 from activelearning.sampling.crystals import Crystals
-from activelearning.sampling.statistics import Array, CrystalCounts, Reweighted, correlation, quantiles
+from activelearning.sampling.statistics import (
+    Array,
+    CrystalCounts,
+    Reweighted,
+    correlation,
+    finite,
+    quantiles,
+)
 from activelearning.sampling.training import Training
 
 N_TOP = 100  # the best samples, whose variety is told apart
@@ -38,16 +46,29 @@ class Drawn:
     why_no_probabilities: str | None = None
 
     @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Rows of the samples whose log-probability and log reward are known and finite."""
+        if self.log_probabilities is None:
+            return np.zeros(0, dtype=np.int64)
+        log_rewards = self.samples.log_rewards[: len(self.log_probabilities)]
+        return np.flatnonzero(np.isfinite(self.log_probabilities) & np.isfinite(log_rewards))
+
+    @property
+    def n_left_out(self) -> int:
+        """Samples whose log-probability was asked for, and which are left out as it or the log reward is not finite."""
+        return 0 if self.log_probabilities is None else len(self.log_probabilities) - len(self.rows)
+
+    @property
     def correlated(self) -> tuple[Array, Array] | None:
-        """Log-probabilities and log rewards of the samples whose log-probability is known."""
+        """Log-probabilities and log rewards of these samples; None where the sampler can't tell any."""
         if self.log_probabilities is None:
             return None
-        return self.log_probabilities, self.samples.log_rewards[: len(self.log_probabilities)]
+        return self.log_probabilities[self.rows], self.samples.log_rewards[self.rows]
 
     @property
     def reweighted(self) -> Reweighted | None:
-        """The same samples, weighted to stand for the reward's own distribution."""
-        return None if self.correlated is None else Reweighted.of(*self.correlated)
+        """The same samples, weighted to stand for the reward's own distribution; None where there are none."""
+        return None if self.correlated is None or not len(self.rows) else Reweighted.of(*self.correlated)
 
 
 def summarise(name: str, training: Training, reward: ProductReward, drawn: Drawn) -> dict[str, Any]:
@@ -56,13 +77,14 @@ def summarise(name: str, training: Training, reward: ProductReward, drawn: Drawn
     Returns:
         `name`; `steps` of training; `n` samples, how many of them are `unique`, how many `failed` to have a property
         and how many are `floored`, with the least reward there is; `properties`: for each its `unit`, its `beta` and
-        quantiles (`min`, `q25`, `median`, `q75`, `max`) over `samples`, `untrained`, `unrestricted` and `validation`
-        (null where there is none) and under the reward's own distribution (`reward`: quartiles only); `log_reward`:
-        its quantiles over samples; `log_z`: `learned` (of the reward to the sampler's own exponent) and `estimated`
-        from samples; `correlation` of log-probability and log reward (`pearson`, `spearman`, `n`) and
-        `effective_sample_size`, null where the sampler can't tell probabilities; `distinct`: numbers of different
-        space groups, lattice systems, point symmetries and elements among the samples, `distinct_top` among the best
-        100 of them.
+        quantiles (`min`, `q25`, `median`, `q75`, `max`, of `n` crystals) over `samples`, `untrained`, `unrestricted`
+        and `validation` (null where there is none) and under the reward's own distribution (`reward`: quartiles
+        only); `log_reward`: its quantiles over samples; `log_z`: `learned` (of the reward to the sampler's own exponent
+        over the whole space, so null where a part is sampled) and `estimated` from samples; `correlation` of
+        log-probability and log reward (`pearson`, `spearman`, `n`; `left_out`: samples of which one of both is not
+        finite) and `effective_sample_size`, null where the sampler can't tell probabilities; `distinct`: numbers of
+        different space groups, lattice systems, point symmetries and elements among the samples, `distinct_top` among
+        the best 100 of them.
     """
     samples = drawn.samples
     pair, weighed = drawn.correlated, drawn.reweighted
@@ -85,10 +107,10 @@ def summarise(name: str, training: Training, reward: ProductReward, drawn: Drawn
         },
         "log_reward": quantiles(samples.log_rewards),
         "log_z": {
-            "learned": None if learned is None else float(learned),
+            "learned": None if drawn.unrestricted is not None else finite(learned),
             "estimated": None if weighed is None else weighed.log_z,
         },
-        "correlation": None if pair is None else correlation(*pair),
+        "correlation": None if pair is None else {**correlation(*pair), "left_out": drawn.n_left_out},
         "effective_sample_size": None if weighed is None else weighed.effective_sample_size,
         "distinct": CrystalCounts.of(samples.crystals).distinct(),
         "distinct_top": CrystalCounts.of(top).distinct(),
@@ -115,6 +137,5 @@ def _distributions(name: str, drawn: Drawn) -> Mapping[str, Any]:
         key: None if crystals is None else quantiles(crystals.properties[name])
         for key, crystals in sets.items()
     }
-    known = values[: 0 if weighed is None else len(weighed.weights)]
-    found["reward"] = None if weighed is None else weighed.quantiles(np.asarray(known))
+    found["reward"] = None if weighed is None else weighed.quantiles(values[drawn.rows])
     return found

@@ -78,10 +78,31 @@ def test_a_page_is_whole_and_needs_nothing_else(write_config: Write, tmp_path: P
     assert f"Pearson {summary['correlation']['pearson']:.4f}" in text
 
 
+def test_a_page_says_how_many_crystals_a_comparison_rests_on(write_config: Write, tmp_path: Path) -> None:
+    page_of(write_config(), tmp_path / "whole", structures=0)
+    (tmp_path / "known.csv").write_text(
+        'space_group,composition,a,b,c,alpha,beta,gamma\n225,"{""Fe"": 4, ""O"": 4}",4.3,4.3,4.3,90,90,90\n'
+    )
+    config = write_config(
+        lambda c: c.update(restrict={"space_groups": [225]}, validation="known.csv"), "part.yaml"
+    )
+    options = {"trained": tmp_path / "whole", "structures": 0}
+    text, summary = page_of(config, tmp_path / "part", **options)
+    assert summary["properties"]["density"]["validation"]["n"] == 1
+    assert "(n = 1)" in text
+    assert "<tr><th>known crystals</th><td>1</td>" in text
+    assert "<tr><th>untrained, unrestricted</th><td>512</td>" in text
+    assert f"among the best {summary['unique']}<" in text
+    assert " seconds; each point" in text
+    shown = re.sub(r"<svg.*?</svg>|<style.*?</style>|<pre>.*?</pre>", "", text, flags=re.DOTALL)
+    assert not re.findall(r">[^<]*[ >]-\d[^<]*<", shown)  # minus signs, as on the axes
+
+
 def test_equal_runs_give_equal_pages_but_for_the_time(write_config: Write, tmp_path: Path) -> None:
     first, _ = page_of(write_config(), tmp_path / "first")
     second, _ = page_of(write_config(), tmp_path / "second")
-    minutes = re.compile(r"in [\d.]+ minutes")
+    minutes = re.compile(r"in [\d.]+ (minutes|seconds)")
+    assert minutes.search(first)
     assert minutes.sub("", first) == minutes.sub("", second)
 
 
@@ -108,5 +129,5 @@ def test_texts_of_the_config_are_escaped(write_config: Write, tmp_path: Path) ->
 def test_a_page_of_hardly_any_samples(write_config: Write, tmp_path: Path, n: int) -> None:
     config = load_sample_config(write_config())
     summary = sample(config, Request(n=n, out=tmp_path, structures=0), folder=tmp_path)
-    assert summary["correlation"] == {"pearson": None, "spearman": None, "n": n}
+    assert summary["correlation"] == {"pearson": None, "spearman": None, "n": n, "left_out": 0}
     assert "One of them does not vary" in (tmp_path / "run.html").read_text(encoding="utf-8")

@@ -17,12 +17,14 @@ from kill_harness import in_child
 from pymatgen.core import Composition, Lattice, Structure
 
 from activelearning.candidate import CrystalCandidate
+from activelearning.contracts.sampler import Proposal
 from activelearning.crystals.symmetry import space_group
 from activelearning.errors import ActiveLearningError, ConfigError, InputError
 from activelearning.sampling.config import load_sample_config
 from activelearning.sampling.events import InterruptedTrainingError, Progress, Stage
 from activelearning.sampling.run import Request, sample
 from activelearning.sampling.tables import COLUMNS, read_crystals
+from samplers.gflownet import GFlowNetSampler
 
 Write = Callable[..., Path]
 RESULTS = ("samples.csv", "summary.json", "structures.json")
@@ -103,8 +105,9 @@ def test_the_summary_has_stable_keys(write_config: Write, tmp_path: Path) -> Non
         *("unit", "beta", "samples", "untrained", "unrestricted", "validation", "reward"),
     }
     assert (density["unit"], density["beta"]) == ("g/cm3", 2.0)
-    assert list(density["samples"]) == ["min", "q25", "median", "q75", "max"]
-    assert set(summary["correlation"]) == {"pearson", "spearman", "n"}
+    assert list(density["samples"]) == ["min", "q25", "median", "q75", "max", "n"]
+    assert (density["samples"]["n"], density["reward"]["n"], density["untrained"]["n"]) == (40, 40, 512)
+    assert set(summary["correlation"]) == {"pearson", "spearman", "n", "left_out"}
     assert 1.0 <= summary["effective_sample_size"] <= 40.0
 
 
@@ -351,6 +354,9 @@ def test_a_trained_sampler_is_held_to_a_part_of_its_space(
     density = summary["properties"]["density"]
     assert density["unrestricted"] == whole["properties"]["density"]["samples"]
     assert density["untrained"] == whole["properties"]["density"]["untrained"]
+    # What was learned is of the whole space.
+    assert (whole["log_z"]["learned"], summary["log_z"]["learned"]) != (None, None)
+    assert summary["log_z"]["learned"] is None
     assert summary["steps"] == whole["steps"]
 
 
@@ -398,7 +404,11 @@ def test_atoms_are_the_samplers_own_where_it_gives_them(write_config: Write, tmp
 def test_validation_crystals_are_compared_with(write_config: Write, tmp_path: Path) -> None:
     run(write_config(), tmp_path / "known", n=30)
     config = write_config(lambda c: c.update(validation="known/samples.csv"), "second.yaml")
-    summary = run(config, tmp_path / "out")
+    with (tmp_path / "known" / "samples.csv").open("a") as file:
+        file.write('225,"{""U"": 4}",5,5,5,90,90,90,,,\n')  # an element that the space has not
+    events: list[Progress | Stage] = []
+    summary = run(config, tmp_path / "out", observe=events.append)
+    assert Stage("30 of 31 crystals are in the space") in events
     known = json.loads((tmp_path / "known" / "summary.json").read_text())
     assert summary["properties"]["density"]["validation"] == known["properties"]["density"]["samples"]
 
@@ -412,6 +422,27 @@ def test_known_crystals_can_be_trained_from(write_config: Write, tmp_path: Path)
     (tmp_path / "known" / "samples.csv").write_text("".join(lines[:-1]))
     with pytest.raises(ConfigError, match="the content of 'dataset' was another"):
         run(config, tmp_path / "out")
+
+
+@pytest.mark.parametrize("n_bad", [2, 40])
+def test_log_probabilities_that_are_not_finite_are_left_out_and_told(
+    write_config: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bad: int
+) -> None:
+    tell = GFlowNetSampler.log_probability
+
+    def broken(self: GFlowNetSampler, proposals: list[Proposal]) -> torch.Tensor:
+        return torch.where(torch.arange(len(proposals)) < n_bad, -torch.inf, tell(self, proposals))
+
+    monkeypatch.setattr(GFlowNetSampler, "log_probability", broken)
+    summary = run(write_config(), tmp_path / "out")
+    assert (summary["correlation"]["n"], summary["correlation"]["left_out"]) == (40 - n_bad, n_bad)
+    reward = summary["properties"]["density"]["reward"]
+    if n_bad == 40:
+        assert (summary["effective_sample_size"], summary["log_z"]["estimated"], reward) == (None, None, None)
+    else:
+        assert reward["n"] == 38
+        assert 1.0 <= summary["effective_sample_size"] <= 38.0
+    json.loads((tmp_path / "out" / "summary.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_a_list_of_known_crystals_is_sampled_in_proportion(write_config: Write, tmp_path: Path) -> None:

@@ -21,9 +21,20 @@ def test_quantiles_are_those_of_the_known_values() -> None:
         "median": 3.0,
         "q75": 4.0,
         "max": 5.0,
+        "n": 5,
     }
     assert quantiles(np.array([np.nan])) is None
     assert quantiles(np.zeros(0)) is None
+
+
+def test_values_that_are_not_finite_are_left_out() -> None:
+    found = quantiles(np.array([1.0, np.inf, 3.0, -np.inf, np.nan]))
+    assert found is not None
+    assert (found["max"], found["n"]) == (3.0, 2)
+    log_rewards = np.array([0.0, 1.0, 2.0, 3.0, 4.0, np.inf])
+    told = correlation(np.array([0.0, 1.0, -np.inf, 3.0, np.nan, 5.0]), log_rewards)
+    assert told == {"pearson": pytest.approx(1.0), "spearman": pytest.approx(1.0), "n": 3}
+    assert correlation(np.full(4, -np.inf), np.arange(4.0)) == {"pearson": None, "spearman": None, "n": 0}
 
 
 def test_an_exact_sampler_has_correlation_one_and_equal_weights() -> None:
