@@ -211,16 +211,37 @@ def _sampling_hint(value: Mapping[str, Any]) -> str:
     )
 
 
+class _TwiceError(yaml.YAMLError):
+    """A key that a mapping holds twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without keys that are there twice, of which PyYAML silently takes the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in lines:
+                    raise _TwiceError(f"the key {key.value!r} twice, in lines {lines[key.value]} and {line}")
+                lines[key.value] = line
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        ConfigError: the file can't be read, is no YAML, or no mapping.
+        ConfigError: the file can't be read, is no YAML, or no mapping, or a key is in it twice.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config {path} can't be read: {error}.") from error
+    except _TwiceError as error:
+        raise ConfigError(f"The config {path} has {error}; keep one of them.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"The config {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(value, dict):

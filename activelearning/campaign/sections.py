@@ -6,10 +6,12 @@ import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from activelearning.contracts.registry import load_plugin
 from activelearning.errors import ActiveLearningError, ConfigError, PluginError
@@ -114,25 +116,73 @@ def explain(
 ) -> str:
     """One readable paragraph of all that pydantic found, with the nearest valid key for each unknown one."""
     sentences = []
+    told: list[list[int | str]] = []
     for found in error.errors():
-        location = [str(part) for part in found["loc"]]
-        dotted = ".".join([prefix, *location] if prefix else location)
+        location = _without_members(model, found["loc"])
+        dotted = ".".join(map(str, [prefix, *location] if prefix else location))
         if found["type"] == "extra_forbidden":
-            known = _keys_at(model, found["loc"][:-1])
+            known = _keys_at(model, location[:-1])
             if len(location) == 1:
                 known = sorted({*known, *own_keys})
-            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+            near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
             sentences.append(f"unknown key {dotted!r}{hint}")
         elif found["type"] == "missing":
             sentences.append(f"the key {dotted!r} is missing")
         elif found["type"] == "value_error" and not location:
             sentences.append(found["msg"].removeprefix("Value error, "))
-        else:
-            message = found["msg"].removeprefix("Value error, ")
-            sentences.append(f"{dotted!r} is {found['input']!r}: {message[:1].lower()}{message[1:]}")
+        elif location not in told:
+            # What each member of a union says of one value is said together.
+            told.append(location)
+            alike = [e for e in error.errors() if _without_members(model, e["loc"]) == location]
+            sentences.append(f"{dotted!r} is {found['input']!r}: {_what_would_be_right(alike)}")
     text = "; ".join(sentences)
     return text if text.endswith("?") else f"{text}."
+
+
+def _what_would_be_right(errors: Sequence[ErrorDetails]) -> str:
+    """What the errors of one value say, in one clause; a list is shown by an example."""
+    texts: list[str] = []
+    value = errors[0]["input"]
+    types = {found["type"] for found in errors}
+    for found in errors:
+        text = found["msg"].removeprefix("Value error, ")
+        if found["type"] == "tuple_type" and "list_type" in types:
+            continue
+        if found["type"] == "list_type" and not isinstance(value, Mapping):
+            text = f"Input should be a list, as in [{value}]"
+        elif found["type"] == "tuple_type":
+            high = value if isinstance(value, (int, float)) and value > 1 else 10
+            low = high // 2 if isinstance(high, int) else high / 2
+            text = f"Input should be a list, as in [{low:g}, {high:g}]"
+        elif found["type"] in ("dict_type", "model_type", "dataclass_type"):
+            text = "Input should be a mapping of keys to values"
+        texts.append(text[:1].lower() + text[1:])
+    first, *others = dict.fromkeys(texts)
+    return ", or ".join([first, *(text.removeprefix("input should be ") for text in others)])
+
+
+def _without_members(annotation: Any, location: Sequence[int | str]) -> list[int | str]:
+    """A location as the file has it, less the parts by which pydantic names the members of unions."""
+    if not location:
+        return []
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _without_members(args[0], location)
+    part, rest = location[0], location[1:]
+    if origin in (Union, UnionType):
+        members = [member for member in args if member is not NoneType]
+        if len(members) == 1:
+            return _without_members(members[0], location)
+        return _without_members(next((m for m in members if getattr(m, "__name__", None) == part), Any), rest)
+    inner: Any = Any
+    if _is_model(annotation):
+        field = annotation.model_fields.get(part)
+        inner = Any if field is None else field.annotation
+    elif args:
+        inner = args[part] if origin is tuple and isinstance(part, int) and part < len(args) else args[-1]
+        inner = args[0] if inner is Ellipsis else inner
+    return [part, *_without_members(inner, rest)]
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -37,7 +37,7 @@ def train(
     """Train on a data set; the figures are those of cross-validation by groups."""
     from oracles.ml_proxy import train as training
 
-    weights = out or Path(f"{property}.npz")
+    weights = (out or Path(f"{property}.npz")).expanduser()
     _show(training.train(property, data, weights, seed, progress=_tell), json)
     if not json:
         typer.echo(f"weights       {weights}")

@@ -62,12 +62,12 @@ def sample(
     """
     if trained is not None and steps is not None:
         raise InputError("--trained takes a sampler as it is, and --steps trains one; give one of them.")
-    from activelearning.campaign.shipped import find_config
-    from activelearning.sampling.config import load_sample_config
+    from activelearning.sampling.config import find_sample_config, load_sample_config
     from activelearning.sampling.run import Request
     from activelearning.sampling.run import sample as run
 
-    path = find_config(config)
+    path = find_sample_config(config)
+    out = out.expanduser()
     overrides = _overrides("--set", set or [], "--set sampler.steps=200")
     overrides |= {
         f"restrict.{key}": text
@@ -76,7 +76,13 @@ def sample(
     if validation is not None:
         overrides["validation"] = str(validation.expanduser().absolute())
     loaded = load_sample_config(path, overrides)
-    request = Request(n=n, out=out, steps=steps, trained=trained, structures=structures)
+    request = Request(
+        n=n,
+        out=out,
+        steps=steps,
+        trained=None if trained is None else trained.expanduser(),
+        structures=structures,
+    )
     with _interruptible() as stopped, _display(quiet=json) as observe:
         summary = run(loaded, request, folder=path.parent, observe=observe, must_stop=stopped.is_set)
     if json:
@@ -89,13 +95,21 @@ def _overrides(option: str, texts: Sequence[str], example: str) -> dict[str, str
     """Read `KEY=VALUE` texts.
 
     Raises:
-        InputError: one has no key or no equals sign.
+        InputError: one has no key or no equals sign, or its value is no YAML.
     """
+    import yaml
+
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (equals and key.strip()):
             raise InputError(f"{option} {text}: write KEY=VALUE, as in {example}.")
+        try:
+            yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"{option} {text}: the value is not valid YAML; write KEY=VALUE, as in {example}."
+            ) from error
         found[key.strip()] = value
     return found
 

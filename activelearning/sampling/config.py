@@ -6,6 +6,7 @@ acquisition …) may be there and is not looked at.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from activelearning.campaign.config import ObjectiveConfig, PluginSection, apply_override, read_yaml
 from activelearning.campaign.sections import explain
-from activelearning.campaign.shipped import find_config
+from activelearning.campaign.shipped import find_config, shipped_configs
 from activelearning.errors import ConfigError
+from activelearning.sampling.anchoring import anchored
 
 # The file's own key; it is gone when the rest is read.
 BASE = "base"
@@ -129,7 +131,7 @@ def load_sample_config(path: Path, overrides: Mapping[str, str] | None = None) -
     """Read a config of sampling from YAML.
 
     A file with the key `base` takes over all top-level keys that it does not state itself from another config, named
-    by a path (relative to the file) or by a shipped name.
+    by a path (relative to the file) or by a shipped name. Relative paths start at the file that states them.
 
     Args:
         path: The file.
@@ -142,6 +144,29 @@ def load_sample_config(path: Path, overrides: Mapping[str, str] | None = None) -
     for key, text in (overrides or {}).items():
         apply_override(value, key, text)
     return parse_sample_config(value, source=str(path))
+
+
+def find_sample_config(name_or_path: str) -> Path:
+    """Find a config by its path or by a shipped name.
+
+    Raises:
+        ConfigError: there is neither; the shipped configs that can be sampled are named.
+    """
+    if Path(name_or_path).expanduser().exists() or name_or_path in shipped_configs():
+        return find_config(name_or_path)
+    names = [name for name, path in shipped_configs().items() if _is_of_crystals(path)]
+    near = difflib.get_close_matches(Path(name_or_path).stem, names, n=1)
+    hint = f" Did you mean the shipped config {near[0]!r}?" if near else ""
+    raise ConfigError(
+        f"There is no config {name_or_path!r}.{hint} Give the path of a YAML file or a shipped name (shipped for "
+        f"sampling: {', '.join(names)})."
+    )
+
+
+def _is_of_crystals(path: Path) -> bool:
+    value = _with_base(path, ())
+    space = value.get("space")
+    return "budget" not in value and isinstance(space, dict) and space.get("type") == "crystal"
 
 
 def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -158,4 +183,7 @@ def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: 'base' is {base!r}; it must be the path or the shipped name of a config.")
     beside = path.parent / base
     found = beside if beside.is_file() else find_config(base)
-    return {**_with_base(found, (*seen, path)), **value}
+    below = {key: entry for key, entry in _with_base(found, (*seen, path)).items() if key not in value}
+    if found.resolve().parent != path.parent:
+        below = anchored(below, found.resolve().parent)
+    return {**below, **value}

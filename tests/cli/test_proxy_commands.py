@@ -60,6 +60,8 @@ def test_train_hands_over_what_was_asked_for(
     assert run("proxy", "train", *options, "--json").json["mae"] == 0.25
     assert asked == [("log10_conductivity", Path("data"), tmp_path / "w.npz", 3)]
     assert "weights" in run("proxy", "train", *options[:4]).out
+    run("proxy", "train", *options[:4], "--out", "~/w.npz")
+    assert asked.pop()[2] == Path.home() / "w.npz"
     assert asked[1] == ("log10_conductivity", Path("data"), Path("log10_conductivity.npz"), 0)
 
 

@@ -79,6 +79,12 @@ def test_json_is_the_summary_and_nothing_else(run: Callable[..., Any], config: P
         ),
         (("--set", "sampler.steps"), "--set sampler.steps: write KEY=VALUE"),
         (("--restrict", "elemnts=[Fe]"), "unknown key 'restrict.elemnts'; did you mean 'elements'"),
+        (("--restrict", "elements=Fe"), "'restrict.elements' is 'Fe': input should be a list, as in [Fe]."),
+        (("--restrict", "lengths=10"), "'restrict.lengths' is 10: input should be a list, as in [5, 10]."),
+        (("--restrict", "bogus=1"), "unknown key 'restrict.bogus'; known: angles, "),
+        (("--restrict", "elements=[Fe"), "--restrict elements=[Fe: the value is not valid YAML"),
+        (("--set", "reward.beta=abc"), "'reward.beta' is 'abc': input should be a valid number"),
+        (("--set", "sampler={type: random}", "--steps", "5"), "--steps: the sampler 'random' is not trained"),
         (("--trained", "somewhere", "--steps", "3"), "--trained takes a sampler as it is"),
         (("--trained", "somewhere"), "holds no trained sampler"),
         (("--validation", "nowhere.csv"), "nowhere.csv can't be read"),
@@ -103,6 +109,20 @@ def test_a_file_in_the_way_is_said(run: Callable[..., Any], config: Path, tmp_pa
     ran = run("sample", config, "--n", 5, "--out", tmp_path / "out")
     assert ran.code == 2
     assert "out is a file; name a folder" in ran.err
+
+
+@pytest.mark.usefixtures("without_page")
+def test_a_tilde_is_the_home_folder(
+    run: Callable[..., Any], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    asked = ("sample", config, "--n", 3, "--structures", 0, "--set", "sampler={type: random}")
+    ran = run(*asked, "--out", "~/out")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "home" / "out" / "samples.csv").is_file()
+    assert run(*asked, "--trained", "~/out", "--out", "~/other").code == 0
+    assert not (tmp_path / "~").exists()
 
 
 def test_a_damaged_checkpoint_is_said(run: Callable[..., Any], config: Path, tmp_path: Path) -> None:
