@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from activelearning.candidate import CrystalCandidate
+from activelearning.crystals.descriptors import cell_volumes
 from activelearning.errors import InputError
 
 LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
@@ -48,7 +52,7 @@ def write_samples(
 
 
 def _known(value: float) -> float | None:
-    return None if value != value else value
+    return value if math.isfinite(value) else None
 
 
 def _json(mapping: Mapping[str, object]) -> str:
@@ -68,18 +72,65 @@ def read_crystals(path: Path) -> list[CrystalCandidate]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, usecols=lambda column: column in _NEEDED)
+        # Cells stay the texts they are: what is no number is shown as it stands.
+        table = pd.read_csv(path, usecols=lambda column: column in _NEEDED, dtype=str, keep_default_na=False)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise InputError(f"The table {path} can't be read: {' '.join(str(error).split())}.") from error
     if missing := [column for column in _NEEDED if column not in table.columns]:
         raise InputError(
             f"The table {path} lacks the column {', '.join(missing)}; crystals have {', '.join(_NEEDED)}."
         )
+    if table.empty:
+        raise InputError(f"The table {path} is empty: it has a head of columns and no row.")
     crystals = []
-    for row, values in enumerate(table[list(_NEEDED)].itertuples(index=False), start=2):
+    for line, cells in enumerate(table[list(_NEEDED)].fillna("").itertuples(index=False), start=2):
         try:
-            lattice = (*map(float, values[2:]),)
-            crystals.append(CrystalCandidate(int(values[0]), json.loads(values[1]), lattice))  # type: ignore[arg-type]
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"The table {path}, line {row}, holds no crystal: {error}.") from error
+            crystals.append(_crystal(*cells))
+        except ValueError as error:
+            raise InputError(f"The table {path}, line {line}: {error}.") from error
     return crystals
+
+
+def _crystal(group: str, composition: str, *lattice: str) -> CrystalCandidate:
+    """The crystal of a row.
+
+    Raises:
+        ValueError: naming the column and what would be right.
+    """
+    number = _number(group)
+    if number not in range(1, 231):
+        raise ValueError(f"space_group must be a whole number from 1 to 230, not {_shown(group)}")
+    try:
+        atoms = json.loads(composition)
+    except ValueError:
+        atoms = None
+    if not isinstance(atoms, dict):
+        raise ValueError(
+            'composition must be JSON of elements and atoms in the conventional cell, as in {"Li": 8, "O": 4}, not '
+            + _shown(composition)
+        )
+    for name, value in atoms.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"composition needs whole positive counts, not {name}: {value!r}")
+    for name, cell in zip(LATTICE[:3], lattice[:3], strict=True):
+        if not 0.0 < _number(cell) < math.inf:
+            raise ValueError(f"{name} must be a length above 0 Å, not {_shown(cell)}")
+    for name, cell in zip(LATTICE[3:], lattice[3:], strict=True):
+        if not 0.0 < _number(cell) < 180.0:
+            raise ValueError(f"{name} must be an angle above 0 and below 180 degrees, not {_shown(cell)}")
+    a, b, c, alpha, beta, gamma = map(float, lattice)
+    if not np.nan_to_num(cell_volumes(np.array([[a, b, c, alpha, beta, gamma]])))[0] > 0.0:
+        raise ValueError(f"the angles {alpha:g}, {beta:g} and {gamma:g} degrees close no cell")
+    return CrystalCandidate(int(number), atoms, (a, b, c, alpha, beta, gamma))
+
+
+def _number(cell: str) -> float:
+    """The number of a cell; NaN where it holds none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _shown(cell: str) -> str:
+    return repr(cell) if cell.strip() else "empty"
