@@ -134,18 +134,20 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
     joint = acquisition.mode == "joint" and len(fidelities) > 1
     sampler = config.sampler
     sampler_type = sampler.type if sampler else space.default_sampler
+    made: Sampler = construct(
+        "samplers",
+        sampler_type,
+        sampler.params if sampler else {},
+        space,
+        len(fidelities) if joint else None,
+        key="sampler",
+        folder=folder,
+    )
+    check_sampler(made)
     return Parts(
         space=space,
         sources=sources,
-        sampler=construct(
-            "samplers",
-            sampler_type,
-            sampler.params if sampler else {},
-            space,
-            len(fidelities) if joint else None,
-            key="sampler",
-            folder=folder,
-        ),
+        sampler=made,
         surrogate=construct(
             "surrogates",
             config.surrogate.type,
@@ -165,6 +167,20 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
         ),
         mode="joint" if joint else "random" if acquisition.mode == "random" else "after",
     )
+
+
+def check_sampler(sampler: object) -> None:
+    """Refuse a sampler that configs have no reward for.
+
+    Raises:
+        ConfigError: it needs to be told what unfinished objects are worth.
+    """
+    if getattr(sampler, "needs_partial_reward", False):
+        raise ConfigError(
+            "sampler.loss is 'forward_looking', which needs to be told what an unfinished candidate is worth. No "
+            "reward that a config states can tell that; it is for rewards made in Python, with a method "
+            "partial(states). Take sub_trajectory_balance."
+        )
 
 
 def _check_distinct(sources: Sequence[Source]) -> None:

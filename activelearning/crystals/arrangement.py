@@ -171,11 +171,13 @@ class Arrangement:
             grid = self._grids[orbit.position]
             if not _take(left, elements, atoms, orbit, grid.atoms(np.zeros(0))):
                 raise ValueError(_absent(orbit, grid))
-        for place in self.places:
-            placed, left = _read_orbit(placed, left, elements, atoms, place)
-        if left:
-            raise ValueError(f"{len(left)} atoms are on none of the orbits")
-        return placed
+        n_taken = sum(place.multiplicity for place in self.places)
+        if n_taken != len(left):
+            raise ValueError(f"{len(left) - n_taken} atoms are on none of the orbits")
+        found = _read_orbits(placed, left, elements, atoms)
+        if isinstance(found, str):
+            raise ValueError(found)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,25 +297,35 @@ class Placed:
         return Placed(of, path, atoms, radii, tuple(kept))
 
 
-def _read_orbit(
-    placed: Placed, left: list[int], elements: Integers, atoms: Floats, place: Place
-) -> tuple[Placed, list[int]]:
-    """With the next orbit at the first of the atoms left whose place is in its domain; the atoms then left."""
+def _read_orbits(placed: Placed, left: list[int], elements: Integers, atoms: Floats) -> Placed | str:
+    """With all orbits to come at atoms that are left; why not, where there is no way.
+
+    Equal orbits may be taken in one order and not in another, since each has to leave room for those after it: where
+    one choice leads nowhere, the next is tried.
+    """
+    if placed.n_placed == len(placed.arrangement.free):
+        return placed
+    place = placed.next
     reason = _absent(place.orbit, place.grid)
     for first in [i for i in left if elements[i] == place.orbit.element]:
         coordinates = place.grid.locate(atoms[first], TOLERANCE)
         rest = list(left)
-        if coordinates is not None and _take(
+        if coordinates is None or not _take(
             rest, elements, atoms, place.orbit, place.grid.atoms(coordinates)
         ):
-            coordinates = placed.rounded(coordinates)
-            try:
-                placed.domain.u(coordinates)
-            except ValueError as error:
-                reason = f"on Wyckoff position {place.grid.name} {error}"
-            else:
-                return placed.place(coordinates), rest
-    raise ValueError(reason)
+            continue
+        coordinates = placed.rounded(coordinates)
+        try:
+            placed.domain.u(coordinates)
+            after = placed.place(coordinates)
+        except ValueError as error:
+            reason = f"on Wyckoff position {place.grid.name} {error}"
+            continue
+        found = _read_orbits(after, rest, elements, atoms)
+        if not isinstance(found, str):
+            return found
+        reason = found
+    return reason
 
 
 def _take(left: list[int], elements: Integers, atoms: Floats, orbit: Orbit, places: Floats) -> bool:

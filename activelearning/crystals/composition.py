@@ -195,10 +195,13 @@ class CompositionMasks:
                 continue
             counts = np.flatnonzero(self._automaton.children[node] != DEAD).tolist()
             kinds = self._kind[self._automaton.children[node, counts]].tolist()
-            if self._n_blocks + len(counts) > self._capacity:
+            n_new = sum(pair not in self._blocks for pair in zip(counts, kinds, strict=True))
+            if self._n_blocks + n_new > self._capacity:
                 if i:
                     return i
+                # The blocks of the nodes behind this one go, too.
                 self._drop_blocks()
+                return self._ensure(nodes)
             useful = 1 << self._zero if self._automaton.is_accepting[node] else 0
             for n, kind in zip(counts, kinds, strict=True):
                 if (n, kind) not in self._blocks:

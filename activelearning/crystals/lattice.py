@@ -38,6 +38,9 @@ ANGLE_MARGIN = 1e-3
 VOLUME_MARGIN = 1e-3
 MIN_LENGTH = 0.5
 
+# By about how much rounding moves an angle in degrees, and the logarithm of a length in Å or of a volume.
+SHIFT_ANGLE, SHIFT_LOG = 5e-4, 2e-5
+EDGE = 1e-6  # of an interval of u that no draw reaches
 # Parameters that symmetry makes equal may differ by the rounding of both when a lattice comes from elsewhere.
 _ROUNDING = 1.5e-4, 1.5e-3
 
@@ -192,8 +195,7 @@ class LatticeLimits:
     def coordinates(self, systems: NDArray[np.int64], log_volumes: Array, lattices: Array) -> Array:
         """Coordinates u, `n x 6`, of lattices, `n x 6`: the inverse of `parameters`.
 
-        Unused columns are 0.5. Lattices inside the margins of rounding are taken to the nearest u in
-        [1e-6, 1 − 1e-6].
+        Unused columns are 0.5. Lattices within rounding of the limits are taken inside.
         """
         walk = LatticeWalk(self, systems, log_volumes)
         return walk.up(lattices)
@@ -340,24 +342,38 @@ class LatticeWalk:
         return np.concatenate([lengths, angles], axis=1), log_det
 
     def up(self, lattices: Array) -> Array:
-        """From parameters to u."""
+        """From parameters to u, each on the interval that the earlier ones leave once they are taken inside."""
         u = np.full((len(lattices), 6), 0.5)
         angles = np.where(self.is_free[:, 3:], lattices[:, 3:], self.fixed)
         known = cosines(angles)
         for k in range(3):
             rows = np.flatnonzero(self.is_free[:, 3 + k])
-            low, high = self.angle_interval(k, rows, known[rows])
-            u[rows, 3 + k] = (angles[rows, k] - low) / np.maximum(high - low, _TINY)
+            interval = self.angle_interval(k, rows, known[rows])
+            u[rows, 3 + k], angles[rows, k] = _inside(angles[rows, k], interval, SHIFT_ANGLE)
+            known[rows, k] = cosines(angles[rows, k])
         log_a, log_b, log_c = np.log(lattices[:, :3]).T
         log_factor = np.log(np.maximum(volume_factor(*known.T), _TINY))
-        rest = log_a + log_b + log_c
-        for column, value, (low, high) in (
-            (0, rest + log_factor, self.log_volume_interval(log_factor)),
-            (1, log_a, self.log_a_interval(rest)),
-            (2, log_b, self.log_b_interval(rest - log_a)),
-        ):
-            u[:, column] = (value - low) / np.maximum(high - low, _TINY)
-        return np.where(self.is_free, np.clip(u, 1e-6, 1.0 - 1e-6), 0.5)
+        log_volume = log_a + log_b + log_c + log_factor
+        u[:, 0], log_volume = _inside(log_volume, self.log_volume_interval(log_factor), SHIFT_LOG)
+        rest = log_volume - log_factor
+        u[:, 1], inside = _inside(log_a, self.log_a_interval(rest), SHIFT_LOG)
+        log_a = np.where(self.equal == 3, rest / 3.0, inside)
+        u[:, 2], _ = _inside(log_b, self.log_b_interval(rest - log_a), SHIFT_LOG)
+        return np.where(self.is_free, u, 0.5)
+
+
+def _inside(value: Array, interval: tuple[Array, Array], shift: float) -> tuple[Array, Array]:
+    """Where values lie in intervals, from 0 to 1, and the values.
+
+    Rounding may take a value to the edge or out of its interval, where densities are those of no draw: it is taken
+    back by as much as rounding can have moved it.
+    """
+    low, high = interval
+    width = np.maximum(high - low, _TINY)
+    edge = np.clip(shift / width, EDGE, 0.25)
+    u = (value - low) / width
+    u = np.where(u < EDGE, edge, np.where(u > 1.0 - EDGE, 1.0 - edge, u))
+    return u, low + u * width
 
 
 _TINY = 1e-12

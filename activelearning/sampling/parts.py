@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activelearning.campaign.parts import plugin_identity
+from activelearning.campaign.parts import check_sampler, plugin_identity
 from activelearning.campaign.sections import construct
 from activelearning.candidate import digest
 from activelearning.contracts.oracle import OracleContext, OracleLike
@@ -85,6 +85,7 @@ def make_sampling_parts(
             raise ConfigError(f"--steps: the sampler {name!r} is not trained in steps; leave --steps out.")
         params["steps"] = steps
     sampler: Sampler = construct("samplers", name, params, space, None, key="sampler", folder=folder)
+    check_sampler(sampler)
     sections = Sections(Section.of("spaces", config.space.type, folder), section, rewards)
     stated = {
         "seed": config.seed,

@@ -274,7 +274,12 @@ class Fit:
 
 
 def _checked(answer: Tensor, n: int, name: str, of: str) -> Tensor:
-    values = torch.as_tensor(answer).detach().double()
+    try:
+        values = torch.as_tensor(answer).detach().double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SamplerError(
+            f"The {name} must answer {n} {of} with {n} finite numbers; it gave {type(answer).__name__} ({error})."
+        ) from error
     if values.shape != (n,) or not torch.isfinite(values).all():
         raise SamplerError(
             f"The {name} must answer {n} {of} with {n} finite numbers; it gave shape "

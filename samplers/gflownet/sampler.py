@@ -16,7 +16,7 @@ from samplers.gflownet.fit import Dataset, Fit, StateReward
 from samplers.gflownet.learner import Learner
 from samplers.gflownet.losses import LossName
 from samplers.gflownet.settings import BetaRange, LearnerSettings
-from samplers.gflownet.trajectories import sample_terminal
+from samplers.gflownet.trajectories import is_reached, sample_terminal
 
 
 class GFlowNetSampler:
@@ -56,7 +56,7 @@ class GFlowNetSampler:
         gain: What `beta: auto` aims at.
         log_reward_range: β log R more than this below the best seen counts as this far below, so that a
             reward over many decades does not spend the training on telling bad from worse.
-        device: Where the networks live: `auto` (an accelerator where there is one), `cpu`, `cuda` or
+        device: Where the networks live: `auto` (a CUDA device where there is one), `cpu`, `cuda` or
             `cuda:N`. Results are the same within floating-point tolerance.
 
     Raises:
@@ -111,13 +111,18 @@ class GFlowNetSampler:
             max_gradient_norm=max_gradient_norm,
             exploration=exploration,
             temperature=temperature,
-            beta=None if beta == "auto" else beta,
+            beta=_exponent(beta),
             gain=gain,
             log_reward_range=log_reward_range,
             device=device,
         )
         self.environment = make_environment(space, n_fidelities)
         self.learner = Learner(self.environment, settings)
+
+    @property
+    def needs_partial_reward(self) -> bool:
+        """Whether it can only be trained on rewards that tell what unfinished states are worth, too."""
+        return self.learner.objective.is_forward_looking
 
     def fit(
         self, log_reward: LogReward, *, seed: int, given: Sequence[Proposal] | None = None
@@ -186,7 +191,15 @@ class GFlowNetSampler:
     def _dataset(self, reward: StateReward, given: Sequence[Proposal] | None) -> Dataset | None:
         if not given:
             return None
-        states = self._states(given, "A given object can't be trained from")
+        what = "A given object can't be trained from"
+        states = self._states(given, what)
+        reached = is_reached(self.environment, states)
+        if not reached.all():
+            first = int((~reached).nonzero()[0])
+            raise SamplerError(
+                f"{what}: number {first + 1} of {len(given)} is of the space, but no trajectory of "
+                f"{type(self.environment).__name__} leads to it; leave it out."
+            )
         return states, reward(states)
 
     def _states(self, proposals: Sequence[Proposal], what: str) -> Tensor:
@@ -211,7 +224,7 @@ class GFlowNetSampler:
         Raises:
             SamplerError: the policy is not trained for that exponent.
         """
-        terminal = self.learner.sample_terminal(n, _generator(seed), beta=beta)
+        terminal = self.learner.sample_terminal(_checked_number(n), _generator(seed), beta=beta)
         return self.environment.proposals(terminal)
 
     def restricted(self, space: Space) -> GFlowNetSampler:
@@ -221,11 +234,16 @@ class GFlowNetSampler:
         truncated to what the part leaves of them. It samples; it can't be trained.
 
         Args:
-            space: A space with the states and actions of this one's, such as `CrystalSpace.restricted` gives.
+            space: A part of this sampler's space, such as its method `restricted` gives.
 
         Raises:
-            SamplerError: the space has other states or actions.
+            SamplerError: the space is no part of this one's.
         """
+        if getattr(space, "base", space) is not getattr(self.space, "base", self.space):
+            raise SamplerError(
+                "A sampler can be held to a part of the space that it was made with, not to another space, whose "
+                "states and coordinates mean something else. Take sampler.space.restricted(...)."
+            )
         environment = make_environment(space, self.n_fidelities)
         sampler = copy(self)
         sampler.space, sampler.environment = space, environment
@@ -234,7 +252,7 @@ class GFlowNetSampler:
 
     def sample_untrained(self, n: int, *, seed: int) -> list[Proposal]:
         """Draw n proposals with uniform choices among allowed actions and uniform continuous coordinates."""
-        terminal = sample_terminal(self.environment, None, n, generator=_generator(seed))
+        terminal = sample_terminal(self.environment, None, _checked_number(n), generator=_generator(seed))
         return self.environment.proposals(terminal)
 
     def log_probability(
@@ -274,6 +292,12 @@ class GFlowNetSampler:
         self.learner.load_state_dict(state)
 
 
+def _checked_number(n: int) -> int:
+    if n < 0:
+        raise SamplerError(f"{n} proposals can't be drawn; ask for 0 or more.")
+    return n
+
+
 class _PartialStateReward:
     """A reward of states that also tells what unfinished ones are worth."""
 
@@ -286,6 +310,16 @@ class _PartialStateReward:
 
     def partial(self, states: Tensor) -> Tensor:
         return self._partial(states)
+
+
+def _exponent(beta: float | str | BetaRange | Mapping[str, float]) -> float | BetaRange | None:
+    if beta == "auto":
+        return None
+    if isinstance(beta, Mapping) and set(beta) == {"low", "high"}:
+        return BetaRange(low=float(beta["low"]), high=float(beta["high"]))
+    if isinstance(beta, (str, Mapping)):
+        raise ConfigError(f"sampler.beta is {beta!r}; it must be a number, 'auto', or a range {{low, high}}.")
+    return beta
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -103,7 +103,7 @@ class LearnerSettings:
 
     @property
     def torch_device(self) -> torch.device:
-        """Where the networks live; `auto` is an accelerator where there is one."""
+        """Where the networks live; `auto` is a CUDA device where there is one."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)

@@ -300,6 +300,17 @@ def sample_terminal(
 
 
 @torch.no_grad()
+def is_reached(environment: Environment, states: Tensor) -> Tensor:
+    """`n`, bool: whether trajectories lead to terminal states, `n x n_state`, under the forward masks.
+
+    Masks may be narrower than what a space holds, where an environment leaves out what hardly ever works.
+    """
+    t = sample_backward(environment, None, states, generator=torch.Generator().manual_seed(0))
+    forbidden = ~t.mask.gather(1, t.actions[:, None]).squeeze(1)
+    return t.total(forbidden.double()) == 0.0
+
+
+@torch.no_grad()
 def sample_backward(
     environment: Environment,
     policy: BackwardPolicy | None,

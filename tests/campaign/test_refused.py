@@ -57,6 +57,7 @@ no_class = 3
 """
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"sampler.type": "gflownet", "sampler.loss": "forward_looking"}, r"partial\(states\)\. Take sub_traj"),
     ({"space.type": "bx"}, r"no space named 'bx'\. Did you mean 'box'\?"),
     ({"space.bounds": [[1, 0]]}, r"space.*bounds"),
     ({"space.bouns": 1}, r"unknown key 'space\.bouns'; did you mean 'bounds'\?"),

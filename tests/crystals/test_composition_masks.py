@@ -165,6 +165,21 @@ def test_small_memory_gives_the_same_masks(monkeypatch):
     assert (scarce.masks(rows, counts) == expected).all()
 
 
+def test_a_full_memory_loses_nothing_on_the_way(monkeypatch):
+    """What is dropped for the first node of a call is made again for those behind it."""
+    states = [(1,), (-3, 3, 5), (-2, 4, 6), (-1, 7)]
+    limits = CountLimits((1, 4), 12, (1, 24))
+    numbers = [2, 14, 62, 166, 216, 225]
+    plenty, roots = made(numbers, states, [False] * 4, limits)
+    monkeypatch.setattr(composition_module, "BLOCK_BYTES", 1)
+    scarce, _ = made(numbers, states, [False] * 4, limits)
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        rows = roots[rng.integers(0, len(roots), 8)]
+        counts = rng.integers(0, 7, (8, 4)) * (rng.random((8, 4)) < 0.4)
+        assert (scarce.masks(rows, counts) == plenty.masks(rows, counts)).all()
+
+
 def test_impossible_counts_have_no_action():
     limits = CountLimits((2, 2), 4, (1, 8))
     masks, roots = made([1], [(1,), (2,), (-2,)], [False] * 3, limits)

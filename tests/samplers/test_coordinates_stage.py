@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,14 +10,18 @@ import pytest
 import spglib
 import torch
 from ase.data import covalent_radii
+from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 from pyxtal.symmetry import Group, Wyckoff_position
 
 from activelearning.candidate import CrystalCandidate, candidate_from_dict
 from activelearning.contracts import Proposal
 from activelearning.crystals.distances import MIN_DISTANCE_RATIO
+from activelearning.errors import SamplerError
 from activelearning.spaces.crystal import CrystalSpace
-from samplers.gflownet.environments.crystal import CrystalEnvironment
+from samplers.gflownet import GFlowNetSampler
+from samplers.gflownet.environments.crystal import CrystalEnvironment, _Batch
+from samplers.gflownet.trajectories import is_reached
 
 ELECTROLYTES = {
     "elements": ["Li", "P", "S", "Cl"],
@@ -241,6 +246,63 @@ def test_a_crystal_without_room_stays_without_atoms():
     bare = [crystal for crystal in crystals if crystal.structure is None]
     assert bare
     assert all(crystal.wyckoff for crystal in bare)
+
+
+def test_atoms_are_read_in_any_order(environment):
+    rng = np.random.default_rng(3)
+    found = [
+        p.candidate
+        for p in environment.proposals(rollout(environment, 60, seed=11))
+        if p.candidate.structure is not None
+    ]
+    assert len(found) > 30
+    for crystal in found:
+        order = rng.permutation(len(crystal.structure)).tolist()
+        shuffled = replace(crystal, structure=Structure.from_sites([crystal.structure[i] for i in order]))
+        again = environment.proposals(environment.states([Proposal(shuffled, None)]))[0].candidate
+        assert StructureMatcher().fit(again.structure, crystal.structure)
+
+
+def test_a_cell_that_is_not_the_crystals_is_refused(environment):
+    crystal = next(
+        p.candidate for p in environment.proposals(rollout(environment, 20, seed=7)) if p.candidate.structure
+    )
+    stretched = crystal.structure.copy()
+    stretched.scale_lattice(2.0 * stretched.volume)
+    with pytest.raises(ValueError, match="another cell"):
+        environment.states([Proposal(replace(crystal, structure=stretched), None)])
+
+
+def test_given_crystals_that_no_trajectory_leads_to_are_named():
+    """Letters are drawn without a look at the cell; some of them the sampler of coordinates leaves out."""
+    options = {"elements": ["Li", "P", "S", "Cl"], "max_atoms": 16, "wyckoff": True}
+    letters, atoms = CrystalSpace(**options), CrystalSpace(**options, coordinates=True)
+    drawn = GFlowNetSampler(letters, None, hidden=(8,), n_components=2).sample_untrained(150, seed=0)
+    sampler = GFlowNetSampler(atoms, None, hidden=(8,), n_components=2, steps=2, batch_size=8)
+    environment, unreached, reached = sampler.environment, [], []
+    for proposal in drawn:
+        rows = np.zeros((1, environment.n_state))
+        rows[0, 0] = len(environment.stages) - 1
+        for stage in environment.stages[:-1]:
+            rows[:, environment.columns[stage.name]] = stage.read(
+                [proposal.candidate], _Batch(environment, rows)
+            )
+        of = environment.stages[-1].arrangements(_Batch(environment, rows))[0]
+        if not of.is_possible or not len(of.free):
+            continue
+        states, generator = torch.from_numpy(rows), torch.Generator().manual_seed(0)
+        while not environment.is_terminal(states).all():
+            u = torch.rand(1, environment.n_continuous, generator=generator, dtype=torch.float64)
+            states = environment.step(states, environment.forward_mask(states).long().argmax(dim=1), u)
+        (reached if bool(is_reached(environment, states)) else unreached).append(
+            environment.proposals(states)[0]
+        )
+    assert unreached
+    assert len(reached) > 5 * len(unreached)
+    assert (sampler.log_probability(unreached) == -torch.inf).all()
+    with pytest.raises(SamplerError, match=r"number 3 of 3 .* no trajectory"):
+        sampler.fit(lambda c, f: torch.zeros(len(c)), seed=0, given=[*reached[:2], unreached[0]])
+    sampler.fit(lambda c, f: torch.zeros(len(c)), seed=0, given=reached[:3])
 
 
 def test_a_structure_of_another_crystal_is_refused(environment):

@@ -305,6 +305,18 @@ def test_a_config_states_a_range_of_exponents_by_its_ends():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no accelerator")
+def test_a_range_of_exponents_may_be_a_mapping_and_nonsense_is_named():
+    space = BoxSpace([(0.0, 1.0)])
+    assert GFlowNetSampler(space, None, beta={"low": 1, "high": 8}).learner.settings.beta_bounds == (1.0, 8.0)
+    for beta in ("aut", {"low": 1}):
+        with pytest.raises(ConfigError, match=r"sampler\.beta"):
+            GFlowNetSampler(space, None, beta=beta)
+    with pytest.raises(SamplerError, match="-1 proposals"):
+        GFlowNetSampler(space, None).sample(-1, seed=0)
+    with pytest.raises(SamplerError, match="NoneType"):
+        GFlowNetSampler(space, None, steps=1).fit(lambda candidates, fidelities: None, seed=0)
+
+
 def test_without_an_accelerator_auto_is_the_cpu_and_cuda_an_error():
     assert GFlowNetSampler(box_space(), 2, **SMALL, device="auto").learner.settings.torch_device.type == "cpu"
     with pytest.raises(ConfigError, match=r"sampler\.device is 'cuda'.*no CUDA device"):

@@ -13,7 +13,8 @@ from activelearning.errors import SamplerError
 from activelearning.spaces.box import BoxSpace
 from activelearning.spaces.crystal import CrystalSpace
 from samplers.gflownet import GFlowNetSampler
-from samplers.gflownet.environments import BoxEnvironment
+from samplers.gflownet.environments import BoxEnvironment, make_environment
+from samplers.gflownet.environments.crystal import _Batch
 from samplers.gflownet.intervals import Interval, log_uniform_within, uniform_within
 from samplers.gflownet.learner import Learner
 from samplers.gflownet.mixture import BetaMixture
@@ -234,6 +235,53 @@ def test_restricted_draws_have_no_gradient_and_are_not_trained_on():
     assert not log_forward(learner.forward_policy, t, within.environment).requires_grad
     with pytest.raises(SamplerError, match="n_state"):
         learner.within(BoxEnvironment(BoxSpace([(0.0, 1.0)] * 3)))
+
+
+def test_a_sampler_is_not_held_to_another_space():
+    space, other = (CrystalSpace(elements=["Li", "O"], max_atoms=8, space_groups=[2]) for _ in range(2))
+    sampler = GFlowNetSampler(space, None, hidden=(8,), n_components=2)
+    with pytest.raises(SamplerError, match="not to another space"):
+        sampler.restricted(other)
+    box = GFlowNetSampler(BoxSpace([(0.0, 1.0)]), None, hidden=(8,), n_components=2)
+    with pytest.raises(SamplerError, match="not to another space"):
+        box.restricted(BoxSpace([(5.0, 9.0)]))
+
+
+@pytest.mark.parametrize(
+    "limits", [{"lengths": (10.0, 20.0), "angles": (75.0, 135.0)}, {"lengths": (4.0, 6.0)}]
+)
+def test_densities_of_restricted_cells_are_against_the_whole_space(limits):
+    """log |det| by differences of the map; and rounding takes no crystal out of what can be drawn."""
+    space = CrystalSpace(elements=["Li", "O"], max_atoms=40)
+    part = space.restricted(**limits)
+    environment = make_environment(part, None)
+    t = sample_forward(environment, None, 300, generator=generator(0))
+    stage = environment.stages[-1]
+    at = t.drawn.any(dim=1)
+    states, u, drawn = t.states[at], t.u[at], t.drawn[at].numpy()
+    scale = np.repeat([np.ptp(space.limits.lengths), np.ptp(space.limits.angles)], 3)
+    for k in range(len(u)):
+        free = np.flatnonzero(drawn[k])
+        slopes = []
+        for j in free:
+            ends = []
+            for step in (1e-6, -1e-6):
+                moved = u[k : k + 1].numpy().copy()
+                moved[0, j] += step
+                ends.append(stage.parameters(_Batch(environment, states[k : k + 1].numpy()), moved)[0][0])
+            slopes.append((ends[0] - ends[1]) / 2e-6 / scale)
+        jacobian = np.array(slopes)
+        # Of lengths that symmetry makes equal one counts.
+        distinct = [
+            i for i in range(6) if not any(np.allclose(jacobian[:, i], jacobian[:, j]) for j in range(i))
+        ]
+        used = [i for i in distinct if jacobian[:, i].any()]
+        assert float(t.log_jacobian[at][k]) == pytest.approx(
+            -np.linalg.slogdet(jacobian[:, used])[1], abs=1e-4
+        )
+    sampler = GFlowNetSampler(space, None, hidden=(16,), n_components=4)
+    within = sampler.restricted(part)
+    assert torch.isfinite(within.log_probability(within.sample(3000, seed=1))).all()
 
 
 def test_a_restricted_sampler_of_crystals_follows_the_whole():

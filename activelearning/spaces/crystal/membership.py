@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from activelearning.spaces.crystal.space import CrystalSpace
 
 
+# Å and degrees by which the cell of a candidate's structure may differ from its lattice: rounding's.
+SAME_CELL = 2e-3
+
+
 def violations(space: CrystalSpace, crystal: CrystalCandidate) -> list[str]:
     """Every constraint of a space that a crystal breaks; empty where it belongs to the space."""
     foreign = [symbol for symbol in crystal.composition if symbol not in space.elements]
@@ -92,4 +96,7 @@ def _cell_violations(space: CrystalSpace, crystal: CrystalCandidate, group: Spac
         held = {symbol: int(n) for symbol, n in crystal.structure.composition.as_dict().items()}
         if held != dict(crystal.composition):
             broken.append(f"its structure holds {held}")
+        cell = crystal.structure.lattice.parameters
+        if crystal.lattice is not None and not np.allclose(cell, crystal.lattice, rtol=0.0, atol=SAME_CELL):
+            broken.append(f"its structure has another cell, {[round(float(x), 4) for x in cell]}")
     return broken

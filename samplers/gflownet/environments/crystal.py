@@ -1,7 +1,8 @@
 """Crystals, stage by stage: space group, composition and lattice in the space's order, sites, fidelity.
 
 Each crystal has one path. Masks are exact, so that every trajectory ends in a crystal that keeps all
-constraints of its space, and every crystal of the space is reached. Rewards are densities against counting
+constraints of its space, and every crystal of the space is reached; but where coordinates are sampled, Wyckoff
+positions that plainly leave no room for the atoms are left out (`wyckoff_room`). Rewards are densities against counting
 measure on space groups, compositions, Wyckoff positions and fidelities, times Lebesgue measure on the free
 lattice parameters scaled to [0, 1] by their ranges and on the free fractional coordinates.
 """
@@ -241,7 +242,7 @@ class CrystalEnvironment:
         for stage in self.stages:
             columns = self.columns[stage.name]
             if stage.name == "fidelity":
-                rows[:, columns] = [[1.0 + (proposal.fidelity or 0)] for proposal in proposals]
+                rows[:, columns] = np.array([1.0 + (p.fidelity or 0) for p in proposals]).reshape(-1, 1)
             elif len(rows):
                 rows[:, columns] = stage.read(candidates, _Batch(self, rows))
         return torch.from_numpy(rows)

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from activelearning.candidate import CrystalCandidate
-from activelearning.crystals.lattice import cosines, free_coordinates, volume_factor
+from activelearning.crystals.lattice import (
+    EDGE,
+    LatticeLimits,
+    cosines,
+    equal_lengths,
+    fixed_angles,
+    free_coordinates,
+    volume_factor,
+)
 from activelearning.crystals.restricted_lattice import DRAWN_IN_ORDER, bounds, is_narrower
+from activelearning.crystals.symmetry import LATTICE_SYSTEMS
 from samplers.gflownet.environments.crystal_stages.stage import Crystals, Flags, Floats, Inputs, Integers
 
 if TYPE_CHECKING:
@@ -21,6 +30,17 @@ VOLUMES = 4.0, 80.0
 # Where each column of the lattice's own u is drawn, and the volume's place among them.
 COLUMNS = [DRAWN_IN_ORDER.index(column) for column in range(6)]
 VOLUME = COLUMNS[0]
+
+
+def _log_scale(limits: LatticeLimits, base: LatticeLimits) -> Floats:
+    """Logarithms of the unit-scaled volume of narrower limits in wider ones, by lattice system."""
+    lengths, angles = (
+        math.log((inner[1] - inner[0]) / (outer[1] - outer[0]))
+        for inner, outer in ((limits.lengths, base.lengths), (limits.angles, base.angles))
+    )
+    n_angles = [sum(angle is None for angle in fixed_angles(system)) for system in LATTICE_SYSTEMS]
+    n_lengths = [4 - equal_lengths(system) for system in LATTICE_SYSTEMS]
+    return np.array([n * lengths + m * angles for n, m in zip(n_lengths, n_angles, strict=True)])
 
 
 class LatticeStage:
@@ -46,6 +66,7 @@ class LatticeStage:
         #: Whether draws are truncated.
         self.is_bounded = space is not space.base
         self._free = free_coordinates()[:, DRAWN_IN_ORDER]
+        self._log_scale = _log_scale(space.limits, space.base.limits)
 
     def systems(self, crystals: Crystals) -> Integers:
         """Lattice system of each crystal, `n`."""
@@ -60,9 +81,11 @@ class LatticeStage:
         if self.is_bounded:
             narrow = self._restricted.log_volumes(systems, counts)
             rows = np.flatnonzero(~is_narrower(volumes, narrow))
-            cells[rows], log_det[rows] = self._restricted.limits.parameters(
+            cells[rows], own = self._restricted.limits.parameters(
                 systems[rows], narrow[rows], u[rows][:, COLUMNS]
             )
+            # That map scales parameters by its own ranges; densities are told against those of the whole space.
+            log_det[rows] = own + self._log_scale[systems[rows]]
         return cells, log_det
 
     def bounds(self, crystals: Crystals, column: int, u: Floats) -> tuple[Floats, Floats]:
@@ -145,9 +168,18 @@ class LatticeStage:
             cells[row] = candidate.lattice
         systems, counts = self.systems(crystals), crystals.counts
         volumes = self._space.log_volumes(systems, counts)
-        u = self._limits.coordinates(systems, volumes, cells)
-        if self.is_bounded:
-            narrow = self._restricted.log_volumes(systems, counts)
-            rows = np.flatnonzero(~is_narrower(volumes, narrow))
-            u[rows] = self._restricted.limits.coordinates(systems[rows], narrow[rows], cells[rows])
-        return np.where(self._free[systems], u[:, DRAWN_IN_ORDER], 0.0)
+        if not self.is_bounded:
+            u = self._limits.coordinates(systems, volumes, cells)
+            return np.where(self._free[systems], u[:, DRAWN_IN_ORDER], 0.0)
+        narrow, limits = self._restricted.log_volumes(systems, counts), self._restricted.limits
+        # Rounding may have taken cells out of the restricted limits: inside them first, then on the wider map.
+        own = limits.coordinates(systems, narrow, cells)
+        inside, _ = limits.parameters(systems, narrow, own)
+        held = is_narrower(volumes, narrow)[:, None]
+        u = np.where(held, self._limits.coordinates(systems, volumes, inside), own)[:, DRAWN_IN_ORDER]
+        free = self._free[systems]
+        for j in range(self.n_continuous):
+            low, high = self.bounds(crystals, j, u)
+            edge = np.minimum(EDGE, 0.25 * (high - low))
+            u[:, j] = np.clip(u[:, j], low + edge, high - edge)
+        return np.where(free, u, 0.0)
