@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,8 +12,6 @@ from activelearning.candidate import Candidate
 from activelearning.errors import ActiveLearningError, ConfigError
 from activelearning.rewards.properties import PropertySource, PropertyValues
 from activelearning.rewards.shapings import LogLinear, Shaping
-
-LogWeight = Callable[[Sequence[Candidate]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,9 @@ class ProductReward:
 
     Attributes:
         terms: The factors.
-        log_weight: Added to the log rewards; what is wanted of candidates whatever their properties.
     """
 
     terms: tuple[Term, ...]
-    log_weight: LogWeight | None = None
 
     def __post_init__(self) -> None:
         if not self.terms:
@@ -75,8 +71,6 @@ class ProductReward:
                 log_rewards = log_rewards + term.shaping(found.values, found.stds)
             except ActiveLearningError as error:
                 raise type(error)(f"The reward of {term.source.name!r}: {error}") from error
-        if self.log_weight is not None:
-            log_rewards = log_rewards + self.log_weight(candidates)
         return Evaluated(properties, log_rewards)
 
     def fitted(self, candidates: Sequence[Candidate]) -> ProductReward:
@@ -103,4 +97,4 @@ class ProductReward:
                 except ActiveLearningError as error:
                     raise type(error)(f"The reward of {term.source.name!r}: {error}") from error
             terms.append(Term(term.source, shaping))
-        return replace(self, terms=tuple(terms))
+        return ProductReward(tuple(terms))

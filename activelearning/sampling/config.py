@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -67,9 +67,6 @@ class SampleConfig(_Model):
     reward: RewardSection | None = Field(None, description="of the one objective")
     fidelities: tuple[OracleConfig, ...] = ()
     sampler: PluginSection | None = Field(None, description="default: by the space")
-    balance: Literal["space_groups"] | None = Field(
-        None, description="what counts alike, however many crystals of the space each has"
-    )
     restrict: dict[str, Any] = Field({}, description="what of the space is sampled, without another training")
     validation: Path | None = Field(None, description="table of known crystals, for comparison")
     dataset: Path | None = Field(None, description="table of known crystals to train from, too")

@@ -15,7 +15,6 @@ from activelearning.contracts.sampler import Sampler
 from activelearning.contracts.space import Space
 from activelearning.errors import ActiveLearningError, ConfigError, PluginError
 from activelearning.rewards import OracleProperty, ProductReward, Shaping, Term
-from activelearning.sampling.balance import SpaceGroupBalance
 from activelearning.sampling.config import RewardedObjective, SampleConfig
 from activelearning.sampling.crystals import check_holds_crystals
 from activelearning.sampling.identity import Section, Sections, named
@@ -94,12 +93,7 @@ def make_sampling_parts(
         "objectives": {entry["property"]: entry for entry in told},
         "sampler": {**named(name, folder), **params},
     }
-    balance = None
-    if config.balance is not None:
-        balance = SpaceGroupBalance(sampler)
-        stated["balance"] = config.balance
-    made = ProductReward(tuple(terms), balance)
-    return SamplingParts(space, made, sampler, sections.completed(stated), sections)
+    return SamplingParts(space, ProductReward(tuple(terms)), sampler, sections.completed(stated), sections)
 
 
 def _shaping(config: SampleConfig, objective: RewardedObjective, folder: Path) -> Shaping:

@@ -246,7 +246,7 @@ def _training(
         free = () if request.trained is None else ("seed",)
         check_same_training(parts.sections.completed(training.identity), parts.training, where, free=free)
         terms = [_as_fitted(term, training.fitted[term.source.name]) for term in parts.reward.terms]
-        return replace(parts.reward, terms=tuple(terms)), training
+        return ProductReward(tuple(terms)), training
     if request.trained is not None:
         raise InputError(f"--trained: {where} holds no trained sampler ({FILE} is missing).")
     observe(Stage(f"asking for the property of {N_FIT} untrained crystals"))

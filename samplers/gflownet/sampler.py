@@ -16,13 +16,7 @@ from samplers.gflownet.fit import Dataset, Fit, StateReward
 from samplers.gflownet.learner import Learner
 from samplers.gflownet.losses import LossName
 from samplers.gflownet.settings import BetaRange, LearnerSettings
-from samplers.gflownet.trajectories import (
-    BLOCK,
-    is_reached,
-    log_backward,
-    sample_forward,
-    sample_terminal,
-)
+from samplers.gflownet.trajectories import is_reached, sample_terminal
 
 
 class GFlowNetSampler:
@@ -260,20 +254,6 @@ class GFlowNetSampler:
         """Draw n proposals with uniform choices among allowed actions and uniform continuous coordinates."""
         terminal = sample_terminal(self.environment, None, _checked_number(n), generator=_generator(seed))
         return self.environment.proposals(terminal)
-
-    def untrained(self, n: int, *, seed: int) -> tuple[list[Proposal], Tensor]:
-        """Draws as of `sample_untrained`, with the log-densities, `n`, with which they were drawn.
-
-        Of many paths to one proposal the density is that of the path taken, over the backward policy's; the mean of its
-        inverse is the measure of the space all the same.
-        """
-        generator, proposals, told = _generator(seed), [], []
-        for start in range(0, _checked_number(n), BLOCK):
-            t = sample_forward(self.environment, None, min(BLOCK, n - start), generator=generator)
-            log_pb = log_backward(self.environment, None, t)
-            proposals += self.environment.proposals(t.terminal)
-            told.append(t.total(t.log_pf - log_pb))
-        return proposals, torch.cat([torch.empty(0, dtype=torch.float64), *told])
 
     def log_probability(
         self,

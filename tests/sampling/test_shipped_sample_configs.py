@@ -24,7 +24,6 @@ OF_SAMPLING = sorted(
 def test_the_published_properties_are_there() -> None:
     assert {
         *("crystal-density", "formation-energy", "band-gap", "formation-energy-band-gap", "conductivity"),
-        "formation-energy-balanced",
         *(f"formation-energy-{part}" for part in "abcd"),
     } <= set(OF_SAMPLING)
 
