@@ -28,10 +28,15 @@ import pandas as pd
 import torch
 
 from activelearning.campaign.shipped import find_config
+from activelearning.candidate import CrystalCandidate
+from activelearning.contracts import Proposal
 from activelearning.sampling.config import load_sample_config
+from activelearning.sampling.parts import make_sampling_parts
 from activelearning.sampling.run import Request, sample
+from samplers.gflownet import GFlowNetSampler
 
 RESULTS = Path(__file__).parent / "results"
+LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
 RESTRICTED = ("a", "b", "c", "d")
 LONGER = 4
 # What the paper states: 10,000 samples after 12 hours of training, and the best 100 of them.
@@ -79,6 +84,46 @@ def run(part: str, work: Path, n: int) -> None:
         timing.write_text(json.dumps(used))
 
 
+def expected_distinct(part: str, work: Path) -> dict[str, Any]:
+    """Space groups that as many draws from the reward itself would have, in all and among the best hundredth.
+
+    Samples are weighed by reward over probability. A group that no sample has is not counted, so that the numbers are
+    a little low.
+    """
+    path = find_config(config_of(part))
+    config = load_sample_config(path)
+    sampler = make_sampling_parts(config, folder=path.parent, workdir=work).sampler
+    state = torch.load(work / part / "checkpoint.pt", weights_only=False)
+    assert isinstance(sampler, GFlowNetSampler)
+    sampler.load_state_dict(state["sampler"])
+    frame = pd.read_csv(work / part / "samples.csv")
+    rows: list[Any] = frame.to_dict("records")
+    crystals = [
+        Proposal(
+            CrystalCandidate(
+                row["space_group"], json.loads(row["composition"]), tuple(row[x] for x in LATTICE)
+            )
+        )
+        for row in rows
+    ]
+    log_weights = frame["log_reward"].to_numpy() - sampler.log_probability(crystals).numpy()
+    weights = np.exp(log_weights - log_weights.max())
+    weights /= weights.sum()
+    n, groups = len(frame), frame["space_group"].to_numpy()
+    order = np.argsort(-frame["log_reward"].to_numpy(), kind="stable")
+    best = order[np.cumsum(weights[order]) <= 0.01]
+
+    def distinct(rows: Any, draws: int) -> float:
+        shares = pd.Series(weights[rows]).groupby(groups[rows]).sum()
+        return round(float((1.0 - (1.0 - shares / shares.sum()) ** draws).sum()), 1)
+
+    return {
+        "space_groups": distinct(np.arange(n), n),
+        "space_groups_top": distinct(best, n // 100),
+        "effective_samples": round(float(1.0 / (weights**2).sum()), 1),
+    }
+
+
 def figures(part: str, work: Path) -> dict[str, Any] | None:
     """What a part's run has found; None where it has not run."""
     if not (work / part / "summary.json").is_file():
@@ -91,6 +136,7 @@ def figures(part: str, work: Path) -> dict[str, Any] | None:
         **{key: summary[key] for key in ("steps", "n", "unique", "failed", "distinct", "distinct_top")},
         **{key: summary[key] for key in ("properties", "correlation", "effective_sample_size", "log_z")},
         "training_seconds": round(saved["seconds"]) if "seconds" in saved else None,
+        "reward_itself": expected_distinct(part, work) if part in TRAINED else None,
         **timing,
     }
 
@@ -131,6 +177,11 @@ def table(parts: dict[str, dict[str, Any]]) -> str:
     ):
         row(name, [f["distinct"][key] for f in found], PUBLISHED[key])
         row(f"{name}, best 100", [f["distinct_top"][key] for f in found], PUBLISHED_TOP[key])
+    for key, name in (
+        ("space_groups", "space groups, the reward itself"),
+        ("space_groups_top", "space groups, best 100, the reward itself"),
+    ):
+        row(name, [f["reward_itself"] and f"{f['reward_itself'][key]:.0f}" for f in found])
     for key, name in (
         ("samples", "property, samples"),
         ("reward", "property, the reward itself"),
@@ -173,8 +224,11 @@ def draw(parts: dict[str, dict[str, Any]], work: Path, path: Path) -> None:
     for part in energies:
         label = names.get(part, f"restricted, {part[-1].upper()}")
         _curve(axes[0], work / part, label)
+    if "short" in parts:
+        _untrained(axes[0], "short", work)
     if "band_gap" in parts:
         _curve(axes[1], work / "band_gap", "samples")
+        _untrained(axes[1], "band_gap", work)
         axes[1].axvline(1.34, color="0.5", linewidth=0.8, linestyle="--", label="target")
     axes[0].set_xlabel("predicted formation energy (eV/atom)")
     axes[1].set_xlabel("predicted band gap (eV)")
@@ -184,6 +238,16 @@ def draw(parts: dict[str, dict[str, Any]], work: Path, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _untrained(axis: Any, part: str, work: Path) -> None:
+    """Random valid crystals."""
+    path = find_config(config_of(part))
+    made = make_sampling_parts(load_sample_config(path), folder=path.parent, workdir=work)
+    crystals = [proposal.candidate for proposal in made.sampler.sample_untrained(5000, seed=0)]
+    values = made.reward.terms[0].source(crystals).values.numpy()
+    density, edges = np.histogram(values, bins=80, density=True)
+    axis.stairs(density, edges, label="untrained", color="0.6", fill=True, alpha=0.5)
 
 
 def _curve(axis: Any, folder: Path, label: str) -> None:
