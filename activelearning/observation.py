@@ -25,3 +25,18 @@ class Observation:
     value: float
     std: float | None = None
     censoring: Censoring = Censoring.NONE
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether one evaluation answered.
+
+    Attributes:
+        candidate: What was asked.
+        fidelity: Index of the fidelity that was asked.
+        answered: False where it failed.
+    """
+
+    candidate: Candidate
+    fidelity: int
+    answered: bool

@@ -14,9 +14,10 @@ from activelearning.contracts import Prediction, Space
 from activelearning.errors import ConfigError, InputError, StoreError
 from activelearning.fidelity import Fidelity
 from activelearning.measurement import Censoring
-from activelearning.observation import Observation
-from surrogates.coregionalised_gp import CoregionalisedGP, Units
+from activelearning.observation import Observation, Outcome
+from surrogates.coregionalised_gp import CoregionalisedGP, Units, fidelity_column
 from surrogates.diagnostics import leave_one_out
+from surrogates.feasibility import Feasibility
 from surrogates.hyperparameters import Coordinates
 from surrogates.map_fit import Data, fit_map, with_sites
 from surrogates.standardise import units_of
@@ -56,6 +57,7 @@ class MultiFidelityGP:
         self._coordinates = Coordinates.of(space.n_features, len(fidelities), targets[0])
         self._theta = self._coordinates.prior_mode()
         self._n_at_cold_fit = 0
+        self._feasibility = Feasibility()
         self.condition([])
 
     @property
@@ -103,6 +105,28 @@ class MultiFidelityGP:
             InputError: an observation's fidelity is none of the campaign's.
         """
         self._model = self._condition(*self._standardise(observations))
+
+    def fit_feasibility(self, outcomes: Sequence[Outcome], *, seed: int) -> dict[str, Any]:
+        """Learn which evaluations fail; see `surrogates.feasibility`.
+
+        Returns:
+            `n_failed` by fidelity, and `log_evidence` (None as long as nothing has failed).
+        """
+        features = self.space.features([o.candidate for o in outcomes])
+        index = torch.tensor([o.fidelity for o in outcomes], dtype=torch.long)
+        answered = torch.tensor([o.answered for o in outcomes], dtype=torch.bool)
+        self._feasibility.fit(
+            features.reshape(len(outcomes), self.space.n_features), index, answered, seed=seed
+        )
+        failed = torch.bincount(index[~answered], minlength=len(self.fidelities)).tolist()
+        return {
+            "n_failed": {fidelity.name: n for fidelity, n in zip(self.fidelities, failed, strict=True)},
+            "log_evidence": self._feasibility.log_evidence,
+        }
+
+    def feasibility(self, X: Tensor) -> Tensor:
+        """Probability that each query `n x (d + 1)` answers, `n`."""
+        return self._feasibility.probability(X[:, :-1], fidelity_column(X))
 
     def predict(self, candidates: Sequence[Candidate], fidelity: int) -> Prediction:
         """Posterior of the noise-free answer at one fidelity, `n`, in its unit."""

@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from activelearning.acquisition.posterior import PendingWork, QueryMoments, joint_factor, joint_posterior
+from activelearning.acquisition.maxima import Maxima
+from activelearning.acquisition.posterior import PendingWork, QueryMoments
 from activelearning.contracts import AcquisitionContext, Scorer
 from activelearning.errors import ConfigError
 
@@ -50,24 +51,8 @@ class MultiFidelityGibbon:
         Raises:
             ConfigError: the context has no reference points.
         """
-        return GibbonScorer(context, self._max_values(context), self.pending)
-
-    def _max_values(self, context: AcquisitionContext) -> Tensor:
-        """Draws of max (min, where the objective is minimised: of −min) of the target, `n_max_samples`."""
-        reference = context.reference
-        if not len(reference):
-            raise ConfigError("MF-GIBBON needs reference points of the space, and was given none.")
-        generator = torch.Generator().manual_seed(context.seed % 2**63)
-        if len(reference) > self.n_candidates:
-            chosen = torch.randperm(len(reference), generator=generator)[: self.n_candidates]
-            reference = reference[chosen.sort().values]
-        column = torch.full((len(reference), 1), float(context.target), dtype=reference.dtype)
-        with torch.no_grad():
-            mean, covariance = joint_posterior(context.model, torch.cat([reference, column], dim=-1))
-            factor = joint_factor(covariance)
-            normal = torch.randn(len(mean), self.n_max_samples, generator=generator, dtype=mean.dtype)
-            draws = mean.unsqueeze(-1) + factor @ normal
-        return (draws if context.maximize else -draws).amax(0)
+        maxima = Maxima(context, self.n_max_samples, self.n_candidates)
+        return GibbonScorer(context, maxima.draw(context.pending[:0])[0], self.pending)
 
 
 class GibbonScorer:

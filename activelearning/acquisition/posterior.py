@@ -26,12 +26,15 @@ class QueryMoments:
         variance: Of t, `c`, positive.
         noisy_variance: Of y, `c`, positive.
         cross: Covariance of y and t, `c`.
+        response: Change of the mean of t with each pending answer, as standard normals (`Maxima.draw`), `p x c`; empty
+            where pending answers are not known yet.
     """
 
     mean: Tensor
     variance: Tensor
     noisy_variance: Tensor
     cross: Tensor
+    response: Tensor
 
     @property
     def squared_correlation(self) -> Tensor:
@@ -74,6 +77,7 @@ class PendingWork:
                 covariance.diagonal()[c : 2 * c].clamp_min(_TINY),
                 noisy.flatten().clamp_min(_TINY),
                 covariance[:c, c : 2 * c].diagonal(),
+                mean.new_empty(0, c),
             )
             if not len(self.queries):
                 yield before, before
@@ -86,6 +90,7 @@ class PendingWork:
                 torch.maximum(before.variance - t.square().sum(0), _SMALLEST * before.variance),
                 torch.maximum(before.noisy_variance - y.square().sum(0), _SMALLEST * before.noisy_variance),
                 before.cross - (y * t).sum(0),
+                t,
             )
             yield before, after
 

@@ -30,8 +30,9 @@ from activelearning.campaign.seeds import seed_for
 from activelearning.campaign.states import pack, unpack
 from activelearning.campaign.stopping import Action, Decision, Stopping
 from activelearning.candidate import Candidate, candidate_from_dict, digest
+from activelearning.contracts.surrogate import FeasibilityModel
 from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError, OracleError
-from activelearning.observation import Observation
+from activelearning.observation import Observation, Outcome
 from activelearning.store.database import Database, check_reachable, open_database, resolve_url
 from activelearning.store.models import OPEN_STATES, CampaignState, State
 from activelearning.store.records import COST_TOLERANCE, Balance, NewEvaluation, NewRound
@@ -234,8 +235,19 @@ class Engine:
             if state is not None:
                 surrogate.load_state_dict(unpack(state))
             seed = seed_for(self.config.seed, index, "surrogate.fit")
-            self._fit_figures = surrogate.fit(observations, seed=seed)
-            return self._fit_figures
+            figures = dict(surrogate.fit(observations, seed=seed))
+            if isinstance(surrogate, FeasibilityModel):
+                seed = seed_for(self.config.seed, index, "surrogate.feasibility")
+                figures["feasibility"] = dict(surrogate.fit_feasibility(self._outcomes(), seed=seed))
+            self._fit_figures = figures
+            return figures
+
+    def _outcomes(self) -> list[Outcome]:
+        index = {source.name: source.fidelity.index for source in self.parts.sources}
+        return [
+            Outcome(candidate, index[name], answered)
+            for candidate, name, answered in self.repository.outcomes()
+        ]
 
     def _observations(self) -> list[Observation]:
         index = {source.name: source.fidelity.index for source in self.parts.sources}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from activelearning.acquisition.batch import choose_batch, polish
 from activelearning.acquisition.cost import log_per_cost, per_cost
+from activelearning.acquisition.feasible import FeasibleScorer
 from activelearning.acquisition.sharpening import least_exponent, sharpen
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.parts import Parts
@@ -20,6 +21,7 @@ from activelearning.campaign.seeds import seed_for
 from activelearning.candidate import Candidate
 from activelearning.contracts.acquisition import AcquisitionContext, Scorer
 from activelearning.contracts.sampler import LogReward, Proposal
+from activelearning.contracts.surrogate import FeasibilityModel
 from activelearning.measurement import Measurement
 from activelearning.spaces.box import BoxSpace
 
@@ -119,7 +121,7 @@ class Proposer:
 
     def _scorer(self, untrained: Sequence[Candidate]) -> Scorer:
         reference = list(dict.fromkeys([*self.observed, *untrained]))
-        return self.parts.acquisition.build(
+        scorer = self.parts.acquisition.build(
             AcquisitionContext(
                 model=self.parts.surrogate.model,
                 fidelities=self.parts.fidelities,
@@ -130,6 +132,12 @@ class Proposer:
                 pending=self._inputs(self.pending),
                 seed=self._seed("acquisition"),
             )
+        )
+        surrogate = self.parts.surrogate
+        return (
+            FeasibleScorer(scorer, surrogate.feasibility)
+            if isinstance(surrogate, FeasibilityModel)
+            else scorer
         )
 
     def _inputs(self, pairs: Sequence[Pair]) -> Tensor:

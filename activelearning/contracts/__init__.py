@@ -4,12 +4,13 @@ from activelearning.contracts.acquisition import Acquisition, AcquisitionContext
 from activelearning.contracts.oracle import ExternalId, JobState, OracleContext, OracleLike, QueuedOracleLike
 from activelearning.contracts.sampler import LogReward, Proposal, Sampler
 from activelearning.contracts.space import Space
-from activelearning.contracts.surrogate import Prediction, Surrogate
+from activelearning.contracts.surrogate import FeasibilityModel, Prediction, Surrogate
 
 __all__ = [
     "Acquisition",
     "AcquisitionContext",
     "ExternalId",
+    "FeasibilityModel",
     "JobState",
     "LogReward",
     "OracleContext",

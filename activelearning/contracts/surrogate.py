@@ -10,7 +10,7 @@ from botorch.models.model import Model
 from torch import Tensor
 
 from activelearning.candidate import Candidate
-from activelearning.observation import Observation
+from activelearning.observation import Observation, Outcome
 
 
 @dataclass(frozen=True)
@@ -59,4 +59,20 @@ class Surrogate(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a warm state up again."""
+        ...
+
+
+@runtime_checkable
+class FeasibilityModel(Protocol):
+    """What a surrogate may have beside its answers: how likely an evaluation answers at all.
+
+    Acquisitions are multiplied by it, so that what fails where others have failed is not asked again and again.
+    """
+
+    def fit_feasibility(self, outcomes: Sequence[Outcome], *, seed: int) -> Mapping[str, Any]:
+        """Learn from every evaluation that has ended; returns figures (JSON)."""
+        ...
+
+    def feasibility(self, X: Tensor) -> Tensor:
+        """Probability that each query `n x (d + 1)` answers, `n`; differentiable in the features."""
         ...

@@ -251,6 +251,21 @@ class Repository:
                 for candidate, fidelity, row in session.execute(query)
             ]
 
+    def outcomes(self) -> list[tuple[Candidate, str, bool]]:
+        """Every (candidate, fidelity name) that was asked, and whether it answered; what has not ended is left out."""
+        query = (
+            select(Evaluation.candidate, Evaluation.fidelity, Evaluation.state)
+            .where(
+                Evaluation.campaign == self.campaign, Evaluation.state.in_([State.SUCCEEDED, State.FAILED])
+            )
+            .order_by(Evaluation.round, Evaluation.position)
+        )
+        with self.database.read() as session:
+            return [
+                (candidate_from_dict(candidate), fidelity, state == State.SUCCEEDED)
+                for candidate, fidelity, state in session.execute(query)
+            ]
+
     def best_value(self, fidelity: str, *, maximize: bool) -> float | None:
         """Best value of a fidelity's own property; a bound counts where the truth is at least as good."""
         best = func.max(MeasurementRow.value) if maximize else func.min(MeasurementRow.value)
