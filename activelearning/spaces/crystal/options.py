@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -115,9 +116,11 @@ def count_ranges(
     allowed = np.ones((len(elements), per_element + 1), dtype=np.bool_)
     subset(key, [*ranges], elements, section)
     n = np.arange(per_element + 1)
-    for symbol, (low, high) in ranges.items():
-        if not 0 <= low <= high <= per_element or not high:
-            stated = low if key == "composition" else [low, high]
+    for symbol, pair in ranges.items():
+        low, high = pair if len(pair) == 2 else (-1, -1)
+        is_whole = low == int(low) and high == int(high)
+        if not is_whole or not 0 <= low <= high <= per_element or not high:
+            stated = low if key == "composition" else list(pair)
             raise ConfigError(
                 f"{section}{key}.{symbol} is {stated}; an element has 1 to {per_element} atoms (0 as the fewest "
                 f"lets it be absent)."
@@ -130,7 +133,7 @@ def value_range(
     key: str, pair: tuple[float, float], least: float, most: float, unit: str, section: str = SPACE
 ) -> tuple[float, float]:
     """Lowest and highest value."""
-    low, high = float(pair[0]), float(pair[1])
+    low, high = map(float, pair) if len(pair) == 2 else (math.nan, math.nan)
     # Narrower ranges would be eaten up by the margins of rounding.
     if not (least <= low and high <= most and high - low >= 0.01 * max(1.0, low)):
         raise ConfigError(
