@@ -12,10 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from activelearning.acquisition.maxima import Maxima
+from activelearning.acquisition.maxima import Maxima, check_sizes
 from activelearning.acquisition.posterior import PendingWork, QueryMoments
 from activelearning.contracts import AcquisitionContext, Scorer
-from activelearning.errors import ConfigError
 
 _SMALLEST = 1e-12
 
@@ -38,9 +37,7 @@ class MultiFidelityGibbon:
     def __init__(
         self, n_max_samples: int = 32, n_candidates: int = 1024, pending: PendingRule = "conditioning"
     ) -> None:
-        for key, value in {"n_max_samples": n_max_samples, "n_candidates": n_candidates}.items():
-            if value < 1:
-                raise ConfigError(f"acquisition.{key} must be at least 1, not {value}.")
+        check_sizes(n_max_samples, n_candidates)
         self.n_max_samples = n_max_samples
         self.n_candidates = n_candidates
         self.pending = pending

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from activelearning.acquisition.maxima import Maxima
+from activelearning.acquisition.maxima import Maxima, check_sizes
 from activelearning.acquisition.posterior import PendingWork
 from activelearning.contracts import AcquisitionContext, Scorer
-from activelearning.errors import ConfigError
 
 # Nodes of the one integral, whose integrand is a smooth function times a Gaussian.
-_N_NODES = 24
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 _LARGEST = 1.0 - 1e-12  # of a squared correlation
 
 
@@ -34,9 +33,7 @@ class MultiFidelityMaxValueEntropy:
     """
 
     def __init__(self, n_max_samples: int = 32, n_candidates: int = 1024) -> None:
-        for key, value in {"n_max_samples": n_max_samples, "n_candidates": n_candidates}.items():
-            if value < 1:
-                raise ConfigError(f"acquisition.{key} must be at least 1, not {value}.")
+        check_sizes(n_max_samples, n_candidates)
         self.n_max_samples = n_max_samples
         self.n_candidates = n_candidates
 
@@ -92,9 +89,8 @@ def truncation_information(gamma: Tensor, squared_correlation: Tensor) -> Tensor
         gamma: `s x n`.
         squared_correlation: `n`, in [0, 1].
     """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_N_NODES)
-    z = torch.tensor(nodes, dtype=gamma.dtype)
-    weight = torch.tensor(weights / math.sqrt(2.0 * math.pi), dtype=gamma.dtype)
+    z = torch.tensor(_NODES, dtype=gamma.dtype)
+    weight = torch.tensor(_WEIGHTS / math.sqrt(2.0 * math.pi), dtype=gamma.dtype)
     known = squared_correlation.clamp_max(_LARGEST)
     # The information is even in ρ, and has a slope in ρ² at 0, which a square root has not.
     rho, s = known.clamp_min(1e-24).sqrt(), (1.0 - known).sqrt()

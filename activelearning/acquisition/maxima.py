@@ -11,6 +11,17 @@ from activelearning.contracts import AcquisitionContext
 from activelearning.errors import ConfigError
 
 
+def check_sizes(n_max_samples: int, n_candidates: int) -> None:
+    """Refuse numbers of draws or of reference points below 1, by their keys.
+
+    Raises:
+        ConfigError: one of them is.
+    """
+    for key, value in {"n_max_samples": n_max_samples, "n_candidates": n_candidates}.items():
+        if value < 1:
+            raise ConfigError(f"acquisition.{key} must be at least 1, not {value}.")
+
+
 class Maxima:
     """The target's greatest value over reference points, drawn jointly with the answers of pending queries.
 
@@ -23,7 +34,7 @@ class Maxima:
         n_candidates: Most reference points.
 
     Raises:
-        ConfigError: the context has no reference points, or a number is below 1.
+        ConfigError: the context has no reference points.
     """
 
     def __init__(self, context: AcquisitionContext, n_samples: int, n_candidates: int) -> None:

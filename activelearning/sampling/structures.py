@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from activelearning.campaign.seeds import seed_for
 from activelearning.candidate import CrystalCandidate
 from activelearning.crystals.realise import RealisationError, realise
 from activelearning.errors import InputError
+from activelearning.sampling.statistics import finite
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -101,8 +101,8 @@ def write_structures(
                 {
                     "row": found.row,
                     "candidate": found.crystal.to_dict(),
-                    "properties": {p: _known(values[found.row]) for p, values in properties.items()},
-                    "log_reward": _known(log_rewards[found.row]),
+                    "properties": {p: finite(values[found.row]) for p, values in properties.items()},
+                    "log_reward": finite(log_rewards[found.row]),
                     "coordinates": "sampled" if found.is_sampled else "drawn by PyXtal",
                     "structure": found.structure.as_dict(),
                 }
@@ -111,7 +111,3 @@ def write_structures(
     except OSError as error:
         raise InputError(f"Structures can't be written to {folder}: {error.strerror or error}.") from error
     return names
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

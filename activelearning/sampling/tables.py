@@ -13,6 +13,7 @@ import numpy as np
 from activelearning.candidate import CrystalCandidate
 from activelearning.crystals.descriptors import cell_volumes
 from activelearning.errors import InputError
+from activelearning.sampling.statistics import finite
 
 LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
 COLUMNS = ("space_group", "composition", *LATTICE, "wyckoff", "property", "log_reward")
@@ -40,7 +41,7 @@ def write_samples(
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for row, (crystal, log_reward) in enumerate(zip(crystals, log_rewards, strict=True)):
-                values = {name: _known(properties[name][row]) for name in names}
+                values = {name: finite(properties[name][row]) for name in names}
                 told = json.dumps(values) if len(names) > 1 else values[names[0]]
                 lattice = crystal.lattice if crystal.lattice is not None else ("",) * 6
                 letters = "" if crystal.wyckoff is None else _json(crystal.wyckoff)
@@ -49,10 +50,6 @@ def write_samples(
                 )
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror or error}.") from error
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _json(mapping: Mapping[str, object]) -> str:
