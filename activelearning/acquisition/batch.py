@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +16,14 @@ from activelearning.contracts import Scorer
 _SLACK = 1e-9
 
 
+@dataclass(frozen=True)
+class SharedLimit:
+    """What the queries of some fidelities, by index, may cost together in one batch."""
+
+    fidelities: frozenset[int]
+    budget: float
+
+
 def choose_batch(
     scorer: Scorer,
     X: Tensor,
@@ -22,6 +32,8 @@ def choose_batch(
     budget: float,
     remaining: Mapping[int, int] | None = None,
     exponent: float = 1.0,
+    shared: SharedLimit | None = None,
+    patient: Collection[int] = (),
 ) -> list[int]:
     """Rows of a batch, in order of choice; the scorer is left conditioned on them.
 
@@ -38,6 +50,9 @@ def choose_batch(
         remaining: Most queries of a fidelity (its index) that may still be started; a fidelity not named has
             no limit.
         exponent: Of the cost.
+        shared: What some fidelities may cost together.
+        patient: Fidelities whose answers are there before the next batch is chosen. Where one of them has reached its
+            limit, the batch ends as soon as what is left is a poorer bargain than it was: its answers come first.
     """
     allowed = torch.ones(len(X), dtype=torch.bool)
     left = dict(remaining or {})
@@ -45,11 +60,17 @@ def choose_batch(
     _, group = torch.unique(X, dim=0, return_inverse=True)
     chosen: list[int] = []
     money = budget * (1.0 + _SLACK)
+    purse = math.inf if shared is None else shared.budget * (1.0 + _SLACK)
+    is_shared = torch.zeros(len(X), dtype=torch.bool)
+    for index in () if shared is None else shared.fidelities:
+        is_shared |= fidelity == index
+    awaited = -math.inf
     while True:
         for index, count in left.items():
             if count <= 0:
                 allowed &= fidelity != index
         allowed &= costs <= money
+        allowed &= ~is_shared | (costs <= purse)
         rows = allowed.nonzero().flatten()
         if not len(rows):
             return chosen
@@ -57,12 +78,20 @@ def choose_batch(
             scores = per_cost(scorer(X[rows]), costs[rows], exponent)
         # argmax does not promise the first of equal maxima.
         best = int(rows[(scores == scores.max()).nonzero()[0, 0]])
+        if chosen and float(scores.max()) < awaited:
+            return chosen
         chosen.append(best)
         money -= float(costs[best])
+        if is_shared[best]:
+            purse -= float(costs[best])
         allowed &= group != group[best]
         index = int(fidelity[best])
         if index in left:
             left[index] -= 1
+            beside = allowed[rows] & (fidelity[rows] == index) & (~is_shared[rows] | (costs[rows] <= purse))
+            if left[index] <= 0 and index in patient and bool(beside.any()):
+                # Utilities only fall as the batch grows, so that this is what its answers may be worth at most.
+                awaited = max(awaited, float(scores[beside].max()))
         scorer.add_pending(X[best : best + 1])
 
 

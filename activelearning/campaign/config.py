@@ -113,6 +113,24 @@ class StoppingConfig(_Model):
     )
 
 
+class SafetyConfig(_Model):
+    """How far fidelities other than the target are trusted; see `activelearning.campaign.safety`."""
+
+    enabled: bool = True
+    credit: float = Field(
+        0.1, ge=0, le=1, description="share of the total budget for the others while they have proved nothing"
+    )
+    target_share: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="share of what is spent that is the target's, whatever the others promise",
+    )
+    independent_share: float = Field(
+        0.2, ge=0, le=1, description="share of the target's queries chosen as if there were no others"
+    )
+
+
 class CampaignConfig(_Model):
     """A whole campaign."""
 
@@ -124,6 +142,7 @@ class CampaignConfig(_Model):
     sampler: PluginSection | None = Field(None, description="default: by the space")
     surrogate: PluginSection = PluginSection(type="multi_fidelity_gp")
     acquisition: AcquisitionConfig = AcquisitionConfig()
+    safety: SafetyConfig = SafetyConfig()
     budget: BudgetConfig
     initial_design: InitialDesignConfig = InitialDesignConfig()
     stopping: StoppingConfig = StoppingConfig()

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ from activelearning.campaign.initial import design_counts, design_pairs, read_ob
 from activelearning.campaign.parts import Parts, make_parts
 from activelearning.campaign.proposing import Plan, PlannedEvaluation, Proposer
 from activelearning.campaign.queues import Queues
+from activelearning.campaign.safety import Expectation, Guard, Standing, judge
 from activelearning.campaign.seeds import seed_for
 from activelearning.campaign.states import pack, unpack
 from activelearning.campaign.stopping import Action, Decision, Stopping
@@ -239,8 +241,43 @@ class Engine:
             if isinstance(surrogate, FeasibilityModel):
                 seed = seed_for(self.config.seed, index, "surrogate.feasibility")
                 figures["feasibility"] = dict(surrogate.fit_feasibility(self._outcomes(), seed=seed))
+            self._fit_alone(observations, seed_for(self.config.seed, index, "surrogate.alone"))
             self._fit_figures = figures
             return figures
+
+    def _fit_alone(self, observations: Sequence[Observation], seed: int) -> None:
+        """Fit the surrogate that knows the target alone, against which the other fidelities must prove themselves."""
+        if self.parts.alone is None:
+            return
+        state = self.repository.checkpoint("surrogate.alone")
+        if state is not None:
+            self.parts.alone.load_state_dict(unpack(state))
+        target = self.parts.target.fidelity.index
+        self.parts.alone.fit(
+            [replace(o, fidelity=0) for o in observations if o.fidelity == target], seed=seed
+        )
+
+    def _guard(self) -> Guard | None:
+        """Where the other fidelities stand, from what was foretold and what was answered; None without any."""
+        if self.parts.alone is None:
+            return None
+        target = self.parts.target.name
+        expectations = [
+            Expectation.from_json(expected)
+            for summary in self.repository.round_summaries()
+            for expected in summary.get("safety", {}).get("expected", ())
+        ]
+        answers = {candidate.key: m for candidate, name, m in self.repository.answers() if name == target}
+        money = self.repository.money_by_fidelity()
+        spent_target = money.pop(target, 0.0)
+        standing = Standing(
+            scores=judge(expectations, answers),
+            n_target=len(expectations),
+            n_independent=sum(expected.independent for expected in expectations),
+            spent_target=spent_target,
+            spent_others=math.fsum(money.values()),
+        )
+        return Guard(standing, self.config.safety, self.config.budget.total, self.parts.alone)
 
     def _outcomes(self) -> list[Outcome]:
         index = {source.name: source.fidelity.index for source in self.parts.sources}
@@ -352,6 +389,7 @@ class Engine:
             observed=[candidate for candidate, _, _ in self.repository.answers()],
             best=self._stopping.best_at_target(),
             cost=self.cost,
+            guard=self._guard(),
         )
 
     def commit(self) -> int:
@@ -371,6 +409,8 @@ class Engine:
                     "surrogate": pack(self.parts.surrogate.state_dict()),
                     "sampler": pack(self.parts.sampler.state_dict()),
                 }
+                if self.parts.alone is not None:
+                    checkpoints["surrogate.alone"] = pack(self.parts.alone.state_dict())
             asked = self.repository.times_asked()
             new = NewRound(
                 index=index,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,9 @@ class Parts:
     surrogate: Surrogate
     acquisition: Acquisition
     mode: str
+    alone: Surrogate | None = (
+        None  # knows the target's answers alone, as fidelity 0; None where there is no other
+    )
 
     @property
     def fidelities(self) -> tuple[Fidelity, ...]:
@@ -144,6 +147,8 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
         folder=folder,
     )
     check_sampler(made)
+    guarded = config.safety.enabled and len(fidelities) > 1 and acquisition.mode != "random"
+    target = next(f for f in fidelities if f.is_target)
     return Parts(
         space=space,
         sources=sources,
@@ -166,6 +171,17 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
             own_keys=list(AcquisitionConfig.model_fields),
         ),
         mode="joint" if joint else "random" if acquisition.mode == "random" else "after",
+        alone=construct(
+            "surrogates",
+            "multi_fidelity_gp",
+            {},
+            space,
+            (replace(target, index=0),),
+            key="safety",
+            folder=folder,
+        )
+        if guarded
+        else None,
     )
 
 

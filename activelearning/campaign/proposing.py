@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from activelearning.acquisition.batch import choose_batch, polish
+from activelearning.acquisition.batch import SharedLimit, choose_batch, polish
 from activelearning.acquisition.cost import log_per_cost, per_cost
 from activelearning.acquisition.feasible import FeasibleScorer
+from activelearning.acquisition.posterior import joint_posterior
+from activelearning.acquisition.safe import AloneScorer, SafeScorer, only_fidelity
 from activelearning.acquisition.sharpening import least_exponent, sharpen
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.parts import Parts
+from activelearning.campaign.safety import Expectation, Guard, Trust
 from activelearning.campaign.seeds import seed_for
 from activelearning.candidate import Candidate
 from activelearning.contracts.acquisition import AcquisitionContext, Scorer
 from activelearning.contracts.sampler import LogReward, Proposal
-from activelearning.contracts.surrogate import FeasibilityModel
+from activelearning.contracts.surrogate import FeasibilityModel, Surrogate
+from activelearning.fidelity import Fidelity
 from activelearning.measurement import Measurement
 from activelearning.spaces.box import BoxSpace
 
@@ -67,6 +72,7 @@ class Proposer:
         observed: Candidates with an answer.
         best: Best objective measured at the target fidelity.
         cost: Expected cost of (fidelity, candidate).
+        guard: What holds fidelities other than the target in check; None where there is none.
     """
 
     config: CampaignConfig
@@ -79,6 +85,8 @@ class Proposer:
     observed: Sequence[Candidate]
     best: float | None
     cost: Callable[[int, Candidate], float]
+    guard: Guard | None = None
+    _alone: AloneScorer = field(init=False)
 
     def plan(self) -> Plan:
         """Train, sample, choose."""
@@ -100,7 +108,10 @@ class Proposer:
         pairs = self._fresh(self._with_fidelity(scorer, sampled))
         n_at_target = self._n_at_target(pairs)
         pairs = self._polished(scorer, self._with_target(pairs))
-        chosen = self._choose(scorer, pairs)
+        independent = self._choose_independent([*sampled, *untrained])
+        for planned in independent:
+            scorer.add_pending(self._inputs([(planned.candidate, planned.fidelity)]))
+        chosen = [*independent, *self._choose(scorer, pairs, independent)]
         timings["choice"] = time.perf_counter() - begin
 
         summary = {
@@ -112,6 +123,8 @@ class Proposer:
             "pool_at_target": n_at_target,
             "chosen": len(chosen),
         }
+        if self.guard is not None:
+            summary["safety"] = self.guard.summary(self._expectations(chosen, len(independent)))
         return Plan(chosen, summary, timings)
 
     def _seed(self, component: str) -> int:
@@ -120,19 +133,55 @@ class Proposer:
     # -- scoring ------------------------------------------------------------------------------------------------------
 
     def _scorer(self, untrained: Sequence[Candidate]) -> Scorer:
-        reference = list(dict.fromkeys([*self.observed, *untrained]))
-        scorer = self.parts.acquisition.build(
+        """Utilities of all queries, as far as the other fidelities are trusted."""
+        target = self.parts.target.fidelity.index
+        reference = self.parts.space.features(list(dict.fromkeys([*self.observed, *untrained])))
+        scorer = self._build(
+            self.parts.surrogate, self.parts.fidelities, target, reference, self._inputs(self.pending)
+        )
+        if self.guard is not None:
+            self._alone = self._alone_scorer(reference)
+            cheapest = min(f.cost for f in self.parts.fidelities if not f.is_target)
+            scorer = SafeScorer(
+                scorer,
+                self._alone if self.guard.standing.trust is Trust.REFUTED else None,
+                target,
+                others_allowed=self.guard.allowance >= cheapest,
+            )
+        return self._feasible(scorer)
+
+    def _alone_scorer(self, reference: Tensor) -> AloneScorer:
+        """Utilities of the target's queries as if there were no other fidelities."""
+        assert self.guard is not None
+        target = self.parts.target.fidelity
+        pending = self._inputs([pair for pair in self.pending if pair[1] == target.index])
+        fidelities = (replace(target, index=0),)
+        return AloneScorer(
+            self._build(self.guard.alone, fidelities, 0, reference, only_fidelity(pending)), target.index
+        )
+
+    def _build(
+        self,
+        surrogate: Surrogate,
+        fidelities: Sequence[Fidelity],
+        target: int,
+        reference: Tensor,
+        pending: Tensor,
+    ) -> Scorer:
+        return self.parts.acquisition.build(
             AcquisitionContext(
-                model=self.parts.surrogate.model,
-                fidelities=self.parts.fidelities,
-                target=self.parts.target.fidelity.index,
+                model=surrogate.model,
+                fidelities=fidelities,
+                target=target,
                 maximize=self.config.objective.direction == "maximize",
                 best=self.best,
-                reference=self.parts.space.features(reference),
-                pending=self._inputs(self.pending),
+                reference=reference,
+                pending=pending,
                 seed=self._seed("acquisition"),
             )
         )
+
+    def _feasible(self, scorer: Scorer) -> Scorer:
         surrogate = self.parts.surrogate
         return (
             FeasibleScorer(scorer, surrogate.feasibility)
@@ -272,7 +321,39 @@ class Proposer:
         moved = space.from_features(improved[:, :-1])
         return self._fresh([*pairs, *((c, index) for c, (_, index) in zip(moved, best, strict=True))])
 
-    def _choose(self, scorer: Scorer, pairs: list[Pair]) -> list[PlannedEvaluation]:
+    def _choose(
+        self, scorer: Scorer, pairs: list[Pair], taken: Sequence[PlannedEvaluation]
+    ) -> list[PlannedEvaluation]:
+        """The batch, beside what has been taken into it already."""
+        held = {(planned.candidate, planned.fidelity) for planned in taken}
+        pairs = [pair for pair in pairs if pair not in held]
+        slots = dict(self.slots)
+        for planned in taken:
+            slots[planned.fidelity] -= 1
+        shared = None
+        if self.guard is not None:
+            others = frozenset(f.index for f in self.parts.fidelities if not f.is_target)
+            shared = SharedLimit(others, self.guard.allowance)
+        quick = {source.fidelity.index for source in self.parts.sources if not source.is_queued}
+        budget = self.budget - math.fsum(planned.cost for planned in taken)
+        return self._picked(scorer, pairs, budget, slots, shared=shared, patient=quick)
+
+    def _choose_independent(self, proposals: Sequence[Proposal]) -> list[PlannedEvaluation]:
+        """Queries of the target chosen as if there were no other fidelities, where some are due."""
+        if self.guard is None:
+            return []
+        target = self.parts.target.fidelity.index
+        due = min(self.guard.standing.n_due(self.guard.config), self.slots[target])
+        if not due:
+            return []
+        scorer = self._feasible(self._alone)
+        candidates = dict.fromkeys(proposal.candidate for proposal in proposals)
+        pairs = self._polished(scorer, self._fresh([(candidate, target) for candidate in candidates]))
+        return self._picked(scorer, pairs, self.budget, {target: due})
+
+    def _picked(
+        self, scorer: Scorer, pairs: list[Pair], budget: float, slots: Mapping[int, int], **limits: Any
+    ) -> list[PlannedEvaluation]:
         if not pairs:
             return []
         inputs, costs = self._inputs(pairs), self._costs(pairs)
@@ -281,9 +362,10 @@ class Proposer:
             scorer,
             inputs,
             costs,
-            budget=self.budget,
-            remaining=self.slots,
+            budget=budget,
+            remaining=slots,
             exponent=self.config.acquisition.cost_exponent,
+            **limits,
         )
         predicted: dict[int, tuple[float, float]] = {}
         for index in sorted({pairs[i][1] for i in picked}):
@@ -301,4 +383,30 @@ class Proposer:
                 predicted_std=predicted[i][1],
             )
             for i in picked
+        ]
+
+    def _expectations(self, chosen: Sequence[PlannedEvaluation], n_independent: int) -> list[Expectation]:
+        """What is foretold of the target's answers, with the other fidelities and without them."""
+        assert self.guard is not None
+        target = self.parts.target.fidelity.index
+        asked = [(i, planned) for i, planned in enumerate(chosen) if planned.fidelity == target]
+        if not asked:
+            return []
+        X = self._inputs([(planned.candidate, target) for _, planned in asked])
+        with torch.no_grad():
+            (joint, joint_variance), (alone, alone_variance) = (
+                joint_posterior(model, rows.unsqueeze(-2), noisy=True)
+                for model, rows in (
+                    (self.parts.surrogate.model, X),
+                    (self.guard.alone.model, only_fidelity(X)),
+                )
+            )
+        return [
+            Expectation(
+                planned.candidate.key,
+                (float(joint[row]), float(joint_variance[row].sqrt())),
+                (float(alone[row]), float(alone_variance[row].sqrt())),
+                independent=i < n_independent,
+            )
+            for row, (i, planned) in enumerate(asked)
         ]

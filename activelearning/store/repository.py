@@ -134,6 +134,24 @@ class Repository:
         with self.database.read() as session:
             return dict(session.get_one(Round, (self.campaign, index)).summary)
 
+    def round_summaries(self) -> list[dict[str, Any]]:
+        """Figures recorded with every round, in order."""
+        query = select(Round.summary).where(Round.campaign == self.campaign).order_by(Round.index)
+        with self.database.read() as session:
+            return [dict(summary) for summary in session.scalars(query)]
+
+    def money_by_fidelity(self) -> dict[str, float]:
+        """What is reserved and spent, by the fidelity's name."""
+        query = (
+            select(Evaluation.fidelity, func.sum(LedgerEntry.reserved + LedgerEntry.spent))
+            .join(Evaluation, Evaluation.key == LedgerEntry.evaluation_key)
+            .where(LedgerEntry.campaign == self.campaign)
+            .group_by(Evaluation.fidelity)
+            .order_by(Evaluation.fidelity)
+        )
+        with self.database.read() as session:
+            return {name: float(money) for name, money in session.execute(query)}
+
     def commit_round(self, new: NewRound, *, total: float, worker: WorkerRegistration) -> None:
         """Write a round, its evaluations with their reservations, and the warm states: all or nothing.
 

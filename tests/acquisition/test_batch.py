@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from activelearning.acquisition.batch import choose_batch, polish
+from activelearning.acquisition.batch import SharedLimit, choose_batch, polish
 
 
 class Hill:
@@ -104,3 +104,35 @@ def test_polish_leaves_what_has_no_gradient() -> None:
 
     X = pool(5)
     assert torch.equal(polish(Steps(), X), X)
+
+
+@settings(max_examples=40)
+@given(purse=st.floats(0.0, 3.0), budget=st.floats(0.5, 6.0), seed=st.integers(0, 20))
+def test_a_shared_limit_holds_and_leaves_the_rest_alone(purse: float, budget: float, seed: int) -> None:
+    X = pool(n_fidelities=3, seed=seed)
+    c = costs(X, 1.0, 0.1, 0.25)
+    chosen = choose_batch(Hill(), X, c, budget=budget, shared=SharedLimit(frozenset({1, 2}), purse))
+    of_others = X[chosen, -1] > 0
+    assert float(c[chosen][of_others].sum()) <= purse * (1 + 1e-8)
+    # What the others may not have is the target's.
+    spent = float(c[chosen].sum())
+    assert spent > min(budget, 40.0) - 1.0 - 1e-9
+    assert spent <= budget * (1 + 1e-8)
+
+
+def test_dear_queries_wait_for_the_answers_of_better_bargains() -> None:
+    X = pool()
+    c = costs(X, 1.0, 0.1)
+    eager = choose_batch(Hill(), X, c, budget=4.0, remaining={1: 3})
+    assert X[eager, -1].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    patient = choose_batch(Hill(), X, c, budget=4.0, remaining={1: 3}, patient={1})
+    assert patient == eager[:3]
+    # Nothing is waited for where the limit leaves no better bargain behind: the dear ones are not worth less.
+    equal = costs(X, 1e-3, 1e-3)
+    assert len(choose_batch(Hill(), X, equal, budget=5e-3, remaining={1: 0}, patient={1})) == 5
+
+
+def test_a_slow_fidelity_at_its_limit_is_not_waited_for() -> None:
+    X = pool()
+    chosen = choose_batch(Hill(), X, costs(X, 1.0, 0.1), budget=4.0, remaining={1: 3}, patient={0})
+    assert X[chosen, -1].tolist().count(0.0) == 3
