@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from sqlalchemy.engine import URL
 
+from activelearning.campaign.agreement import agreement
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.continuation import check_continuation
 from activelearning.campaign.evaluation import Evaluator, Observer
@@ -33,6 +34,7 @@ from activelearning.candidate import Candidate, candidate_from_dict, digest
 from activelearning.contracts.surrogate import FeasibilityModel
 from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError, OracleError
 from activelearning.observation import Observation, Outcome
+from activelearning.report.prequential import forecasts, prequential
 from activelearning.store.database import Database, check_reachable, open_database, resolve_url
 from activelearning.store.models import OPEN_STATES, CampaignState, State
 from activelearning.store.records import COST_TOLERANCE, Balance, NewEvaluation, NewRound
@@ -68,6 +70,7 @@ class Engine:
         self._plan: Plan | None = None
         self._timings: dict[str, float] = {}
         self._fit_figures: Mapping[str, Any] = {}
+        self._diagnostics: Mapping[str, Any] = {}
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 
@@ -240,7 +243,21 @@ class Engine:
                 seed = seed_for(self.config.seed, index, "surrogate.feasibility")
                 figures["feasibility"] = dict(surrogate.fit_feasibility(self._outcomes(), seed=seed))
             self._fit_figures = figures
+            self._diagnostics = self._diagnose(index, observations, figures)
             return figures
+
+    def _diagnose(
+        self, index: int, observations: Sequence[Observation], figures: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What the answers say of the model; `pending` are those that a later round will judge."""
+        made = forecasts(self.database, self.name)
+        awaited = set(self.repository.round_summary(index - 1).get("pending", ()))
+        new = [f for f in made if f.round == index - 1 or f.key in awaited]
+        return {
+            "prequential": prequential(made, new),
+            "agreement": agreement(observations, self.parts.fidelities, figures),
+            "pending": [row.key for row in self.repository.evaluations(states=OPEN_STATES)],
+        }
 
     def _outcomes(self) -> list[Outcome]:
         index = {source.name: source.fidelity.index for source in self.parts.sources}
@@ -379,7 +396,7 @@ class Engine:
                 summary={
                     **plan.summary,
                     "n_answers": self._stopping.n_answers(),
-                    **({"surrogate": dict(self._fit_figures)} if index > 0 else {}),
+                    **({"surrogate": dict(self._fit_figures), **self._diagnostics} if index > 0 else {}),
                 },
                 timings={**self._timings, **plan.timings},
                 checkpoints=checkpoints,
@@ -406,6 +423,7 @@ class Engine:
             acquisition=planned.acquisition,
             predicted_mean=planned.predicted_mean,
             predicted_std=planned.predicted_std,
+            predicted_noise=planned.predicted_noise,
             measurement=planned.measurement,
         )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from activelearning.acquisition.batch import choose_batch, polish
 from activelearning.acquisition.cost import log_per_cost, per_cost
 from activelearning.acquisition.feasible import FeasibleScorer
+from activelearning.acquisition.posterior import joint_posterior
 from activelearning.acquisition.sharpening import least_exponent, sharpen
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.parts import Parts
@@ -43,6 +44,7 @@ class PlannedEvaluation:
     acquisition: float | None = None
     predicted_mean: float | None = None
     predicted_std: float | None = None
+    predicted_noise: float | None = None
     measurement: Measurement | None = None
 
 
@@ -285,6 +287,9 @@ class Proposer:
             remaining=self.slots,
             exponent=self.config.acquisition.cost_exponent,
         )
+        if not picked:
+            return []
+        noise = dict(zip(picked, self._noise(inputs[picked]).tolist(), strict=True))
         predicted: dict[int, tuple[float, float]] = {}
         for index in sorted({pairs[i][1] for i in picked}):
             mine = [i for i in picked if pairs[i][1] == index]
@@ -299,6 +304,16 @@ class Proposer:
                 acquisition=float(utilities[i]),
                 predicted_mean=predicted[i][0],
                 predicted_std=predicted[i][1],
+                predicted_noise=noise[i],
             )
             for i in picked
         ]
+
+    def _noise(self, X: Tensor) -> Tensor:
+        """Standard deviation, `n`, that the model expects of answers about their noise-free values."""
+        model, single = self.parts.surrogate.model, X.unsqueeze(-2)
+        with torch.no_grad():
+            noisy, free = (
+                joint_posterior(model, single, noisy=noisy)[1].flatten() for noisy in (True, False)
+            )
+        return (noisy - free).clamp_min(0.0).sqrt()

@@ -206,6 +206,7 @@ class Repository:
             acquisition=e.acquisition,
             predicted_mean=e.predicted_mean,
             predicted_std=e.predicted_std,
+            predicted_noise=e.predicted_noise,
             cost_reserved=0.0 if known else e.cost,
             cost_paid=0.0 if known else None,
             details=dict(e.measurement.metadata) if e.measurement is not None else {},
