@@ -20,6 +20,7 @@ def choose_batch(
     costs: Tensor,
     *,
     budget: float,
+    reserved: Tensor | None = None,
     remaining: Mapping[int, int] | None = None,
     exponent: float = 1.0,
 ) -> list[int]:
@@ -33,12 +34,14 @@ def choose_batch(
     Args:
         scorer: Utilities given what is pending.
         X: Queries, `n x (d + 1)`.
-        costs: Predicted cost of each, positive, `n`.
-        budget: Most that the batch may cost together.
+        costs: Expected cost of each, positive, `n`; utility is divided by it.
+        budget: Most that the batch may reserve together.
+        reserved: What each reserves, positive, `n`; the expected costs by default.
         remaining: Most queries of a fidelity (its index) that may still be started; a fidelity not named has
             no limit.
         exponent: Of the cost.
     """
+    reserved = costs if reserved is None else reserved
     allowed = torch.ones(len(X), dtype=torch.bool)
     left = dict(remaining or {})
     fidelity = X[:, -1].round().long()
@@ -49,7 +52,7 @@ def choose_batch(
         for index, count in left.items():
             if count <= 0:
                 allowed &= fidelity != index
-        allowed &= costs <= money
+        allowed &= reserved <= money
         rows = allowed.nonzero().flatten()
         if not len(rows):
             return chosen
@@ -58,7 +61,7 @@ def choose_batch(
         # argmax does not promise the first of equal maxima.
         best = int(rows[(scores == scores.max()).nonzero()[0, 0]])
         chosen.append(best)
-        money -= float(costs[best])
+        money -= float(reserved[best])
         allowed &= group != group[best]
         index = int(fidelity[best])
         if index in left:

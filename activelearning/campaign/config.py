@@ -78,7 +78,14 @@ class AcquisitionConfig(PluginSection):
         "auto",
         description="the sampler's reward is the cost-aware acquisition to this power; auto sharpens a flat one",
     )
-    cost_exponent: float = Field(1.0, ge=0, description="utility is divided by cost to this power")
+    cost_exponent: Annotated[float, Field(ge=0)] | Literal["cooled"] = Field(
+        1.0,
+        description="utility is divided by cost to this power; cooled: from 1 to 0 as the budget is spent",
+    )
+    costs: Literal["learned", "stated"] = Field(
+        "learned",
+        description="of fidelities of `charge: measured`: learned from charges, or as the oracle foresees",
+    )
 
 
 class BudgetConfig(_Model):

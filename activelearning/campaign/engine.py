@@ -7,7 +7,6 @@ the seed, so that repeating them gives the same result, bit for bit.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from sqlalchemy.engine import URL
 from activelearning.campaign.agreement import agreement
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.continuation import check_continuation
+from activelearning.campaign.costs import Charge, Costs
 from activelearning.campaign.evaluation import Evaluator, Observer
 from activelearning.campaign.initial import design_counts, design_pairs, read_observations
 from activelearning.campaign.parts import Parts, make_parts
@@ -30,9 +30,9 @@ from activelearning.campaign.queues import Queues
 from activelearning.campaign.seeds import seed_for
 from activelearning.campaign.states import pack, unpack
 from activelearning.campaign.stopping import Action, Decision, Stopping
-from activelearning.candidate import Candidate, candidate_from_dict, digest
+from activelearning.candidate import candidate_from_dict, digest
 from activelearning.contracts.surrogate import FeasibilityModel
-from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError, OracleError
+from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError
 from activelearning.observation import Observation, Outcome
 from activelearning.report.prequential import forecasts, prequential
 from activelearning.store.database import Database, check_reachable, open_database, resolve_url
@@ -67,6 +67,7 @@ class Engine:
         self._evaluator = Evaluator(parts, self.repository, self._worker.id, artifacts, self._observe)
         self._queues = Queues(parts, self.repository, self._evaluator, self._observe)
         self._stopping = Stopping(config, parts, self.repository)
+        self._costs = Costs(parts)
         self._plan: Plan | None = None
         self._timings: dict[str, float] = {}
         self._fit_figures: Mapping[str, Any] = {}
@@ -310,34 +311,11 @@ class Engine:
         candidates = list(dict.fromkeys(proposal.candidate for proposal in proposals))[:wanted]
         planned, money = [], self.balance().remaining * (1 + COST_TOLERANCE)
         for candidate, index in design_pairs(candidates, counts):
-            cost = self.cost(index, candidate)
+            cost = self._costs.reserved(index, candidate)
             if cost <= money:  # what an oracle foresees for a candidate may differ from the configured cost
                 planned.append(PlannedEvaluation(candidate, index, cost))
                 money -= cost
         return Plan(planned)
-
-    def cost(self, fidelity: int, candidate: Candidate) -> float:
-        """What one answer is expected to cost: configured where the charge is fixed, else the oracle's own word.
-
-        Raises:
-            OracleError: the oracle's word is no positive number; nothing could be reserved by it.
-        """
-        source = self.parts.sources[fidelity]
-        if source.config.charge == "fixed":
-            return source.fidelity.cost
-        try:
-            cost = float(source.oracle.cost(candidate))
-        except Exception as error:
-            raise OracleError(
-                f"fidelities.{source.name}: cost() of the oracle {source.config.oracle!r} raised "
-                f"{type(error).__name__}: {error}."
-            ) from error
-        if not (math.isfinite(cost) and cost > 0.0):
-            raise OracleError(
-                f"fidelities.{source.name}: cost() of the oracle {source.config.oracle!r} returned {cost}; "
-                f"it must be a positive number."
-            )
-        return cost
 
     def _proposer(self, index: int) -> Proposer:
         balance = self.balance()
@@ -368,8 +346,33 @@ class Engine:
             known=self.repository.known_pairs(),
             observed=[candidate for candidate, _, _ in self.repository.answers()],
             best=self._stopping.best_at_target(),
-            cost=self.cost,
+            costs=self._costs,
+            cost_figures=self._learn_costs(),
+            cost_exponent=self._cost_exponent(balance),
         )
+
+    def _learn_costs(self) -> dict[str, Any]:
+        """Learn from what answers were charged; what was free, since another campaign had paid, teaches nothing."""
+        if self.config.acquisition.costs == "stated" or not self._costs.measured:
+            return {}
+        index = {source.name: source.fidelity.index for source in self.parts.sources}
+        return self._costs.learn(
+            [
+                Charge(candidate, index[name], reserved, charged)
+                for candidate, name, reserved, charged in self.repository.charges(self._costs.measured)
+            ]
+        )
+
+    def _cost_exponent(self, balance: Balance) -> float:
+        """The cost's exponent: stated, or cooled with what is left of the budget that the initial design left.
+
+        Lee, Perrone, Archambeau & Seeger, *Cost-aware Bayesian optimization* (2020), section 4.
+        """
+        stated = self.config.acquisition.cost_exponent
+        if stated != "cooled":
+            return stated
+        start = balance.total - self.repository.cost_of_round(0)
+        return min(max(balance.remaining / start, 0.0), 1.0) if start > 0.0 else 0.0
 
     def commit(self) -> int:
         """Write the round with its reservations and the warm states in one transaction; returns its index.

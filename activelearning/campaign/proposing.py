@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from activelearning.acquisition.feasible import FeasibleScorer
 from activelearning.acquisition.posterior import joint_posterior
 from activelearning.acquisition.sharpening import least_exponent, sharpen
 from activelearning.campaign.config import CampaignConfig
+from activelearning.campaign.costs import Costs
 from activelearning.campaign.parts import Parts
 from activelearning.campaign.seeds import seed_for
 from activelearning.candidate import Candidate
@@ -68,7 +69,9 @@ class Proposer:
         known: (candidate key, fidelity name) of everything asked so far.
         observed: Candidates with an answer.
         best: Best objective measured at the target fidelity.
-        cost: Expected cost of (fidelity, candidate).
+        costs: What answers reserve, and what they are expected to cost.
+        cost_figures: What was learned of costs.
+        cost_exponent: Of the cost in utility per cost.
     """
 
     config: CampaignConfig
@@ -80,7 +83,9 @@ class Proposer:
     known: set[tuple[str, str]]
     observed: Sequence[Candidate]
     best: float | None
-    cost: Callable[[int, Candidate], float]
+    costs: Costs
+    cost_figures: Mapping[str, Any]
+    cost_exponent: float
 
     def plan(self) -> Plan:
         """Train, sample, choose."""
@@ -108,6 +113,8 @@ class Proposer:
         summary = {
             "sampler": dict(training),
             "reward_exponent": exponent,
+            "cost_exponent": self.cost_exponent,
+            **({"costs": dict(self.cost_figures)} if self.cost_figures else {}),
             "trained_score": trained_score,
             "untrained_score": untrained_score,
             "pool": len(pairs),
@@ -150,9 +157,6 @@ class Proposer:
         column = torch.tensor([[float(index)] for _, index in pairs], dtype=torch.float64)
         return torch.cat([features, column], dim=-1)
 
-    def _costs(self, pairs: Sequence[Pair]) -> Tensor:
-        return torch.tensor([self.cost(index, candidate) for candidate, index in pairs], dtype=torch.float64)
-
     def _utilities(self, scorer: Scorer, pairs: Sequence[Pair]) -> Tensor:
         with torch.no_grad():
             return scorer(self._inputs(pairs))
@@ -163,7 +167,6 @@ class Proposer:
 
     def _log_reward(self, scorer: Scorer, untrained: Sequence[Candidate]) -> tuple[LogReward, float]:
         """The sampler's reward and its exponent: cost-aware acquisition, floored relative to the best known."""
-        cost_exponent = self.config.acquisition.cost_exponent
         target = self.parts.target.fidelity.index
         n = len(self.parts.fidelities)
         known = self._expanded(list(dict.fromkeys([*self.observed, *untrained])))
@@ -172,7 +175,10 @@ class Proposer:
 
         def logs_of(utilities: Tensor, pairs: Sequence[Pair]) -> Tensor:
             return log_per_cost(
-                utilities, self._costs(pairs), reference_utility=reference, exponent=cost_exponent
+                utilities,
+                self.costs.expected(pairs),
+                reference_utility=reference,
+                exponent=self.cost_exponent,
             )
 
         # By candidate and fidelity; without a fidelity of its own a candidate is worth what its best one is.
@@ -209,7 +215,7 @@ class Proposer:
     def _mean_score(self, scorer: Scorer, proposals: Sequence[Proposal]) -> float:
         """Mean of acquisition ÷ cost over samples as the sampler gave them."""
         pairs = self._with_fidelity(scorer, proposals)
-        return float(per_cost(self._utilities(scorer, pairs), self._costs(pairs)).mean())
+        return float(per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs)).mean())
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
@@ -230,9 +236,7 @@ class Proposer:
                 )
             ]
         pairs = self._expanded(candidates)
-        scores = per_cost(
-            self._utilities(scorer, pairs), self._costs(pairs), self.config.acquisition.cost_exponent
-        )
+        scores = per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs), self.cost_exponent)
         picked = scores.reshape(len(candidates), n).argmax(dim=1).tolist()
         return [(candidate, int(index)) for candidate, index in zip(candidates, picked, strict=True)]
 
@@ -266,8 +270,7 @@ class Proposer:
         space = self.parts.space
         if not isinstance(space, BoxSpace) or not pairs:
             return pairs
-        exponent = self.config.acquisition.cost_exponent
-        scores = per_cost(self._utilities(scorer, pairs), self._costs(pairs), exponent)
+        scores = per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs), self.cost_exponent)
         order = torch.argsort(scores, descending=True, stable=True)[: self.config.acquisition.batch_size]
         best = [pairs[i] for i in order.tolist()]
         improved = polish(scorer, self._inputs(best))
@@ -277,15 +280,17 @@ class Proposer:
     def _choose(self, scorer: Scorer, pairs: list[Pair]) -> list[PlannedEvaluation]:
         if not pairs:
             return []
-        inputs, costs = self._inputs(pairs), self._costs(pairs)
+        inputs, costs = self._inputs(pairs), self.costs.expected(pairs)
+        reserved = torch.tensor([self.costs.reserved(m, c) for c, m in pairs], dtype=torch.float64)
         utilities = self._utilities(scorer, pairs)
         picked = choose_batch(
             scorer,
             inputs,
             costs,
+            reserved=reserved,
             budget=self.budget,
             remaining=self.slots,
-            exponent=self.config.acquisition.cost_exponent,
+            exponent=self.cost_exponent,
         )
         if not picked:
             return []
@@ -300,7 +305,7 @@ class Proposer:
             PlannedEvaluation(
                 candidate=pairs[i][0],
                 fidelity=pairs[i][1],
-                cost=float(costs[i]),
+                cost=float(reserved[i]),
                 acquisition=float(utilities[i]),
                 predicted_mean=predicted[i][0],
                 predicted_std=predicted[i][1],

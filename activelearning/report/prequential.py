@@ -90,7 +90,20 @@ def forecasts(database: Database, name: str) -> list[Forecast]:
     )
     with database.read() as session:
         header(session, name)
-        return [Forecast(*row[:-1], censoring=Censoring(row.censoring)) for row in session.execute(query)]
+        return [
+            Forecast(
+                key=row.key,
+                round=row.round,
+                fidelity=row.fidelity,
+                mean=row.predicted_mean,
+                std=row.predicted_std,
+                noise=row.predicted_noise,
+                value=row.value,
+                error=row.std,
+                censoring=Censoring(row.censoring),
+            )
+            for row in session.execute(query)
+        ]
 
 
 def score(made: Sequence[Forecast]) -> dict[str, Any]:

@@ -267,6 +267,34 @@ class Repository:
                 for candidate, fidelity, state in session.execute(query)
             ]
 
+    def charges(self, fidelities: Iterable[str]) -> list[tuple[Candidate, str, float, float]]:
+        """(candidate, fidelity name, reserved, charged) of each answer that was paid for, in the stated order."""
+        query = (
+            select(Evaluation.candidate, Evaluation.fidelity, Evaluation.cost_reserved, Evaluation.cost_paid)
+            .where(
+                Evaluation.campaign == self.campaign,
+                Evaluation.fidelity.in_(list(fidelities)),
+                Evaluation.state == State.SUCCEEDED,
+                Evaluation.cost_paid > 0.0,
+                Evaluation.cost_reserved > 0.0,
+            )
+            .order_by(Evaluation.round, Evaluation.position)
+        )
+        with self.database.read() as session:
+            return [
+                (candidate_from_dict(candidate), fidelity, reserved, paid)
+                for candidate, fidelity, reserved, paid in session.execute(query)
+            ]
+
+    def cost_of_round(self, index: int) -> float:
+        """What a round's evaluations were charged; what is open counts as reserved."""
+        cost = func.coalesce(Evaluation.cost_paid, Evaluation.cost_reserved)
+        query = select(func.coalesce(func.sum(cost), 0.0)).where(
+            Evaluation.campaign == self.campaign, Evaluation.round == index
+        )
+        with self.database.read() as session:
+            return float(session.scalar(query) or 0.0)
+
     def best_value(self, fidelity: str, *, maximize: bool) -> float | None:
         """Best value of a fidelity's own property; a bound counts where the truth is at least as good."""
         best = func.max(MeasurementRow.value) if maximize else func.min(MeasurementRow.value)
