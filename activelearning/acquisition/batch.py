@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from activelearning.acquisition.cost import per_cost
+from activelearning.acquisition.diversity import Diversity, diverse
 from activelearning.contracts import Scorer
 
 # Relative slack of the budget, for sums of costs that are decimal fractions.
@@ -23,6 +24,8 @@ def choose_batch(
     reserved: Tensor | None = None,
     remaining: Mapping[int, int] | None = None,
     exponent: float = 1.0,
+    diversity: Diversity | None = None,
+    rescore: bool = True,
 ) -> list[int]:
     """Rows of a batch, in order of choice; the scorer is left conditioned on them.
 
@@ -40,6 +43,9 @@ def choose_batch(
         remaining: Most queries of a fidelity (its index) that may still be started; a fidelity not named has
             no limit.
         exponent: Of the cost.
+        diversity: Of the pool X; told of every pick. What is pending it must know already.
+        rescore: Whether the scorer is told of each pick and asked again. Without, it is asked once, what a batch
+            shares is left to `diversity`, and the scorer is told of the batch at the end.
     """
     reserved = costs if reserved is None else reserved
     allowed = torch.ones(len(X), dtype=torch.bool)
@@ -48,6 +54,7 @@ def choose_batch(
     _, group = torch.unique(X, dim=0, return_inverse=True)
     chosen: list[int] = []
     money = budget * (1.0 + _SLACK)
+    utilities = None if rescore else _utilities(scorer, X)
     while True:
         for index, count in left.items():
             if count <= 0:
@@ -55,9 +62,12 @@ def choose_batch(
         allowed &= reserved <= money
         rows = allowed.nonzero().flatten()
         if not len(rows):
-            return chosen
-        with torch.no_grad():
-            scores = per_cost(scorer(X[rows]), costs[rows], exponent)
+            break
+        scores = per_cost(
+            _utilities(scorer, X[rows]) if utilities is None else utilities[rows], costs[rows], exponent
+        )
+        if diversity is not None:
+            scores = diverse(scores, diversity.share[rows])
         # argmax does not promise the first of equal maxima.
         best = int(rows[(scores == scores.max()).nonzero()[0, 0]])
         chosen.append(best)
@@ -66,7 +76,18 @@ def choose_batch(
         index = int(fidelity[best])
         if index in left:
             left[index] -= 1
-        scorer.add_pending(X[best : best + 1])
+        if diversity is not None:
+            diversity.take(X[best : best + 1])
+        if utilities is None:
+            scorer.add_pending(X[best : best + 1])
+    if utilities is not None and chosen:
+        scorer.add_pending(X[chosen])
+    return chosen
+
+
+def _utilities(scorer: Scorer, X: Tensor) -> Tensor:
+    with torch.no_grad():
+        return scorer(X)
 
 
 def polish(scorer: Scorer, X: Tensor, *, n_steps: int = 20, step: float = 0.05) -> Tensor:

@@ -74,6 +74,11 @@ class AcquisitionConfig(PluginSection):
     pool_size: int = Field(
         256, ge=1, description="samples from the trained sampler that the batch is chosen from"
     )
+    diversity: Literal["none", "distance", "determinantal"] = Field(
+        "none",
+        description="what holds a batch apart beside the pending work that conditions the acquisition",
+    )
+    replicates: int = Field(1, ge=1, description="how often one candidate may be asked of one fidelity")
     reward_exponent: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="the sampler's reward is the cost-aware acquisition to this power; auto sharpens a flat one",

@@ -343,7 +343,7 @@ class Engine:
             budget=min(self.config.per_round, balance.remaining),
             slots=slots,
             pending=pending,
-            known=self.repository.known_pairs(),
+            known=self.repository.times_asked(cancelled=False),
             observed=[candidate for candidate, _, _ in self.repository.answers()],
             best=self._stopping.best_at_target(),
             costs=self._costs,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from activelearning.acquisition.batch import choose_batch, polish
 from activelearning.acquisition.cost import log_per_cost, per_cost
+from activelearning.acquisition.diversity import Determinantal, Diversity, Repulsion, batch_scale
 from activelearning.acquisition.feasible import FeasibleScorer
 from activelearning.acquisition.posterior import joint_posterior
 from activelearning.acquisition.sharpening import least_exponent, sharpen
@@ -66,7 +67,7 @@ class Proposer:
         budget: Cost that the batch may reserve.
         slots: Evaluations of each fidelity that may be started.
         pending: Work in flight.
-        known: (candidate key, fidelity name) of everything asked so far.
+        known: How often each (candidate key, fidelity name) was asked so far.
         observed: Candidates with an answer.
         best: Best objective measured at the target fidelity.
         costs: What answers reserve, and what they are expected to cost.
@@ -80,7 +81,7 @@ class Proposer:
     budget: float
     slots: Mapping[int, int]
     pending: Sequence[Pair]
-    known: set[tuple[str, str]]
+    known: Mapping[tuple[str, str], int]
     observed: Sequence[Candidate]
     best: float | None
     costs: Costs
@@ -106,7 +107,7 @@ class Proposer:
         untrained_score = self._mean_score(scorer, untrained)
         pairs = self._fresh(self._with_fidelity(scorer, sampled))
         n_at_target = self._n_at_target(pairs)
-        pairs = self._polished(scorer, self._with_target(pairs))
+        pairs = self._fresh([*self._polished(scorer, self._with_target(pairs)), *self._repeats()])
         chosen = self._choose(scorer, pairs)
         timings["choice"] = time.perf_counter() - begin
 
@@ -241,13 +242,18 @@ class Proposer:
         return [(candidate, int(index)) for candidate, index in zip(candidates, picked, strict=True)]
 
     def _fresh(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Without what was asked before and without repetitions, in order."""
-        names = [f.name for f in self.parts.fidelities]
-        return [
-            (candidate, index)
-            for candidate, index in dict.fromkeys(pairs)
-            if (candidate.key, names[index]) not in self.known
-        ]
+        """Without what was asked as often as it may be and without repetitions, in order."""
+        most = self.config.acquisition.replicates
+        return [pair for pair in dict.fromkeys(pairs) if self._times(pair) < most]
+
+    def _times(self, pair: Pair) -> int:
+        return self.known.get((pair[0].key, self.parts.fidelities[pair[1]].name), 0)
+
+    def _repeats(self) -> list[Pair]:
+        """What was asked before and may be asked again; samplers of a continuum hardly find it by themselves."""
+        if self.config.acquisition.replicates == 1:
+            return []
+        return [pair for pair in self._expanded(list(dict.fromkeys(self.observed))) if self._times(pair)]
 
     def _n_at_target(self, pairs: Sequence[Pair]) -> int:
         target = self.parts.target.fidelity.index
@@ -291,6 +297,8 @@ class Proposer:
             budget=self.budget,
             remaining=self.slots,
             exponent=self.cost_exponent,
+            diversity=self._diversity(inputs),
+            rescore=self.config.acquisition.diversity != "determinantal",
         )
         if not picked:
             return []
@@ -313,6 +321,16 @@ class Proposer:
             )
             for i in picked
         ]
+
+    def _diversity(self, X: Tensor) -> Diversity | None:
+        """What holds the batch apart, told of the work in flight."""
+        acquisition = self.config.acquisition
+        if acquisition.diversity == "none":
+            return None
+        make = Determinantal if acquisition.diversity == "determinantal" else Repulsion
+        diversity = make(X, batch_scale(X, acquisition.batch_size))
+        diversity.take(self._inputs(self.pending))
+        return diversity
 
     def _noise(self, X: Tensor) -> Tensor:
         """Standard deviation, `n`, that the model expects of answers about their noise-free values."""

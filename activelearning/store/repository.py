@@ -325,38 +325,41 @@ class Repository:
                 counts.setdefault(index, {})[State(state)] = n
         return counts
 
-    def known_pairs(self) -> set[tuple[str, str]]:
-        """(candidate key, fidelity) of everything asked so far, less what was cancelled before it was answered."""
-        query = select(Evaluation.candidate_key, Evaluation.fidelity).where(
-            Evaluation.campaign == self.campaign, Evaluation.state != State.CANCELLED
-        )
-        with self.database.read() as session:
-            return {(key, fidelity) for key, fidelity in session.execute(query)}
-
-    def times_asked(self) -> Counter[tuple[str, str]]:
-        """How often each (candidate key, fidelity) was asked so far, cancelled or not."""
+    def times_asked(self, *, cancelled: bool = True) -> Counter[tuple[str, str]]:
+        """How often each (candidate key, fidelity) was asked so far, with or without what was cancelled."""
         query = (
             select(Evaluation.candidate_key, Evaluation.fidelity, func.count())
             .where(Evaluation.campaign == self.campaign)
             .group_by(Evaluation.candidate_key, Evaluation.fidelity)
         )
+        if not cancelled:
+            query = query.where(Evaluation.state != State.CANCELLED)
         with self.database.read() as session:
             return Counter({(key, fidelity): n for key, fidelity, n in session.execute(query)})
 
     def shared_answer(self, content_key: str) -> tuple[str, Measurement] | None:
-        """An answer to the same question in another campaign of this store, with its evaluation's key."""
+        """An answer to the same question in another campaign of this store, with its evaluation's key.
+
+        Each is taken once and never a copy of another, so that replicates are answers of their own.
+        """
         query = (
             select(Evaluation)
-            .where(
-                Evaluation.content_key == content_key,
-                Evaluation.campaign != self.campaign,
-                Evaluation.state == State.SUCCEEDED,
-            )
+            .where(Evaluation.content_key == content_key, Evaluation.state == State.SUCCEEDED)
             .order_by(Evaluation.key)
-            .limit(1)
         )
         with self.database.read() as session:
-            row = session.scalar(query)
+            rows = session.scalars(query).all()
+            taken = {row.details.get("shared_from") for row in rows if row.campaign == self.campaign}
+            row = next(
+                (
+                    row
+                    for row in rows
+                    if row.campaign != self.campaign
+                    and "shared_from" not in row.details
+                    and row.key not in taken
+                ),
+                None,
+            )
             if row is None:
                 return None
             values = session.scalars(
