@@ -198,7 +198,10 @@ class Engine:
     def ingest(self) -> int:
         """Take in what outside oracles have finished; returns the number of results."""
         with self._step("ingest"):
-            return self._queues.ingest()
+            n = self._queues.ingest()
+            if self.repository.state()[0] is not CampaignState.CANCELLED:
+                self._queues.refill()  # what has come back left room for what waits
+            return n
 
     def outstanding(self) -> dict[str, list[str]]:
         """Evaluations still to be made in process, by fidelity, in the stated order."""
