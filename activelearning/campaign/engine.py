@@ -30,7 +30,7 @@ from activelearning.campaign.queues import Queues
 from activelearning.campaign.seeds import seed_for
 from activelearning.campaign.states import pack, unpack
 from activelearning.campaign.stopping import Action, Decision, Stopping
-from activelearning.candidate import candidate_from_dict, digest
+from activelearning.candidate import Candidate, candidate_from_dict, digest
 from activelearning.contracts.surrogate import FeasibilityModel
 from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError
 from activelearning.observation import Observation, Outcome
@@ -71,6 +71,7 @@ class Engine:
         self._plan: Plan | None = None
         self._timings: dict[str, float] = {}
         self._fit_figures: Mapping[str, Any] = {}
+        self._observed: list[Candidate] = []
         self._diagnostics: Mapping[str, Any] = {}
 
     # -- opening and closing ------------------------------------------------------------------------------------------
@@ -247,6 +248,7 @@ class Engine:
                 seed = seed_for(self.config.seed, index, "surrogate.feasibility")
                 figures["feasibility"] = dict(surrogate.fit_feasibility(self._outcomes(), seed=seed))
             self._fit_figures = figures
+            self._observed = [observation.candidate for observation in observations]
             self._diagnostics = self._diagnose(index, observations, figures)
             return figures
 
@@ -347,7 +349,7 @@ class Engine:
             slots=slots,
             pending=pending,
             known=self.repository.times_asked(cancelled=False),
-            observed=[candidate for candidate, _, _ in self.repository.answers()],
+            observed=self._observed,
             best=self._stopping.best_at_target(),
             costs=self._costs,
             cost_figures=self._learn_costs(),
