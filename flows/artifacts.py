@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from activelearning.campaign.engine import Engine
-from activelearning.report import batch, rounds, status, trace
-from activelearning.report.text import candidate_text, value_text
+from activelearning.report import batch, diagnostics, rounds, status, trace
+from activelearning.report.text import candidate_text, number_text, value_text
 from flows.plots import best_against_cost, data_uri
 from flows.server import PrefectError, require_api
 
@@ -39,9 +39,10 @@ def publish(engine: Engine, index: int) -> None:
     try:
         require_api()
         create_markdown_artifact(
-            summary_markdown(status(database, name), rounds(database, name), label, picture),
+            summary_markdown(status(database, name), rounds(database, name), label, picture)
+            + model_markdown(diagnostics(database, name)),
             key=artifact_key(name, "round"),
-            description=f"{shown}: budget, best so far, best against cost, every round",
+            description=f"{shown}: budget, best so far, best against cost, every round, the model",
         )
         create_table_artifact(
             [table_row(row) for row in batch(database, name, index)],
@@ -91,6 +92,44 @@ def summary_markdown(
         )
         best = value_text(row["best"])
         lines.append(f"| {row['round']} | {evaluations} | {row['cost_paid']:g} | {row['spent']:g} | {best} |")
+    return "\n".join(lines)
+
+
+def model_markdown(judged: Mapping[str, Mapping[str, Any]]) -> str:
+    """How good the model is, by fidelity: answers left out, forecasts, and agreement with the target."""
+    if not judged:
+        return ""
+    lines = [
+        "",
+        "",
+        "**Model** errors in each fidelity's unit; coverage of 50 % and 90 % intervals; `now` are the answers since "
+        "the round before",
+        "",
+        "| fidelity | judged by | n | rmse | nlpd | 50 % | 90 % |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for fidelity, found in judged.items():
+        kinds = {
+            "left out": found["left_out"],
+            "forecasts": found["forecasts"],
+            "forecasts, now": found["new"],
+        }
+        for kind, figures in kinds.items():
+            if figures is not None and figures["rmse"] is not None:
+                shown = [
+                    number_text(figures[key], 3) for key in ("rmse", "nlpd", "coverage_50", "coverage_90")
+                ]
+                lines.append(f"| {fidelity} | {kind} | {figures['n']} | {' | '.join(shown)} |")
+    targets = {fidelity: found["target"] for fidelity, found in judged.items() if found["target"] is not None}
+    if targets:
+        lines += [
+            "",
+            "| with the target | shared | Pearson | Spearman | learned |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for fidelity, target in targets.items():
+            shown = [number_text(target[key], 3) for key in ("pearson", "spearman", "learned")]
+            lines.append(f"| {fidelity} | {target['n']} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 

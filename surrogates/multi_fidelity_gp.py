@@ -16,7 +16,7 @@ from activelearning.fidelity import Fidelity
 from activelearning.measurement import Censoring
 from activelearning.observation import Observation, Outcome
 from surrogates.coregionalised_gp import CoregionalisedGP, Units, fidelity_column
-from surrogates.diagnostics import leave_one_out
+from surrogates.diagnostics import Bounds, leave_one_out
 from surrogates.feasibility import Feasibility
 from surrogates.hyperparameters import Coordinates
 from surrogates.map_fit import Data, fit_map, with_sites
@@ -85,8 +85,9 @@ class MultiFidelityGP:
         Returns:
             `n` (by fidelity), `n_bounds`, `negative_log_posterior` (of standardised answers), `correlation`
             (`M x M`), `lengthscales` (least, median, greatest), and by fidelity, in its unit: `noise_std`,
-            `scale`, `loo_rmse` and `loo_coverage_90` (of answers left out one by one, bounds aside; None
-            where there are none).
+            `scale`, and of answers left out one by one (see `surrogates.diagnostics`; None where there are
+            none) `loo_rmse`, `loo_nlpd`, `loo_coverage_50`, `loo_coverage_90`, and for bounds
+            `loo_bound_log_probability`.
 
         Raises:
             InputError: an observation's fidelity is none of the campaign's.
@@ -212,7 +213,8 @@ class MultiFidelityGP:
         names = [fidelity.name for fidelity in self.fidelities]
         counts = torch.bincount(data.fidelity, minlength=len(names)).tolist()
         lengthscales = hyperparameters.lengthscales
-        left_out = leave_one_out(model, ~data.is_bound)
+        noise = hyperparameters.noise[data.fidelity] + data.variance
+        left_out = leave_one_out(model, ~data.is_bound, Bounds(data.Y, data.sign, noise))
         return {
             "n": dict(zip(names, counts, strict=True)),
             "n_bounds": int(data.is_bound.sum()),
@@ -224,6 +226,5 @@ class MultiFidelityGP:
             ],
             "noise_std": dict(zip(names, (hyperparameters.noise.sqrt() * units.scale).tolist(), strict=True)),
             "scale": dict(zip(names, (hyperparameters.amplitudes * units.scale).tolist(), strict=True)),
-            "loo_rmse": dict(zip(names, left_out.rmse, strict=True)),
-            "loo_coverage_90": dict(zip(names, left_out.coverage_90, strict=True)),
+            **left_out.figures(names),
         }

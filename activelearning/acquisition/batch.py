@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from activelearning.acquisition.cost import per_cost
+from activelearning.acquisition.diversity import Diversity, diverse
 from activelearning.contracts import Scorer
 
 # Relative slack of the budget, for sums of costs that are decimal fractions.
@@ -30,10 +31,13 @@ def choose_batch(
     costs: Tensor,
     *,
     budget: float,
+    reserved: Tensor | None = None,
     remaining: Mapping[int, int] | None = None,
     exponent: float = 1.0,
     shared: SharedLimit | None = None,
     patient: Collection[int] = (),
+    diversity: Diversity | None = None,
+    rescore: bool = True,
 ) -> list[int]:
     """Rows of a batch, in order of choice; the scorer is left conditioned on them.
 
@@ -45,15 +49,20 @@ def choose_batch(
     Args:
         scorer: Utilities given what is pending.
         X: Queries, `n x (d + 1)`.
-        costs: Predicted cost of each, positive, `n`.
-        budget: Most that the batch may cost together.
+        costs: Expected cost of each, positive, `n`; utility is divided by it.
+        budget: Most that the batch may reserve together.
+        reserved: What each reserves, positive, `n`; the expected costs by default.
         remaining: Most queries of a fidelity (its index) that may still be started; a fidelity not named has
             no limit.
         exponent: Of the cost.
         shared: What some fidelities may cost together.
         patient: Fidelities whose answers are there before the next batch is chosen. Where one of them has reached its
             limit, the batch ends as soon as what is left is a poorer bargain than it was: its answers come first.
+        diversity: Of the pool X; told of every pick. What is pending it must know already.
+        rescore: Whether the scorer is told of each pick and asked again. Without, it is asked once, what a batch
+            shares is left to `diversity`, and the scorer is told of the batch at the end.
     """
+    reserved = costs if reserved is None else reserved
     allowed = torch.ones(len(X), dtype=torch.bool)
     left = dict(remaining or {})
     fidelity = X[:, -1].round().long()
@@ -65,34 +74,51 @@ def choose_batch(
     for index in () if shared is None else shared.fidelities:
         is_shared |= fidelity == index
     awaited = -math.inf
+    utilities = None if rescore else _utilities(scorer, X)
     while True:
         for index, count in left.items():
             if count <= 0:
                 allowed &= fidelity != index
-        allowed &= costs <= money
-        allowed &= ~is_shared | (costs <= purse)
+        allowed &= reserved <= money
+        allowed &= ~is_shared | (reserved <= purse)
         rows = allowed.nonzero().flatten()
         if not len(rows):
-            return chosen
-        with torch.no_grad():
-            scores = per_cost(scorer(X[rows]), costs[rows], exponent)
+            break
+        scores = per_cost(
+            _utilities(scorer, X[rows]) if utilities is None else utilities[rows], costs[rows], exponent
+        )
+        if diversity is not None:
+            scores = diverse(scores, diversity.share[rows])
         # argmax does not promise the first of equal maxima.
         best = int(rows[(scores == scores.max()).nonzero()[0, 0]])
         if chosen and float(scores.max()) < awaited:
-            return chosen
+            break
         chosen.append(best)
-        money -= float(costs[best])
+        money -= float(reserved[best])
         if is_shared[best]:
-            purse -= float(costs[best])
+            purse -= float(reserved[best])
         allowed &= group != group[best]
         index = int(fidelity[best])
         if index in left:
             left[index] -= 1
-            beside = allowed[rows] & (fidelity[rows] == index) & (~is_shared[rows] | (costs[rows] <= purse))
+            beside = (
+                allowed[rows] & (fidelity[rows] == index) & (~is_shared[rows] | (reserved[rows] <= purse))
+            )
             if left[index] <= 0 and index in patient and bool(beside.any()):
                 # Utilities only fall as the batch grows, so that this is what its answers may be worth at most.
                 awaited = max(awaited, float(scores[beside].max()))
-        scorer.add_pending(X[best : best + 1])
+        if diversity is not None:
+            diversity.take(X[best : best + 1])
+        if utilities is None:
+            scorer.add_pending(X[best : best + 1])
+    if utilities is not None and chosen:
+        scorer.add_pending(X[chosen])
+    return chosen
+
+
+def _utilities(scorer: Scorer, X: Tensor) -> Tensor:
+    with torch.no_grad():
+        return scorer(X)
 
 
 def polish(scorer: Scorer, X: Tensor, *, n_steps: int = 20, step: float = 0.05) -> Tensor:

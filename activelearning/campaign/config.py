@@ -74,11 +74,23 @@ class AcquisitionConfig(PluginSection):
     pool_size: int = Field(
         256, ge=1, description="samples from the trained sampler that the batch is chosen from"
     )
+    diversity: Literal["none", "distance", "determinantal"] = Field(
+        "none",
+        description="what holds a batch apart beside the pending work that conditions the acquisition",
+    )
+    replicates: int = Field(1, ge=1, description="how often one candidate may be asked of one fidelity")
     reward_exponent: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="the sampler's reward is the cost-aware acquisition to this power; auto sharpens a flat one",
     )
-    cost_exponent: float = Field(1.0, ge=0, description="utility is divided by cost to this power")
+    cost_exponent: Annotated[float, Field(ge=0)] | Literal["cooled"] = Field(
+        1.0,
+        description="utility is divided by cost to this power; cooled: from 1 to 0 as the budget is spent",
+    )
+    costs: Literal["learned", "stated"] = Field(
+        "learned",
+        description="of fidelities of `charge: measured`: learned from charges, or as the oracle foresees",
+    )
 
 
 class BudgetConfig(_Model):

@@ -20,8 +20,10 @@ from typing import Any
 import torch
 from sqlalchemy.engine import URL
 
+from activelearning.campaign.agreement import agreement
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.continuation import check_continuation
+from activelearning.campaign.costs import Charge, Costs
 from activelearning.campaign.evaluation import Evaluator, Observer
 from activelearning.campaign.initial import design_counts, design_pairs, read_observations
 from activelearning.campaign.parts import Parts, make_parts
@@ -33,8 +35,9 @@ from activelearning.campaign.states import pack, unpack
 from activelearning.campaign.stopping import Action, Decision, Stopping
 from activelearning.candidate import Candidate, candidate_from_dict, digest
 from activelearning.contracts.surrogate import FeasibilityModel
-from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError, OracleError
+from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError
 from activelearning.observation import Observation, Outcome
+from activelearning.report.prequential import forecasts, prequential
 from activelearning.store.database import Database, check_reachable, open_database, resolve_url
 from activelearning.store.models import OPEN_STATES, CampaignState, State
 from activelearning.store.records import COST_TOLERANCE, Balance, NewEvaluation, NewRound
@@ -67,9 +70,12 @@ class Engine:
         self._evaluator = Evaluator(parts, self.repository, self._worker.id, artifacts, self._observe)
         self._queues = Queues(parts, self.repository, self._evaluator, self._observe)
         self._stopping = Stopping(config, parts, self.repository)
+        self._costs = Costs(parts)
         self._plan: Plan | None = None
         self._timings: dict[str, float] = {}
         self._fit_figures: Mapping[str, Any] = {}
+        self._observed: list[Candidate] = []
+        self._diagnostics: Mapping[str, Any] = {}
 
     # -- opening and closing ------------------------------------------------------------------------------------------
 
@@ -196,7 +202,10 @@ class Engine:
     def ingest(self) -> int:
         """Take in what outside oracles have finished; returns the number of results."""
         with self._step("ingest"):
-            return self._queues.ingest()
+            n = self._queues.ingest()
+            if self.repository.state()[0] is not CampaignState.CANCELLED:
+                self._queues.refill()  # what has come back left room for what waits
+            return n
 
     def outstanding(self) -> dict[str, list[str]]:
         """Evaluations still to be made in process, by fidelity, in the stated order."""
@@ -243,6 +252,8 @@ class Engine:
                 figures["feasibility"] = dict(surrogate.fit_feasibility(self._outcomes(), seed=seed))
             self._fit_alone(observations, seed_for(self.config.seed, index, "surrogate.alone"))
             self._fit_figures = figures
+            self._observed = [observation.candidate for observation in observations]
+            self._diagnostics = self._diagnose(index, observations, figures)
             return figures
 
     def _fit_alone(self, observations: Sequence[Observation], seed: int) -> None:
@@ -278,6 +289,19 @@ class Engine:
             spent_others=math.fsum(money.values()),
         )
         return Guard(standing, self.config.safety, self.config.budget.total, self.parts.alone)
+
+    def _diagnose(
+        self, index: int, observations: Sequence[Observation], figures: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What the answers say of the model; `pending` are those that a later round will judge."""
+        made = forecasts(self.database, self.name)
+        awaited = set(self.repository.round_summary(index - 1).get("pending", ()))
+        new = [f for f in made if f.round == index - 1 or f.key in awaited]
+        return {
+            "prequential": prequential(made, new),
+            "agreement": agreement(observations, self.parts.fidelities, figures),
+            "pending": [row.key for row in self.repository.evaluations(states=OPEN_STATES)],
+        }
 
     def _outcomes(self) -> list[Outcome]:
         index = {source.name: source.fidelity.index for source in self.parts.sources}
@@ -330,34 +354,11 @@ class Engine:
         candidates = list(dict.fromkeys(proposal.candidate for proposal in proposals))[:wanted]
         planned, money = [], self.balance().remaining * (1 + COST_TOLERANCE)
         for candidate, index in design_pairs(candidates, counts):
-            cost = self.cost(index, candidate)
+            cost = self._costs.reserved(index, candidate)
             if cost <= money:  # what an oracle foresees for a candidate may differ from the configured cost
                 planned.append(PlannedEvaluation(candidate, index, cost))
                 money -= cost
         return Plan(planned)
-
-    def cost(self, fidelity: int, candidate: Candidate) -> float:
-        """What one answer is expected to cost: configured where the charge is fixed, else the oracle's own word.
-
-        Raises:
-            OracleError: the oracle's word is no positive number; nothing could be reserved by it.
-        """
-        source = self.parts.sources[fidelity]
-        if source.config.charge == "fixed":
-            return source.fidelity.cost
-        try:
-            cost = float(source.oracle.cost(candidate))
-        except Exception as error:
-            raise OracleError(
-                f"fidelities.{source.name}: cost() of the oracle {source.config.oracle!r} raised "
-                f"{type(error).__name__}: {error}."
-            ) from error
-        if not (math.isfinite(cost) and cost > 0.0):
-            raise OracleError(
-                f"fidelities.{source.name}: cost() of the oracle {source.config.oracle!r} returned {cost}; "
-                f"it must be a positive number."
-            )
-        return cost
 
     def _proposer(self, index: int) -> Proposer:
         balance = self.balance()
@@ -385,12 +386,37 @@ class Engine:
             budget=min(self.config.per_round, balance.remaining),
             slots=slots,
             pending=pending,
-            known=self.repository.known_pairs(),
-            observed=[candidate for candidate, _, _ in self.repository.answers()],
+            known=self.repository.times_asked(cancelled=False),
+            observed=self._observed,
             best=self._stopping.best_at_target(),
-            cost=self.cost,
+            costs=self._costs,
+            cost_figures=self._learn_costs(),
+            cost_exponent=self._cost_exponent(balance),
             guard=self._guard(),
         )
+
+    def _learn_costs(self) -> dict[str, Any]:
+        """Learn from what answers were charged; what was free, since another campaign had paid, teaches nothing."""
+        if self.config.acquisition.costs == "stated" or not self._costs.measured:
+            return {}
+        index = {source.name: source.fidelity.index for source in self.parts.sources}
+        return self._costs.learn(
+            [
+                Charge(candidate, index[name], reserved, charged)
+                for candidate, name, reserved, charged in self.repository.charges(self._costs.measured)
+            ]
+        )
+
+    def _cost_exponent(self, balance: Balance) -> float:
+        """The cost's exponent: stated, or cooled with what is left of the budget that the initial design left.
+
+        Lee, Perrone, Archambeau & Seeger, *Cost-aware Bayesian optimization* (2020), section 4.
+        """
+        stated = self.config.acquisition.cost_exponent
+        if stated != "cooled":
+            return stated
+        start = balance.total - self.repository.cost_of_round(0)
+        return min(max(balance.remaining / start, 0.0), 1.0) if start > 0.0 else 0.0
 
     def commit(self) -> int:
         """Write the round with its reservations and the warm states in one transaction; returns its index.
@@ -419,7 +445,7 @@ class Engine:
                 summary={
                     **plan.summary,
                     "n_answers": self._stopping.n_answers(),
-                    **({"surrogate": dict(self._fit_figures)} if index > 0 else {}),
+                    **({"surrogate": dict(self._fit_figures), **self._diagnostics} if index > 0 else {}),
                 },
                 timings={**self._timings, **plan.timings},
                 checkpoints=checkpoints,
@@ -446,6 +472,7 @@ class Engine:
             acquisition=planned.acquisition,
             predicted_mean=planned.predicted_mean,
             predicted_std=planned.predicted_std,
+            predicted_noise=planned.predicted_noise,
             measurement=planned.measurement,
         )
 

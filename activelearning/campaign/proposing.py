@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import Tensor
 
 from activelearning.acquisition.batch import SharedLimit, choose_batch, polish
 from activelearning.acquisition.cost import log_per_cost, per_cost
+from activelearning.acquisition.diversity import Determinantal, Diversity, Repulsion, batch_scale
 from activelearning.acquisition.feasible import FeasibleScorer
 from activelearning.acquisition.posterior import joint_posterior
 from activelearning.acquisition.safe import AloneScorer, SafeScorer, only_fidelity
 from activelearning.acquisition.sharpening import least_exponent, sharpen
 from activelearning.campaign.config import CampaignConfig
+from activelearning.campaign.costs import Costs
 from activelearning.campaign.parts import Parts
 from activelearning.campaign.safety import Expectation, Guard, Trust
 from activelearning.campaign.seeds import seed_for
@@ -48,6 +50,7 @@ class PlannedEvaluation:
     acquisition: float | None = None
     predicted_mean: float | None = None
     predicted_std: float | None = None
+    predicted_noise: float | None = None
     measurement: Measurement | None = None
 
 
@@ -68,10 +71,12 @@ class Proposer:
         budget: Cost that the batch may reserve.
         slots: Evaluations of each fidelity that may be started.
         pending: Work in flight.
-        known: (candidate key, fidelity name) of everything asked so far.
+        known: How often each (candidate key, fidelity name) was asked so far.
         observed: Candidates with an answer.
         best: Best objective measured at the target fidelity.
-        cost: Expected cost of (fidelity, candidate).
+        costs: What answers reserve, and what they are expected to cost.
+        cost_figures: What was learned of costs.
+        cost_exponent: Of the cost in utility per cost.
         guard: What holds fidelities other than the target in check; None where there is none.
     """
 
@@ -81,10 +86,12 @@ class Proposer:
     budget: float
     slots: Mapping[int, int]
     pending: Sequence[Pair]
-    known: set[tuple[str, str]]
+    known: Mapping[tuple[str, str], int]
     observed: Sequence[Candidate]
     best: float | None
-    cost: Callable[[int, Candidate], float]
+    costs: Costs
+    cost_figures: Mapping[str, Any]
+    cost_exponent: float
     guard: Guard | None = None
     _alone: AloneScorer = field(init=False)
 
@@ -107,7 +114,7 @@ class Proposer:
         untrained_score = self._mean_score(scorer, untrained)
         pairs = self._fresh(self._with_fidelity(scorer, sampled))
         n_at_target = self._n_at_target(pairs)
-        pairs = self._polished(scorer, self._with_target(pairs))
+        pairs = self._fresh([*self._polished(scorer, self._with_target(pairs)), *self._repeats()])
         independent = self._choose_independent([*sampled, *untrained])
         for planned in independent:
             scorer.add_pending(self._inputs([(planned.candidate, planned.fidelity)]))
@@ -117,6 +124,8 @@ class Proposer:
         summary = {
             "sampler": dict(training),
             "reward_exponent": exponent,
+            "cost_exponent": self.cost_exponent,
+            **({"costs": dict(self.cost_figures)} if self.cost_figures else {}),
             "trained_score": trained_score,
             "untrained_score": untrained_score,
             "pool": len(pairs),
@@ -197,9 +206,6 @@ class Proposer:
         column = torch.tensor([[float(index)] for _, index in pairs], dtype=torch.float64)
         return torch.cat([features, column], dim=-1)
 
-    def _costs(self, pairs: Sequence[Pair]) -> Tensor:
-        return torch.tensor([self.cost(index, candidate) for candidate, index in pairs], dtype=torch.float64)
-
     def _utilities(self, scorer: Scorer, pairs: Sequence[Pair]) -> Tensor:
         with torch.no_grad():
             return scorer(self._inputs(pairs))
@@ -210,7 +216,6 @@ class Proposer:
 
     def _log_reward(self, scorer: Scorer, untrained: Sequence[Candidate]) -> tuple[LogReward, float]:
         """The sampler's reward and its exponent: cost-aware acquisition, floored relative to the best known."""
-        cost_exponent = self.config.acquisition.cost_exponent
         target = self.parts.target.fidelity.index
         n = len(self.parts.fidelities)
         known = self._expanded(list(dict.fromkeys([*self.observed, *untrained])))
@@ -219,7 +224,10 @@ class Proposer:
 
         def logs_of(utilities: Tensor, pairs: Sequence[Pair]) -> Tensor:
             return log_per_cost(
-                utilities, self._costs(pairs), reference_utility=reference, exponent=cost_exponent
+                utilities,
+                self.costs.expected(pairs),
+                reference_utility=reference,
+                exponent=self.cost_exponent,
             )
 
         # By candidate and fidelity; without a fidelity of its own a candidate is worth what its best one is.
@@ -256,7 +264,7 @@ class Proposer:
     def _mean_score(self, scorer: Scorer, proposals: Sequence[Proposal]) -> float:
         """Mean of acquisition ÷ cost over samples as the sampler gave them."""
         pairs = self._with_fidelity(scorer, proposals)
-        return float(per_cost(self._utilities(scorer, pairs), self._costs(pairs)).mean())
+        return float(per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs)).mean())
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
@@ -277,20 +285,23 @@ class Proposer:
                 )
             ]
         pairs = self._expanded(candidates)
-        scores = per_cost(
-            self._utilities(scorer, pairs), self._costs(pairs), self.config.acquisition.cost_exponent
-        )
+        scores = per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs), self.cost_exponent)
         picked = scores.reshape(len(candidates), n).argmax(dim=1).tolist()
         return [(candidate, int(index)) for candidate, index in zip(candidates, picked, strict=True)]
 
     def _fresh(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Without what was asked before and without repetitions, in order."""
-        names = [f.name for f in self.parts.fidelities]
-        return [
-            (candidate, index)
-            for candidate, index in dict.fromkeys(pairs)
-            if (candidate.key, names[index]) not in self.known
-        ]
+        """Without what was asked as often as it may be and without repetitions, in order."""
+        most = self.config.acquisition.replicates
+        return [pair for pair in dict.fromkeys(pairs) if self._times(pair) < most]
+
+    def _times(self, pair: Pair) -> int:
+        return self.known.get((pair[0].key, self.parts.fidelities[pair[1]].name), 0)
+
+    def _repeats(self) -> list[Pair]:
+        """What was asked before and may be asked again; samplers of a continuum hardly find it by themselves."""
+        if self.config.acquisition.replicates == 1:
+            return []
+        return [pair for pair in self._expanded(list(dict.fromkeys(self.observed))) if self._times(pair)]
 
     def _n_at_target(self, pairs: Sequence[Pair]) -> int:
         target = self.parts.target.fidelity.index
@@ -313,8 +324,7 @@ class Proposer:
         space = self.parts.space
         if not isinstance(space, BoxSpace) or not pairs:
             return pairs
-        exponent = self.config.acquisition.cost_exponent
-        scores = per_cost(self._utilities(scorer, pairs), self._costs(pairs), exponent)
+        scores = per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs), self.cost_exponent)
         order = torch.argsort(scores, descending=True, stable=True)[: self.config.acquisition.batch_size]
         best = [pairs[i] for i in order.tolist()]
         improved = polish(scorer, self._inputs(best))
@@ -356,17 +366,24 @@ class Proposer:
     ) -> list[PlannedEvaluation]:
         if not pairs:
             return []
-        inputs, costs = self._inputs(pairs), self._costs(pairs)
+        inputs, costs = self._inputs(pairs), self.costs.expected(pairs)
+        reserved = torch.tensor([self.costs.reserved(m, c) for c, m in pairs], dtype=torch.float64)
         utilities = self._utilities(scorer, pairs)
         picked = choose_batch(
             scorer,
             inputs,
             costs,
+            reserved=reserved,
             budget=budget,
             remaining=slots,
-            exponent=self.config.acquisition.cost_exponent,
+            exponent=self.cost_exponent,
+            diversity=self._diversity(inputs),
+            rescore=self.config.acquisition.diversity != "determinantal",
             **limits,
         )
+        if not picked:
+            return []
+        noise = dict(zip(picked, self._noise(inputs[picked]).tolist(), strict=True))
         predicted: dict[int, tuple[float, float]] = {}
         for index in sorted({pairs[i][1] for i in picked}):
             mine = [i for i in picked if pairs[i][1] == index]
@@ -377,10 +394,11 @@ class Proposer:
             PlannedEvaluation(
                 candidate=pairs[i][0],
                 fidelity=pairs[i][1],
-                cost=float(costs[i]),
+                cost=float(reserved[i]),
                 acquisition=float(utilities[i]),
                 predicted_mean=predicted[i][0],
                 predicted_std=predicted[i][1],
+                predicted_noise=noise[i],
             )
             for i in picked
         ]
@@ -410,3 +428,22 @@ class Proposer:
             )
             for row, (i, planned) in enumerate(asked)
         ]
+
+    def _diversity(self, X: Tensor) -> Diversity | None:
+        """What holds the batch apart, told of the work in flight."""
+        acquisition = self.config.acquisition
+        if acquisition.diversity == "none":
+            return None
+        make = Determinantal if acquisition.diversity == "determinantal" else Repulsion
+        diversity = make(X, batch_scale(X, acquisition.batch_size))
+        diversity.take(self._inputs(self.pending))
+        return diversity
+
+    def _noise(self, X: Tensor) -> Tensor:
+        """Standard deviation, `n`, that the model expects of answers about their noise-free values."""
+        model, single = self.parts.surrogate.model, X.unsqueeze(-2)
+        with torch.no_grad():
+            noisy, free = (
+                joint_posterior(model, single, noisy=noisy)[1].flatten() for noisy in (True, False)
+            )
+        return (noisy - free).clamp_min(0.0).sqrt()

@@ -6,6 +6,7 @@ store, and the next tick tries again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -61,15 +62,13 @@ class Queues:
         self._observe("oracle.unreachable", {"fidelity": source.name, "reason": str(fault)})
 
     def submit(self) -> int:
-        """Hand over what is committed and not yet handed over; returns the number of evaluations handed over."""
+        """Hand over what is committed and not yet handed over; returns the number of evaluations handed over.
+
+        What an outside has no room for (`max_in_flight`) stays as it is, in the order of commitment.
+        """
         self.faults.clear()
-        rows = self.repository.evaluations(states=[State.INTENT])
-        by_fidelity: dict[str, list[Evaluation]] = {}
-        for row in rows:
-            by_fidelity.setdefault(row.fidelity, []).append(row)
         n = 0
-        for name, waiting in by_fidelity.items():
-            source = self.parts.source(name)
+        for source, waiting in self._waiting():
             if source.is_queued:
                 n += self._hand_over_all(source, waiting)
             else:
@@ -78,11 +77,32 @@ class Queues:
                 n += len(waiting)
         return n
 
+    def refill(self) -> int:
+        """Hand over what waited for room outside; returns the number of evaluations handed over."""
+        return sum(
+            self._hand_over_all(source, waiting)
+            for source, waiting in self._waiting()
+            if source.is_queued and source.config.max_in_flight is not None and source.name not in self.faults
+        )
+
+    def _waiting(self) -> list[tuple[Source, list[Evaluation]]]:
+        by_fidelity: dict[str, list[Evaluation]] = {}
+        for row in self.repository.evaluations(states=[State.INTENT]):
+            by_fidelity.setdefault(row.fidelity, []).append(row)
+        return [(self.parts.source(name), rows) for name, rows in by_fidelity.items()]
+
     def _hand_over_all(self, source: Source, rows: Sequence[Evaluation]) -> int:
-        n = 0
+        n, room = 0, math.inf
+        if source.config.max_in_flight is not None:
+            out = self.repository.evaluations(
+                states=[State.SUBMITTED, State.RUNNING], fidelities=[source.name]
+            )
+            room = source.config.max_in_flight - len(out)
         for row in rows:
+            if room <= 0:
+                break
             try:
-                self._hand_over(source, row)
+                room -= self._hand_over(source, row)
                 n += 1
             except _OutsideError as fault:
                 self._note(source, fault)
@@ -90,7 +110,8 @@ class Queues:
                     break  # nobody answers out there; a single submission that fails is not in the others' way
         return n
 
-    def _hand_over(self, source: Source, row: Evaluation) -> None:
+    def _hand_over(self, source: Source, row: Evaluation) -> bool:
+        """Hand one evaluation over; False where it has ended at once and takes no room outside."""
         # A process lost between submission and the record of it leaves the job outside under its key.
         with _outside(source, "find"):
             external_id = source.queue.find(row.key)
@@ -98,7 +119,7 @@ class Queues:
             answer = self._evaluator.known_answer(source, row)
             if answer is not None:
                 self._evaluator.finish(source, [(row, answer)])
-                return
+                return False
             candidate = candidate_from_dict(row.candidate)
             refused = None
             with _outside(source, "submit"):
@@ -108,7 +129,7 @@ class Queues:
                     refused = f"the oracle {source.config.oracle!r} refuses it: {error}"
             if refused is not None:
                 self._evaluator.finish(source, [(row, Measurement.failed(refused, cost=0.0))])
-                return
+                return False
         if not (isinstance(external_id, str) and 0 < len(external_id) <= MAX_ID_LENGTH):
             raise _OutsideError(
                 "submit",
@@ -117,6 +138,7 @@ class Queues:
             )
         self._observe("evaluation.handed_over", {"key": row.key, "fidelity": source.name})
         self.repository.advance([row.key], State.SUBMITTED, external_ids={row.key: external_id})
+        return True
 
     def ingest(self) -> int:
         """Take in finished outside work; returns the number of results."""

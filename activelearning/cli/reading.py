@@ -37,9 +37,11 @@ def register(app: typer.Typer) -> None:
 def status(name: CampaignArgument, json: JsonOption = False, store: StoreOption = None) -> None:
     """Show where a campaign stands: state, rounds, budget, evaluations, best."""
     from activelearning import report
+    from activelearning.report.text import diagnostics_text
 
     with open_store(store) as database:
         standing = report.status(database, name)
+        model = {} if json else report.diagnostics(database, name)
     if json:
         print_json(standing)
         return
@@ -59,6 +61,8 @@ def status(name: CampaignArgument, json: JsonOption = False, store: StoreOption 
     else:
         (row,) = _shown([standing["best"]])
         typer.echo(f"best         {row['value']} {row['candidate']}")
+    for fidelity, judged in model.items():
+        typer.echo(f"model        {fidelity}: {diagnostics_text(judged)}")
 
 
 def best(

@@ -46,7 +46,12 @@ class Surrogate(Protocol):
         ...
 
     def fit(self, observations: Sequence[Observation], *, seed: int) -> Mapping[str, Any]:
-        """Fit to all observations, warm from the last state; returns figures of the fit (JSON)."""
+        """Fit to all observations, warm from the last state; returns figures of the fit (JSON).
+
+        Shown where they are given: `correlation` (`M x M`, between fidelities, by index) and, each a mapping of
+        fidelity name to number, `n`, `loo_rmse`, `loo_nlpd`, `loo_coverage_50`, `loo_coverage_90` and
+        `loo_bound_log_probability` (answers left out one by one).
+        """
         ...
 
     def predict(self, candidates: Sequence[Candidate], fidelity: int) -> Prediction:

@@ -29,3 +29,31 @@ def value_text(value: float | None, std: float | None = None, censoring: str | N
     sign = _BOUND_SIGNS.get(Censoring(censoring), "") if censoring else ""
     error = f" ± {std:.2g}" if std else ""
     return f"{sign}{value:.4g}{error}"
+
+
+def number_text(value: float | None, digits: int = 2) -> str:
+    """A figure in so many significant digits; `-` where there is none."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def diagnostics_text(judged: Mapping[str, Any]) -> str:
+    """One fidelity's diagnostics (see `activelearning.report.diagnostics`) in one line."""
+    left_out, forecast, target = judged["left_out"], judged["forecasts"], judged["target"]
+    parts = []
+    if left_out["rmse"] is not None:
+        parts.append(f"left out, {_judged(left_out)}")
+    if forecast is not None and forecast["n"]:
+        parts.append(f"{forecast['n']} forecasts, {_judged(forecast)}")
+    if target is not None:
+        parts.append(
+            f"correlation with the target {number_text(target['learned'])} learned, {number_text(target['pearson'])} "
+            f"on {target['n']} shared"
+        )
+    return "; ".join(parts) or "nothing to judge by yet"
+
+
+def _judged(figures: Mapping[str, Any]) -> str:
+    return (
+        f"rmse {number_text(figures['rmse'])} nlpd {number_text(figures['nlpd'])} "
+        f"coverage {number_text(figures['coverage_50'])} of .5, {number_text(figures['coverage_90'])} of .9"
+    )

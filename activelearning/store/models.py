@@ -110,7 +110,8 @@ class Evaluation(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     acquisition: Mapped[float | None] = mapped_column(Double)  # utility, before division by cost
     predicted_mean: Mapped[float | None] = mapped_column(Double)
-    predicted_std: Mapped[float | None] = mapped_column(Double)
+    predicted_std: Mapped[float | None] = mapped_column(Double)  # of the noise-free answer
+    predicted_noise: Mapped[float | None] = mapped_column(Double)  # standard deviation of an answer about it
     cost_reserved: Mapped[float] = mapped_column(Double)
     cost_paid: Mapped[float | None] = mapped_column(Double)
     external_id: Mapped[str | None] = mapped_column(String(256))

@@ -45,6 +45,7 @@ class NewEvaluation:
     acquisition: float | None = None
     predicted_mean: float | None = None
     predicted_std: float | None = None
+    predicted_noise: float | None = None
     measurement: Measurement | None = None
 
 

@@ -224,6 +224,7 @@ class Repository:
             acquisition=e.acquisition,
             predicted_mean=e.predicted_mean,
             predicted_std=e.predicted_std,
+            predicted_noise=e.predicted_noise,
             cost_reserved=0.0 if known else e.cost,
             cost_paid=0.0 if known else None,
             details=dict(e.measurement.metadata) if e.measurement is not None else {},
@@ -284,6 +285,34 @@ class Repository:
                 for candidate, fidelity, state in session.execute(query)
             ]
 
+    def charges(self, fidelities: Iterable[str]) -> list[tuple[Candidate, str, float, float]]:
+        """(candidate, fidelity name, reserved, charged) of each answer that was paid for, in the stated order."""
+        query = (
+            select(Evaluation.candidate, Evaluation.fidelity, Evaluation.cost_reserved, Evaluation.cost_paid)
+            .where(
+                Evaluation.campaign == self.campaign,
+                Evaluation.fidelity.in_(list(fidelities)),
+                Evaluation.state == State.SUCCEEDED,
+                Evaluation.cost_paid > 0.0,
+                Evaluation.cost_reserved > 0.0,
+            )
+            .order_by(Evaluation.round, Evaluation.position)
+        )
+        with self.database.read() as session:
+            return [
+                (candidate_from_dict(candidate), fidelity, reserved, paid)
+                for candidate, fidelity, reserved, paid in session.execute(query)
+            ]
+
+    def cost_of_round(self, index: int) -> float:
+        """What a round's evaluations were charged; what is open counts as reserved."""
+        cost = func.coalesce(Evaluation.cost_paid, Evaluation.cost_reserved)
+        query = select(func.coalesce(func.sum(cost), 0.0)).where(
+            Evaluation.campaign == self.campaign, Evaluation.round == index
+        )
+        with self.database.read() as session:
+            return float(session.scalar(query) or 0.0)
+
     def best_value(self, fidelity: str, *, maximize: bool) -> float | None:
         """Best value of a fidelity's own property; a bound counts where the truth is at least as good."""
         best = func.max(MeasurementRow.value) if maximize else func.min(MeasurementRow.value)
@@ -314,38 +343,41 @@ class Repository:
                 counts.setdefault(index, {})[State(state)] = n
         return counts
 
-    def known_pairs(self) -> set[tuple[str, str]]:
-        """(candidate key, fidelity) of everything asked so far, less what was cancelled before it was answered."""
-        query = select(Evaluation.candidate_key, Evaluation.fidelity).where(
-            Evaluation.campaign == self.campaign, Evaluation.state != State.CANCELLED
-        )
-        with self.database.read() as session:
-            return {(key, fidelity) for key, fidelity in session.execute(query)}
-
-    def times_asked(self) -> Counter[tuple[str, str]]:
-        """How often each (candidate key, fidelity) was asked so far, cancelled or not."""
+    def times_asked(self, *, cancelled: bool = True) -> Counter[tuple[str, str]]:
+        """How often each (candidate key, fidelity) was asked so far, with or without what was cancelled."""
         query = (
             select(Evaluation.candidate_key, Evaluation.fidelity, func.count())
             .where(Evaluation.campaign == self.campaign)
             .group_by(Evaluation.candidate_key, Evaluation.fidelity)
         )
+        if not cancelled:
+            query = query.where(Evaluation.state != State.CANCELLED)
         with self.database.read() as session:
             return Counter({(key, fidelity): n for key, fidelity, n in session.execute(query)})
 
     def shared_answer(self, content_key: str) -> tuple[str, Measurement] | None:
-        """An answer to the same question in another campaign of this store, with its evaluation's key."""
+        """An answer to the same question in another campaign of this store, with its evaluation's key.
+
+        Each is taken once and never a copy of another, so that replicates are answers of their own.
+        """
         query = (
             select(Evaluation)
-            .where(
-                Evaluation.content_key == content_key,
-                Evaluation.campaign != self.campaign,
-                Evaluation.state == State.SUCCEEDED,
-            )
+            .where(Evaluation.content_key == content_key, Evaluation.state == State.SUCCEEDED)
             .order_by(Evaluation.key)
-            .limit(1)
         )
         with self.database.read() as session:
-            row = session.scalar(query)
+            rows = session.scalars(query).all()
+            taken = {row.details.get("shared_from") for row in rows if row.campaign == self.campaign}
+            row = next(
+                (
+                    row
+                    for row in rows
+                    if row.campaign != self.campaign
+                    and "shared_from" not in row.details
+                    and row.key not in taken
+                ),
+                None,
+            )
             if row is None:
                 return None
             values = session.scalars(

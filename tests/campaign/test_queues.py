@@ -337,6 +337,75 @@ def test_limits_in_flight_are_kept(queue: Any) -> None:
         _say(queue, {"value": 1.0})
 
 
+def test_the_initial_design_waits_for_room_outside(queue: Any) -> None:
+    config = _config(
+        queue,
+        **{
+            "fidelities.1.max_in_flight": 2,
+            "budget": {"total": 40.0, "per_round": 8.0},
+            "initial_design": {"per_fidelity": {"low": 2, "high": 5}},
+            "stopping.max_rounds": 1,
+        },
+    )
+    with queue.open(config) as engine:
+        decision = run(engine)
+        assert decision.action == "waiting"
+        assert _states(queue) == {"intent": 3, "submitted": 2}
+        assert engine.balance().reserved == 5.0  # what waits is committed, and paid for
+        run(engine)
+        assert len(_jobs(queue)) == 2
+    design = [row.key for row in queue.evaluations() if row.fidelity == "high"]
+    asked = [path.stem for path in _jobs(queue)]
+    assert set(asked) == set(design[:2])
+    for n_jobs in (4, 5):  # as they come back, in one tick, the next ones go out
+        _say(queue, {"value": 1.0})
+        with queue.open(config) as engine:
+            run(engine, rounds=1)
+        assert len(_jobs(queue)) == n_jobs
+        open_ = [row for row in queue.evaluations() if row.state in ("submitted", "running")]
+        assert len(open_) <= 2
+    assert {path.stem for path in _jobs(queue)} >= set(design[:5])
+    _say(queue, {"value": 1.0})
+    with queue.open(config) as engine:
+        run(engine)
+    assert _states(queue)["succeeded"] >= 5
+
+
+def test_what_waits_for_room_is_not_handed_over_once_cancelled(queue: Any) -> None:
+    config = _config(
+        queue,
+        **{"fidelities.1.max_in_flight": 1, "initial_design": {"per_fidelity": {"low": 2, "high": 3}}},
+    )
+    with queue.open(config) as engine:
+        run(engine)
+        (queue.folder / "jobs" / "broken").write_text("cancel")
+        _say(queue, {"value": 1.0})
+        engine.repository.set_state(CampaignState.CANCELLED, "enough")
+        with engine.lease():
+            engine.reconcile()
+            engine.ingest()
+        assert len(_jobs(queue)) == 1
+        (queue.folder / "jobs" / "broken").unlink()
+        run(engine)
+    assert _states(queue) == {"succeeded": 1, "cancelled": 2}
+
+
+def test_a_job_that_was_never_recorded_takes_the_first_room(queue: Any) -> None:
+    config = _config(
+        queue,
+        **{"fidelities.1.max_in_flight": 1, "initial_design": {"per_fidelity": {"low": 2, "high": 3}}},
+    )
+    with queue.open(config) as engine:
+        with engine.lease():
+            engine.propose()
+            engine.commit()
+        row = next(row for row in engine.repository.evaluations() if row.fidelity == "high")
+        (queue.folder / "jobs" / f"{row.key}.job").write_text(json.dumps("submitted"))
+        run(engine)
+    assert [path.stem for path in _jobs(queue)] == [row.key]
+    assert _states(queue) == {"intent": 2, "submitted": 1}
+
+
 def test_the_laboratory_answers_when_it_does(bench: Any) -> None:
     from activelearning.store.database import open_database
     from oracles.lab import list_requests, record

@@ -96,7 +96,11 @@ def test_prefect_shows_the_flow_its_tasks_tags_and_artifacts(tiny: Tiny, open_en
     assert page.type == "markdown"
     assert "**Budget**" in page.data
     assert "](data:image/png;base64,iVBOR" in page.data
-    assert page.data.count("\n| ") == 4  # the head and three rounds
+    committed_table, model = page.data.split("**Model**")
+    assert committed_table.count("\n| ") == 4  # the head and three rounds
+    assert "| low | left out | " in model
+    assert "| low | forecasts, now | " in model
+    assert "| with the target |" in model
     table = min(by_key["tiny-1-branin-batch"], key=lambda a: a.created)
     assert table.type == "table"
     assert '"fidelity": "high"' in table.data

@@ -151,6 +151,32 @@ def test_upgrading_twice_changes_nothing(url: str) -> None:
     database.close()
 
 
+def test_a_store_of_the_first_schema_keeps_its_rows(url: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    from activelearning.store.database import MIGRATIONS
+
+    database = Database(resolve_url(url))
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with database._writers.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    with database.write() as session:
+        session.execute(
+            text(
+                "INSERT INTO campaigns VALUES ('c', '{\"a\": 1}', '.', '.', 'running', NULL, 'then', 'then')"
+            )
+        )
+    with pytest.raises(StoreError, match="older schema 0001"):
+        open_database(url)
+    upgrade(database)
+    assert Repository(database, "c").stored_config() == {"a": 1}
+    assert Repository(database, "c").evaluations() == []
+    database.close()
+
+
 AT_ONCE = """
 import sys, time
 from activelearning.store.database import open_database

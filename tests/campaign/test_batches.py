@@ -1,0 +1,122 @@
+"""Batches of a campaign: what holds them apart, and what may be asked again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from activelearning.campaign.tick import run
+from activelearning.errors import ConfigError
+
+NOISY = """
+import random
+
+from oracles import Oracle
+
+
+class Low(Oracle):
+    def expect(self, keys):
+        self.keys = dict(keys)
+
+    def evaluate_one(self, candidate):
+        return sum(candidate.values) + random.Random(self.keys[candidate.key]).gauss(0, 1)
+
+
+class High(Low):
+    pass
+"""
+POOL = "x,y\n0.1,0.2\n0.4,0.3\n0.8,0.9\n"
+
+
+def _pool(bench: Any, **changes: Any) -> Any:
+    """A campaign on three candidates only."""
+    bench.write("oracle.py", NOISY)
+    bench.write("pool.csv", POOL)
+    value = {
+        "budget": {"total": 30.0, "per_round": 2.0},
+        "initial_design.per_fidelity": {"low": 3, "high": 3},
+    }
+    sampler = {"type": "pool"}
+    return bench.config({**value, **changes}, space={"type": "pool", "file": "pool.csv"}, sampler=sampler)
+
+
+def _asked(bench: Any, campaign: str = "small") -> Counter[tuple[str, str]]:
+    return Counter((row.candidate_key, row.fidelity) for row in bench.evaluations(campaign))
+
+
+def test_nothing_is_asked_twice_unless_it_may(bench: Any) -> None:
+    with bench.open(_pool(bench)) as engine:
+        assert "nothing new" in run(engine).reason
+    assert set(_asked(bench).values()) == {1}
+
+
+def test_replicates_are_asked_as_often_as_they_may(bench: Any) -> None:
+    with bench.open(_pool(bench, **{"acquisition.replicates": 3})) as engine:
+        assert "nothing new" in run(engine).reason
+    assert set(_asked(bench).values()) == {3}
+    assert len(_asked(bench)) == 6
+    rows = bench.evaluations()
+    assert len({row.key for row in rows}) == len(rows) == 18
+    assert Counter(row.replicate for row in rows) == {0: 6, 1: 6, 2: 6}
+    # One pair is asked once a round, and each answer is one of its own.
+    assert len({(row.round, row.candidate_key, row.fidelity) for row in rows}) == len(rows)
+    assert len({row["value"] for row in bench.rows("SELECT value FROM measurements")}) == 18
+
+
+def test_replicates_are_offered_on_a_continuum(bench: Any) -> None:
+    bench.write("oracle.py", NOISY)
+    acquisition = {"type": "random", "batch_size": 4, "pool_size": 2, "replicates": 2}
+    budget = {"total": 20.0, "per_round": 4.0}
+    with bench.open(bench.config(acquisition=acquisition, budget=budget)) as engine:
+        run(engine)
+    assert max(_asked(bench).values()) == 2
+
+
+def test_each_answer_of_another_campaign_is_shared_once(bench: Any) -> None:
+    changes = {"acquisition.replicates": 3}
+    with bench.open(_pool(bench, **changes)) as engine:
+        run(engine)
+    with bench.open(_pool(bench, **changes).model_copy(update={"name": "second"})) as engine:
+        run(engine)
+    # A third campaign with more replicates takes the first's answers, no copies of them, and asks for the rest.
+    with bench.open(
+        _pool(bench, **{"acquisition.replicates": 4}).model_copy(update={"name": "third"})
+    ) as engine:
+        run(engine)
+    first, second, third = (bench.evaluations(name) for name in ("small", "second", "third"))
+    assert {row.details["shared_from"] for row in second} == {row.key for row in first}
+    assert len(second) == len(first) == 18
+    shared = [row.details["shared_from"] for row in third if row.details]
+    assert sorted(shared) == sorted(row.key for row in first)
+    assert len(third) == 24
+
+
+@pytest.mark.parametrize("diversity", ["none", "distance", "determinantal"])
+def test_diverse_campaigns_keep_their_limits_and_are_repeatable(bench: Any, diversity: str) -> None:
+    changes = {
+        "acquisition": {"type": "target_ei", "batch_size": 4, "pool_size": 64, "diversity": diversity},
+        "budget": {"total": 12.0, "per_round": 3.0},
+        "initial_design.per_fidelity": {"low": 6, "high": 2},
+    }
+    batches = []
+    for name in ("small", "again"):
+        with bench.open(bench.config(changes, name=name)) as engine:
+            run(engine)
+            assert engine.balance().spent <= 12.0 + 1e-9
+        rows = bench.evaluations(name)
+        batches.append([(row.round, row.candidate_key, row.fidelity) for row in rows])
+        for index in range(1, max(row.round for row in rows) + 1):
+            batch = [row for row in rows if row.round == index]
+            assert sum(row.cost_reserved for row in batch) <= 3.0 + 1e-9
+            assert max(Counter(row.fidelity for row in batch).values()) <= 4
+    assert batches[0] == batches[1]
+    assert max(Counter(batches[0]).values()) == 1
+
+
+def test_kinds_of_diversity_that_are_none_are_refused(bench: Any) -> None:
+    with pytest.raises(ConfigError, match=r"acquisition\.diversity.*'none', 'distance' or 'determinantal'"):
+        bench.config({"acquisition.diversity": "much"})
+    with pytest.raises(ConfigError, match=r"acquisition\.replicates"):
+        bench.config({"acquisition.replicates": 0})
