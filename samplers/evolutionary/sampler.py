@@ -53,9 +53,9 @@ class EvolutionarySampler:
         space: Space,
         n_fidelities: int | None,
         *,
-        steps: int = 40,
-        warm_steps: int = 20,
-        population: int = 256,
+        steps: int = 80,
+        warm_steps: int = 40,
+        population: int = 128,
         elite_share: float = 0.1,
         immigrants: float = 0.25,
     ) -> None:

@@ -181,7 +181,7 @@ def test_a_peak_of_a_box_is_found_far_better_than_by_chance(d):
 
 
 def test_the_best_of_all_small_crystals_is_found():
-    """All 3,364 or so compositions and groups are enumerated; a fraction of them is asked for."""
+    """All 10,248 compositions and groups are enumerated; a twentieth or so of them is asked for."""
     from enumeration import enumerate_states
 
     from samplers.gflownet.environments import make_environment
@@ -191,7 +191,7 @@ def test_the_best_of_all_small_crystals_is_found():
     crystals = [p.candidate for p in environment.proposals(enumerate_states(environment).terminal)]
 
     def log_reward(candidates, fidelities):
-        # One optimum, of which every part has to be right: LiFeO2-like ratios in a group of high number.
+        # One optimum, of which every part has to be right: Li3Fe3O6 in R-3m.
         wanted = {"Li": 0.25, "Fe": 0.25, "O": 0.5}
         values = [
             -sum(abs(c.composition.get(e, 0) / c.n_atoms - wanted.get(e, 0.0)) for e in space.elements) * 10
@@ -205,16 +205,16 @@ def test_the_best_of_all_small_crystals_is_found():
     best = rewards.max().item()
     found, n_asked, by_chance = 0, 0, 0
     for seed in range(10):
-        sampler = EvolutionarySampler(space, None, steps=20, population=32)
+        sampler = EvolutionarySampler(space, None, steps=40, population=16)
         figures = sampler.fit(log_reward, seed=seed)
         n_asked = max(n_asked, figures["rewards_evaluated"])
         found += figures["max_log_reward"] == best
         chance = RandomSampler(space, None).sample(figures["rewards_evaluated"], seed=seed)
         by_chance += log_reward([p.candidate for p in chance], None).max().item() == best
-    assert n_asked < len(crystals) / 5
-    assert (rewards == best).sum() < 5
-    assert found >= 9
-    assert by_chance <= 5
+    assert n_asked < len(crystals) / 15
+    assert (rewards == best).sum() == 1
+    assert found >= 8
+    assert by_chance <= 2
 
 
 def test_the_best_of_a_pool_is_found_by_its_neighbours(pool):
@@ -236,7 +236,7 @@ def test_a_short_list_is_known_whole_and_the_search_ends(tmp_path):
     sampler = EvolutionarySampler(space, 2)
     figures = sampler.fit(lambda c, f: torch.tensor([x.values[0] for x in c], dtype=torch.float64), seed=0)
     assert figures["rewards_evaluated"] == 12
-    assert figures["steps"] < 40
+    assert figures["steps"] < 80
     proposals = sampler.sample(100, seed=0)
     assert [p.candidate.values[0] for p in proposals] == [5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
     assert len(set(proposals)) == 12
@@ -244,7 +244,7 @@ def test_a_short_list_is_known_whole_and_the_search_ends(tmp_path):
 
 def test_the_better_fidelity_is_taken():
     space = BoxSpace([(0.0, 1.0)] * 2)
-    sampler = EvolutionarySampler(space, 3, steps=10, population=30)
+    sampler = EvolutionarySampler(space, 3, steps=40, population=30)
     sampler.fit(hilly(space), seed=0)
     # The members; children have a fidelity drawn by chance at times.
     assert {p.fidelity for p in sampler.sample(30, seed=0)} == {0}
