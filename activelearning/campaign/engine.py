@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.continuation import check_continuation
 from activelearning.campaign.evaluation import Evaluator, Observer
+from activelearning.campaign.funnel import FunnelProposer
 from activelearning.campaign.initial import design_counts, design_pairs, read_observations
 from activelearning.campaign.parts import Parts, make_parts
 from activelearning.campaign.proposing import Plan, PlannedEvaluation, Proposer
@@ -341,7 +342,8 @@ class Engine:
         sampler_state = self.repository.checkpoint("sampler")
         if sampler_state is not None:
             self.parts.sampler.load_state_dict(unpack(sampler_state))
-        return Proposer(
+        answers = self.repository.answers()
+        proposer = Proposer(
             config=self.config,
             parts=self.parts,
             round=index,
@@ -349,10 +351,13 @@ class Engine:
             slots=slots,
             pending=pending,
             known=self.repository.known_pairs(),
-            observed=[candidate for candidate, _, _ in self.repository.answers()],
+            observed=[candidate for candidate, _, _ in answers],
             best=self._stopping.best_at_target(),
             cost=self.cost,
         )
+        if self.parts.mode == "funnel":
+            return FunnelProposer(**vars(proposer), answers=answers, charged=self.repository.charged())
+        return proposer
 
     def commit(self) -> int:
         """Write the round with its reservations and the warm states in one transaction; returns its index.

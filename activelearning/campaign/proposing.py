@@ -90,6 +90,9 @@ class Proposer:
 
         begin = time.perf_counter()
         log_reward, exponent = self._log_reward(scorer, reference)
+        prior = self.parts.prior
+        if prior is not None:
+            log_reward = prior.on(log_reward)
         training = self.parts.sampler.fit(log_reward, seed=self._seed("sampler.fit"))
         timings["sampler"] = time.perf_counter() - begin
 
@@ -112,6 +115,11 @@ class Proposer:
             "pool_at_target": n_at_target,
             "chosen": len(chosen),
         }
+        if prior is not None:
+            summary["prior"] = {
+                "trained": float(prior([p.candidate for p in sampled]).mean()),
+                "untrained": float(prior([p.candidate for p in untrained]).mean()),
+            }
         return Plan(chosen, summary, timings)
 
     def _seed(self, component: str) -> int:
@@ -260,9 +268,12 @@ class Proposer:
         return self._fresh([*pairs, *((candidate, target.index) for candidate, _ in pairs)])
 
     def _polished(self, scorer: Scorer, pairs: list[Pair]) -> list[Pair]:
-        """On a box, the best pairs moved uphill on the acquisition are added to the pool."""
+        """On a box, the best pairs moved uphill on the acquisition are added to the pool.
+
+        Not where there is a prior, which the moves would leave behind.
+        """
         space = self.parts.space
-        if not isinstance(space, BoxSpace) or not pairs:
+        if not isinstance(space, BoxSpace) or not pairs or self.parts.prior is not None:
             return pairs
         exponent = self.config.acquisition.cost_exponent
         scores = per_cost(self._utilities(scorer, pairs), self._costs(pairs), exponent)

@@ -108,6 +108,18 @@ class Repository:
         # What was reserved and settled in other orders may leave rounding behind, never a debt.
         return Balance(total=total, reserved=max(float(reserved), 0.0), spent=float(spent))
 
+    def charged(self) -> dict[str, float]:
+        """What is spent and reserved of each fidelity, by name."""
+        amount = func.sum(LedgerEntry.reserved + LedgerEntry.spent)
+        query = (
+            select(Evaluation.fidelity, amount)
+            .join(LedgerEntry, LedgerEntry.evaluation_key == Evaluation.key)
+            .where(Evaluation.campaign == self.campaign)
+            .group_by(Evaluation.fidelity)
+        )
+        with self.database.read() as session:
+            return {name: max(float(value), 0.0) for name, value in session.execute(query)}
+
     @staticmethod
     def _book(session: Session, row: Evaluation, kind: Entry, reserved: float, spent: float) -> None:
         session.add(

@@ -1,4 +1,4 @@
-"""An evolutionary search: a population that follows the reward uphill.
+"""An evolutionary search: a population that follows the reward uphill, and a draw from all that it came by.
 
 Each member has one child a generation, which takes its place where its reward is at least as high, so that the
 population closes in on several peaks at once. How far children go (F) and how much they take from elsewhere (CR) follow
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from activelearning.candidate import Candidate
@@ -25,13 +26,16 @@ Floats = NDArray[np.float64]
 ADAPTATION = 0.1  # share by which F and CR follow the last generation's successes
 SPREAD = 0.1  # of F (Cauchy) and CR (normal) about their centres
 NEW_FIDELITY = 0.1  # probability that a child's fidelity is drawn by chance
+RECORD = 2048  # proposals kept of a fit, to be drawn from
 PATIENCE = 5  # generations, or draws, in a row without anything new before a search ends
 
 
 class EvolutionarySampler:
-    """Proposes the best of a population that evolves towards high rewards; proportions mean nothing to it.
+    """Proposes, in proportion to reward, what an evolving population came by.
 
-    Where a space is searched from round to round, the population goes on. Children of a box and of a pool come of
+    Proportions hold among the candidates that were asked for, not over the space: they lie where the search went. What
+    is proposed so spreads over several good regions even where the population has closed in on one. Where a space is
+    searched from round to round, the population goes on. Children of a box and of a pool come of
     differences between members; crystals are changed in composition, space group and lattice (`variation`,
     `crystals`). A fidelity, where it is sampled, is inherited, or at times drawn by chance.
 
@@ -76,6 +80,8 @@ class EvolutionarySampler:
         self._variation = make_variation(space)
         self._untrained = RandomSampler(space, n_fidelities)
         self._members: list[Proposal] = []  # the best first
+        self._record: list[Proposal] = []  # the best, then a draw in proportion to reward
+        self._log_rewards = np.zeros(0)
         self._n_fits = 0
         self._strength, self._crossover = 0.5, 0.5
 
@@ -92,6 +98,7 @@ class EvolutionarySampler:
                 break
             search.advance()
         self._members, rewards = search.ranked()
+        self._record, self._log_rewards = search.drawn(RECORD)
         self._n_fits += 1
         return {
             "steps": search.n_steps,
@@ -104,14 +111,16 @@ class EvolutionarySampler:
         }
 
     def sample(self, n: int, *, seed: int) -> list[Proposal]:
-        """The n best members; beyond their number, children of theirs whose rewards are not known.
+        """The best found, then n - 1 distinct others in proportion to reward, of those that the last fit asked for.
 
-        Distinct ones, and so fewer than n where the space holds no more (or none were found in several attempts).
+        Where these are fewer, children of the members are added, whose rewards are not known; and fewer than n are
+        given where the space holds no more (or none were found in several attempts).
         """
-        if not self._members:
+        if not self._members or n < 1:
             return self.sample_untrained(n, seed=seed)
         rng = np.random.default_rng(seed)
-        found = dict.fromkeys(self._members[:n])
+        order = [0, *(1 + _drawn(self._log_rewards[1:], n - 1, rng)).tolist()]
+        found = dict.fromkeys(self._record[i] for i in order)
         n_idle = 0
         while len(found) < n and n_idle < PATIENCE:
             before = len(found)
@@ -126,10 +135,11 @@ class EvolutionarySampler:
         return self._untrained.sample(n, seed=seed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Members, the best first; F and CR; number of fits."""
+        """Members, the best first; what is drawn from, with log rewards; F and CR; number of fits."""
         return {
-            "members": [self.space.to_json(member.candidate) for member in self._members],
-            "fidelities": [member.fidelity for member in self._members],
+            "members": self._to_json(self._members),
+            "record": self._to_json(self._record),
+            "log_rewards": torch.from_numpy(self._log_rewards.copy()),
             "strength": self._strength,
             "crossover": self._crossover,
             "n_fits": self._n_fits,
@@ -141,18 +151,26 @@ class EvolutionarySampler:
         Raises:
             SamplerError: a member is not of this space, or has no fidelity of this campaign's.
         """
-        try:
-            candidates = [self.space.from_json(value) for value in state["members"]]
-        except ValueError as error:
-            raise SamplerError(f"The saved population is not of this space: {error}.") from error
-        for fidelity in state["fidelities"]:
-            if not (fidelity is None if self.n_fidelities is None else fidelity in range(self.n_fidelities)):
-                raise SamplerError(
-                    f"The saved population has a member of fidelity {fidelity}; this sampler has {self.n_fidelities}."
-                )
-        self._members = [Proposal(c, m) for c, m in zip(candidates, state["fidelities"], strict=True)]
+        members, record = self._from_json(state["members"]), self._from_json(state["record"])
+        self._members, self._record = members, record
+        self._log_rewards = state["log_rewards"].numpy().copy()
         self._strength, self._crossover = float(state["strength"]), float(state["crossover"])
         self._n_fits = int(state["n_fits"])
+
+    def _to_json(self, proposals: Sequence[Proposal]) -> list[tuple[dict[str, Any], int | None]]:
+        return [(self.space.to_json(proposal.candidate), proposal.fidelity) for proposal in proposals]
+
+    def _from_json(self, values: Sequence[tuple[Mapping[str, Any], int | None]]) -> list[Proposal]:
+        try:
+            found = [Proposal(self.space.from_json(value), fidelity) for value, fidelity in values]
+        except ValueError as error:
+            raise SamplerError(f"The saved population is not of this space: {error}.") from error
+        for _, m in values:
+            if not (m is None if self.n_fidelities is None else m in range(self.n_fidelities)):
+                raise SamplerError(
+                    f"The saved population has a member of fidelity {m}; this sampler has {self.n_fidelities}."
+                )
+        return found
 
     # ---------------------------------------------------------------- the search's own
 
@@ -263,6 +281,14 @@ class _Search:
         order = np.argsort(-rewards, kind="stable")
         return [self._members[i] for i in order.tolist()], rewards[order]
 
+    def drawn(self, n: int) -> tuple[list[Proposal], Floats]:
+        """The best of all that is known and a draw of n - 1 others, with their log rewards."""
+        proposals, rewards = list(self.known), np.array(list(self.known.values()))
+        others = _drawn(rewards, n, self._rng)
+        best = int(rewards.argmax())
+        order = [best, *others[others != best].tolist()][:n]
+        return [proposals[i] for i in order], rewards[order]
+
     def advance(self) -> None:
         """One generation."""
         sampler, rng = self._sampler, self._rng
@@ -299,6 +325,15 @@ class _Search:
                 found[i] = chosen
                 taken.add(chosen)
         return found
+
+
+def _drawn(log_weights: Floats, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of a draw of n at most without replacement, in proportion to weights, in the order drawn.
+
+    The n largest of Gumbel-perturbed log weights (Kool, van Hoof & Welling, ICML 2019).
+    """
+    perturbed = log_weights + rng.gumbel(size=len(log_weights))
+    return np.argsort(-perturbed, kind="stable")[: max(n, 0)]
 
 
 def _seed(rng: np.random.Generator) -> int:

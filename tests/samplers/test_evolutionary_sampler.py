@@ -77,11 +77,11 @@ SPACES = {name: small_crystals(**options) for name, options in CRYSTAL_SPACES.it
 
 
 @pytest.mark.parametrize("name", SPACES)
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(seed=st.integers(0, 2**32), n_fidelities=st.sampled_from([None, 3]))
 def test_every_crystal_is_of_its_space(name, seed, n_fidelities):
     space = SPACES[name]
-    sampler = EvolutionarySampler(space, n_fidelities, steps=4, population=12)
+    sampler = EvolutionarySampler(space, n_fidelities, steps=4, warm_steps=2, population=12)
     asked = []
 
     def log_reward(candidates, fidelities):
@@ -238,16 +238,30 @@ def test_a_short_list_is_known_whole_and_the_search_ends(tmp_path):
     assert figures["rewards_evaluated"] == 12
     assert figures["steps"] < 80
     proposals = sampler.sample(100, seed=0)
-    assert [p.candidate.values[0] for p in proposals] == [5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
-    assert len(set(proposals)) == 12
+    assert len(set(proposals)) == len(proposals) == 12
+    assert proposals[0].candidate.values[0] == 5.0
+
+
+def test_what_was_asked_is_drawn_in_proportion_after_the_best(tmp_path):
+    file = tmp_path / "pool.csv"
+    file.write_text("x\n" + "\n".join(str(i) for i in range(5)))
+    sampler = EvolutionarySampler(PoolSpace(file), None)
+    sampler.fit(lambda c, f: torch.tensor([x.values[0] + 1.0 for x in c], dtype=torch.float64).log(), seed=0)
+    draws = [sampler.sample(2, seed=seed) for seed in range(1000)]
+    assert {first.candidate.values[0] for first, _ in draws} == {4.0}
+    for value in range(4):
+        expected = 100.0 * (value + 1)
+        found = sum(second.candidate.values[0] == value for _, second in draws)
+        assert found == pytest.approx(expected, abs=5 * expected**0.5)
 
 
 def test_the_better_fidelity_is_taken():
     space = BoxSpace([(0.0, 1.0)] * 2)
     sampler = EvolutionarySampler(space, 3, steps=40, population=30)
     sampler.fit(hilly(space), seed=0)
-    # The members; children have a fidelity drawn by chance at times.
-    assert {p.fidelity for p in sampler.sample(30, seed=0)} == {0}
+    proposals = sampler.sample(30, seed=0)
+    assert proposals[0].fidelity == 0
+    assert sum(p.fidelity == 0 for p in proposals) >= 25
     assert {p.fidelity for p in sampler.sample_untrained(30, seed=0)} == {0, 1, 2}
 
 
@@ -280,7 +294,7 @@ def test_a_state_is_taken_up_again_bit_for_bit(kind, pool):
     other.load_state_dict(unpack(pack(one.state_dict())))
     assert other.sample(15, seed=1) == one.sample(15, seed=1)
     assert other.fit(hilly(space), seed=2) == one.fit(hilly(space), seed=2)
-    assert other.state_dict() == one.state_dict()
+    assert pack(other.state_dict()) == pack(one.state_dict())
     assert other.sample(15, seed=3) == one.sample(15, seed=3) != one.sample(15, seed=4)
 
 
