@@ -294,7 +294,9 @@ def test_a_state_is_taken_up_again_bit_for_bit(kind, pool):
     other.load_state_dict(unpack(pack(one.state_dict())))
     assert other.sample(15, seed=1) == one.sample(15, seed=1)
     assert other.fit(hilly(space), seed=2) == one.fit(hilly(space), seed=2)
-    assert pack(other.state_dict()) == pack(one.state_dict())
+    for key, value in one.state_dict().items():
+        again = other.state_dict()[key]
+        assert torch.equal(again, value) if isinstance(value, torch.Tensor) else again == value, key
     assert other.sample(15, seed=3) == one.sample(15, seed=3) != one.sample(15, seed=4)
 
 
