@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from activelearning.rewards import OracleProperty, Prior, ProductReward, Term
 
 # Untrained samples by which each term is tried, and `beta: auto` made a number.
 N_TRIED = 256
+# Seconds a candidate; a round asks for several thousand.
+SLOW = 0.5
+N_TIMED = 3
 
 
 def make_prior(
@@ -59,6 +63,7 @@ def make_prior(
         shaping = make_shaping(section.reward, section.direction, key=f"{key}.reward", folder=folder)
         term = ProductReward((Term(OracleProperty(oracle, section.property, section.unit), shaping),))
         try:
+            _check_speed(term, name, untrained)
             term = term.fitted(untrained)
             term(untrained)
         except ActiveLearningError as error:
@@ -67,3 +72,19 @@ def make_prior(
             terms.append(term)
             weights.append(section.weight)
     return Prior(tuple(terms), tuple(weights)) if terms else None
+
+
+def _check_speed(term: ProductReward, oracle: str, untrained: Sequence[Candidate]) -> None:
+    """Refuse an oracle that would keep a campaign for hours without a word, by the quickest of a few answers."""
+    source = term.terms[0].source
+    source(untrained[:1])  # loads what is loaded once
+    taken = []
+    for candidate in untrained[1 : 1 + N_TIMED]:
+        begin = time.monotonic()
+        source([candidate])
+        taken.append(time.monotonic() - begin)
+    if min(taken, default=0.0) > SLOW:
+        raise ConfigError(
+            f"the oracle {oracle!r} takes {min(taken):.2g} s a candidate, and a sampler asks its prior many thousand "
+            f"times a round; name a quicker one, such as 'ml_proxy', and make the slow one a fidelity."
+        )

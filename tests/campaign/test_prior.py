@@ -16,6 +16,8 @@ from activelearning.candidate import BoxCandidate
 from activelearning.errors import ActiveLearningError, ConfigError
 
 LEFT = """
+import time
+
 from activelearning.measurement import Measurement
 from oracles import Oracle, QueuedOracle
 
@@ -33,6 +35,16 @@ class Constant(Oracle):
 class Never(Oracle):
     def evaluate_one(self, candidate):
         return Measurement.failed("no idea")
+
+
+class Slow(Oracle):
+    n_asked = 0
+
+    def evaluate_one(self, candidate):
+        Slow.n_asked += 1
+        assert Slow.n_asked < 10
+        time.sleep(0.6)
+        return candidate.values[0]
 
 
 class Later(QueuedOracle):
@@ -148,6 +160,7 @@ def test_an_automatic_sharpness_is_that_of_untrained_samples(tmp_path: Path) -> 
             {"oracle": "side.py:Constant", "reward": {"type": "exponential"}},
             "acquisition.prior.side.*not vary",
         ),
+        ({"oracle": "side.py:Slow"}, "acquisition.prior.side: the oracle 'side.py:Slow' takes 0.6"),
         ({"oracle": None}, "acquisition.prior.side"),
         ({"reward": {"type": "exponential", "betta": 3}}, "acquisition.prior.side.reward.betta.*'beta'"),
         ({"params": {"what": 1}}, "acquisition.prior.side.params"),
