@@ -8,6 +8,8 @@ reversed (correlation -1). Methods, all with the same budget and the same seeds:
     multi_fidelity    GFlowNet over (candidate, fidelity), MF-GIBBON / cost
     single_fidelity   the same at the target fidelity alone
     random_fidelity   GFlowNet candidates, fidelities drawn blindly
+    evolutionary      as multi_fidelity, with an evolutionary search in place of the GFlowNet
+    funnel            the cheap fidelity first, for a fifth of the budget, then the target of its best
     random            random candidates at the target fidelity
 
 Every finished campaign is kept in `--work`, so that an interrupted benchmark goes on where it was. Results are written
@@ -40,8 +42,10 @@ PROBLEMS: Mapping[str, tuple[dict[str, Any], float]] = {
     "hartmann6": (problem("hartmann6", levels=["low", "high"]), 30.0),
     "borehole": (problem("borehole"), 15.0),
 }
-METHODS = ("multi_fidelity", "single_fidelity", "random_fidelity", "random")
+METHODS = ("multi_fidelity", "single_fidelity", "random_fidelity", "evolutionary", "funnel", "random")
 SAMPLER = {"type": "gflownet", "steps": 150, "warm_steps": 60, "batch_size": 64, "hidden": [64, 64]}
+EVOLUTIONARY = {"type": "evolutionary", "steps": 60, "warm_steps": 30, "population": 64}
+FUNNEL = {"mode": "funnel", "shares": {"low": 0.2}}
 
 
 def config_of(name: str, method: str, seed: int) -> dict[str, Any]:
@@ -56,6 +60,10 @@ def config_of(name: str, method: str, seed: int) -> dict[str, Any]:
         "reward_exponent": 2,
     }
     sampler: dict[str, Any] = SAMPLER
+    if method == "evolutionary":
+        sampler = EVOLUTIONARY
+    if method == "funnel":
+        acquisition |= FUNNEL
     if method == "random":
         acquisition, sampler = {"type": "random", "batch_size": 4}, {"type": "random"}
     return campaign(

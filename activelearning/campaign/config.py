@@ -36,12 +36,27 @@ class PluginSection(BaseModel):
         return dict(self.model_extra or {})
 
 
+class RewardSection(PluginSection):
+    """How a property becomes a reward; every key but `type` is the shaping's own."""
+
+    type: str = "exponential"
+
+
 class ObjectiveConfig(_Model):
     """What is looked for."""
 
     property: str
     unit: str | None = None
     direction: Literal["maximize", "minimize"] = "maximize"
+
+
+class PriorTerm(ObjectiveConfig):
+    """A property by which the sampler prefers candidates, beside what a query of them is worth."""
+
+    reward: RewardSection = RewardSection()
+    weight: float = Field(1.0, ge=0, description="factor on its log reward; 0 leaves it out")
+    oracle: str | None = Field(None, description="who tells it; default: a proxy model, or an exact oracle")
+    params: dict[str, Any] = Field({}, description="of the oracle")
 
 
 class FidelityConfig(_Model):
@@ -67,7 +82,7 @@ class AcquisitionConfig(PluginSection):
     """Which acquisition, how candidates and fidelities are drawn from it, and how large a round's batch is."""
 
     type: str = "mf_gibbon"
-    mode: Literal["joint", "after", "random"] = "joint"
+    mode: Literal["joint", "after", "random", "funnel"] = "joint"
     batch_size: int = Field(
         16, ge=1, description="of each fidelity a round at most; the budget may allow fewer"
     )
@@ -90,6 +105,13 @@ class AcquisitionConfig(PluginSection):
     costs: Literal["learned", "stated"] = Field(
         "learned",
         description="of fidelities of `charge: measured`: learned from charges, or as the oracle foresees",
+    )
+    prior: tuple[PriorTerm, ...] | None = Field(
+        None, description="rewards by which the sampler's own is multiplied; the batch is chosen without them"
+    )
+    shares: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description="of mode `funnel`: share of the total that each fidelity may cost; default: equal ones",
     )
 
 
@@ -197,7 +219,41 @@ class CampaignConfig(_Model):
                 raise ValueError(
                     f"initial_design.per_fidelity: there is no fidelity {name!r} (known: {', '.join(names)})"
                 )
+        self._check_funnel()
         return self
+
+    def _check_funnel(self) -> None:
+        shares = self.acquisition.shares
+        if self.acquisition.mode != "funnel":
+            if shares is not None:
+                raise ValueError(
+                    f"acquisition.shares is for `mode: funnel`, and the mode is {self.acquisition.mode!r}; leave it out"
+                )
+            return
+        below = self.funnel[:-1]
+        if not below:
+            raise ValueError(
+                f"acquisition.mode: a funnel needs a fidelity that is cheaper than the target "
+                f"{self.target.name!r}, and there is none; choose `joint`"
+            )
+        if shares is None or set(shares) != set(below):
+            raise ValueError(
+                f"acquisition.shares: a funnel needs the share of budget.total that each fidelity cheaper than the "
+                f"target may cost, as in {{{', '.join(f'{name}: {0.5 / len(below):.2g}' for name in below)}}}; the "
+                f"target takes the rest"
+            )
+        if sum(shares.values()) >= 1.0:
+            raise ValueError(
+                f"acquisition.shares: they sum to {sum(shares.values()):g}, which leaves nothing for the target; it "
+                f"must be below 1"
+            )
+
+    @property
+    def funnel(self) -> tuple[str, ...]:
+        """Names of the fidelities by rising cost, up to the target; dearer ones are no part of a funnel."""
+        target = self.target
+        cheaper = sorted((f for f in self.fidelities if f.cost < target.cost), key=lambda f: f.cost)
+        return (*(f.name for f in cheaper), target.name)
 
     @property
     def target(self) -> FidelityConfig:

@@ -25,6 +25,7 @@ from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.continuation import check_continuation
 from activelearning.campaign.costs import Charge, Costs
 from activelearning.campaign.evaluation import Evaluator, Observer
+from activelearning.campaign.funnel import FunnelProposer
 from activelearning.campaign.initial import design_counts, design_pairs, read_observations
 from activelearning.campaign.parts import Parts, make_parts
 from activelearning.campaign.proposing import Plan, PlannedEvaluation, Proposer
@@ -279,7 +280,7 @@ class Engine:
             for expected in summary.get("safety", {}).get("expected", ())
         ]
         answers = {candidate.key: m for candidate, name, m in self.repository.answers() if name == target}
-        money = self.repository.money_by_fidelity()
+        money = self.repository.charged()
         spent_target = money.pop(target, 0.0)
         standing = Standing(
             scores=judge(expectations, answers),
@@ -379,7 +380,8 @@ class Engine:
         sampler_state = self.repository.checkpoint("sampler")
         if sampler_state is not None:
             self.parts.sampler.load_state_dict(unpack(sampler_state))
-        return Proposer(
+        answers = self.repository.answers()
+        proposer = Proposer(
             config=self.config,
             parts=self.parts,
             round=index,
@@ -394,6 +396,9 @@ class Engine:
             cost_exponent=self._cost_exponent(balance),
             guard=self._guard(),
         )
+        if self.parts.mode == "funnel":
+            return FunnelProposer(**vars(proposer), answers=answers, charged=self.repository.charged())
+        return proposer
 
     def _learn_costs(self) -> dict[str, Any]:
         """Learn from what answers were charged; what was free, since another campaign had paid, teaches nothing."""

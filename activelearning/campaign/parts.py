@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from activelearning.campaign.config import AcquisitionConfig, CampaignConfig, FidelityConfig
 from activelearning.campaign.isolation import OracleSpec
-from activelearning.campaign.sections import construct
+from activelearning.campaign.prior import N_TRIED, make_prior
+from activelearning.campaign.sections import construct, plugin_identity
+from activelearning.campaign.seeds import seed_for
 from activelearning.candidate import Candidate, digest
 from activelearning.contracts.acquisition import Acquisition
 from activelearning.contracts.oracle import OracleContext, OracleLike, QueuedOracleLike
@@ -19,6 +19,7 @@ from activelearning.contracts.space import Space
 from activelearning.contracts.surrogate import Surrogate
 from activelearning.errors import ActiveLearningError, ConfigError, PluginError
 from activelearning.fidelity import Fidelity
+from activelearning.rewards import Prior
 
 # Arguments that the engine hands to the constructors of a group before the section's own.
 N_GIVEN = {"samplers": 2, "surrogates": 2, "rewards": 1}
@@ -73,8 +74,9 @@ class Parts:
     surrogate: Surrogate
     acquisition: Acquisition
     mode: str
+    prior: Prior | None = None
     alone: Surrogate | None = (
-        None  # knows the target's answers alone, as fidelity 0; None where there is no other
+        None  # knows the target alone, as its fidelity 0; None where nothing is to be judged
     )
 
     @property
@@ -147,8 +149,18 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
         folder=folder,
     )
     check_sampler(made)
-    guarded = config.safety.enabled and len(fidelities) > 1 and acquisition.mode != "random"
+    guarded = config.safety.enabled and len(fidelities) > 1 and acquisition.mode in ("joint", "after")
     target = next(f for f in fidelities if f.is_target)
+    prior = None
+    if acquisition.prior:
+        tried = made.sample_untrained(N_TRIED, seed=seed_for(config.seed, 0, "prior"))
+        prior = make_prior(
+            acquisition.prior,
+            [proposal.candidate for proposal in tried],
+            campaign=config.name,
+            folder=folder,
+            workdir=artifacts / "prior",
+        )
     return Parts(
         space=space,
         sources=sources,
@@ -170,7 +182,8 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
             folder=folder,
             own_keys=list(AcquisitionConfig.model_fields),
         ),
-        mode="joint" if joint else "random" if acquisition.mode == "random" else "after",
+        mode=acquisition.mode if joint or acquisition.mode in ("random", "funnel") else "after",
+        prior=prior,
         alone=construct(
             "surrogates",
             "multi_fidelity_gp",
@@ -259,11 +272,3 @@ def _source(
         ) from error
     spec = OracleSpec(section.oracle, section.params, key, folder, context)
     return Source(fidelity, section, oracle, spec, content)
-
-
-def plugin_identity(name: str, folder: Path) -> Mapping[str, Any]:
-    """A plug-in's name; for a file of the user's own, its content, wherever it lies."""
-    where, _, attribute = name.rpartition(":")
-    if where.endswith(".py"):
-        return {"class": attribute, "file": hashlib.sha256((folder / where).read_bytes()).hexdigest()}
-    return {"name": name}

@@ -92,19 +92,22 @@ class Proposer:
     costs: Costs
     cost_figures: Mapping[str, Any]
     cost_exponent: float
-    guard: Guard | None = None
-    _alone: AloneScorer = field(init=False)
+    guard: Guard | None
 
     def plan(self) -> Plan:
         """Train, sample, choose."""
         acquisition = self.config.acquisition
         untrained = self.parts.sampler.sample_untrained(UNTRAINED_SIZE, seed=self._seed("sampler.untrained"))
         reference = [proposal.candidate for proposal in untrained[:REFERENCE_SIZE]]
-        scorer = self._scorer(reference)
+        alone = None if self.guard is None else self._alone_scorer(self.guard, reference)
+        scorer = self._scorer(reference, alone)
         timings = {}
 
         begin = time.perf_counter()
         log_reward, exponent = self._log_reward(scorer, reference)
+        prior = self.parts.prior
+        if prior is not None:
+            log_reward = prior.on(log_reward)
         training = self.parts.sampler.fit(log_reward, seed=self._seed("sampler.fit"))
         timings["sampler"] = time.perf_counter() - begin
 
@@ -115,7 +118,7 @@ class Proposer:
         pairs = self._fresh(self._with_fidelity(scorer, sampled))
         n_at_target = self._n_at_target(pairs)
         pairs = self._fresh([*self._polished(scorer, self._with_target(pairs)), *self._repeats()])
-        independent = self._choose_independent([*sampled, *untrained])
+        independent = [] if alone is None else self._choose_independent(alone, [*sampled, *untrained])
         for planned in independent:
             scorer.add_pending(self._inputs([(planned.candidate, planned.fidelity)]))
         chosen = [*independent, *self._choose(scorer, pairs, independent)]
@@ -134,6 +137,11 @@ class Proposer:
         }
         if self.guard is not None:
             summary["safety"] = self.guard.summary(self._expectations(chosen, len(independent)))
+        if prior is not None:
+            summary["prior"] = {
+                "trained": float(prior([p.candidate for p in sampled]).mean()),
+                "untrained": float(prior([p.candidate for p in untrained]).mean()),
+            }
         return Plan(chosen, summary, timings)
 
     def _seed(self, component: str) -> int:
@@ -141,32 +149,35 @@ class Proposer:
 
     # -- scoring ------------------------------------------------------------------------------------------------------
 
-    def _scorer(self, untrained: Sequence[Candidate]) -> Scorer:
+    def _reference(self, untrained: Sequence[Candidate]) -> Tensor:
+        """Features, `m x d`, of what stands for the space."""
+        return self.parts.space.features(list(dict.fromkeys([*self.observed, *untrained])))
+
+    def _scorer(self, untrained: Sequence[Candidate], alone: AloneScorer | None = None) -> Scorer:
         """Utilities of all queries, as far as the other fidelities are trusted."""
         target = self.parts.target.fidelity.index
-        reference = self.parts.space.features(list(dict.fromkeys([*self.observed, *untrained])))
+        reference = self._reference(untrained)
         scorer = self._build(
             self.parts.surrogate, self.parts.fidelities, target, reference, self._inputs(self.pending)
         )
         if self.guard is not None:
-            self._alone = self._alone_scorer(reference)
             cheapest = min(f.cost for f in self.parts.fidelities if not f.is_target)
             scorer = SafeScorer(
                 scorer,
-                self._alone if self.guard.standing.trust is Trust.REFUTED else None,
+                alone if self.guard.standing.trust is Trust.REFUTED else None,
                 target,
                 others_allowed=self.guard.allowance >= cheapest,
             )
         return self._feasible(scorer)
 
-    def _alone_scorer(self, reference: Tensor) -> AloneScorer:
+    def _alone_scorer(self, guard: Guard, untrained: Sequence[Candidate]) -> AloneScorer:
         """Utilities of the target's queries as if there were no other fidelities."""
-        assert self.guard is not None
         target = self.parts.target.fidelity
         pending = self._inputs([pair for pair in self.pending if pair[1] == target.index])
         fidelities = (replace(target, index=0),)
         return AloneScorer(
-            self._build(self.guard.alone, fidelities, 0, reference, only_fidelity(pending)), target.index
+            self._build(guard.alone, fidelities, 0, self._reference(untrained), only_fidelity(pending)),
+            target.index,
         )
 
     def _build(
@@ -320,9 +331,12 @@ class Proposer:
         return self._fresh([*pairs, *((candidate, target.index) for candidate, _ in pairs)])
 
     def _polished(self, scorer: Scorer, pairs: list[Pair]) -> list[Pair]:
-        """On a box, the best pairs moved uphill on the acquisition are added to the pool."""
+        """On a box, the best pairs moved uphill on the acquisition are added to the pool.
+
+        Not where there is a prior, which the moves would leave behind.
+        """
         space = self.parts.space
-        if not isinstance(space, BoxSpace) or not pairs:
+        if not isinstance(space, BoxSpace) or not pairs or self.parts.prior is not None:
             return pairs
         scores = per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs), self.cost_exponent)
         order = torch.argsort(scores, descending=True, stable=True)[: self.config.acquisition.batch_size]
@@ -348,15 +362,18 @@ class Proposer:
         budget = self.budget - math.fsum(planned.cost for planned in taken)
         return self._picked(scorer, pairs, budget, slots, shared=shared, patient=quick)
 
-    def _choose_independent(self, proposals: Sequence[Proposal]) -> list[PlannedEvaluation]:
+    def _choose_independent(
+        self, alone: AloneScorer, proposals: Sequence[Proposal]
+    ) -> list[PlannedEvaluation]:
         """Queries of the target chosen as if there were no other fidelities, where some are due."""
-        if self.guard is None:
-            return []
+        assert self.guard is not None
+        if self.guard.standing.trust is Trust.REFUTED:
+            return []  # all of them will be
         target = self.parts.target.fidelity.index
         due = min(self.guard.standing.n_due(self.guard.config), self.slots[target])
         if not due:
             return []
-        scorer = self._feasible(self._alone)
+        scorer = self._feasible(alone)
         candidates = dict.fromkeys(proposal.candidate for proposal in proposals)
         pairs = self._polished(scorer, self._fresh([(candidate, target) for candidate in candidates]))
         return self._picked(scorer, pairs, self.budget, {target: due})
@@ -424,7 +441,7 @@ class Proposer:
                 planned.candidate.key,
                 (float(joint[row]), float(joint_variance[row].sqrt())),
                 (float(alone[row]), float(alone_variance[row].sqrt())),
-                independent=i < n_independent,
+                independent=i < n_independent or self.guard.standing.trust is Trust.REFUTED,
             )
             for row, (i, planned) in enumerate(asked)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,6 +101,14 @@ def construct(
         raise PluginError(
             f"{key}: the plug-in {name!r} can't be made from its parameters: {type(error).__name__}: {error}."
         ) from error
+
+
+def plugin_identity(name: str, folder: Path) -> Mapping[str, Any]:
+    """A plug-in's name; for a file of the user's own, its content, wherever it lies."""
+    where, _, attribute = name.rpartition(":")
+    if where.endswith(".py"):
+        return {"class": attribute, "file": hashlib.sha256((folder / where).read_bytes()).hexdigest()}
+    return {"name": name}
 
 
 def _resolved(value: Any, field: FieldInfo | None, folder: Path | None) -> Any:

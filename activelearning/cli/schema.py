@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from activelearning.campaign.config import AcquisitionConfig, CampaignConfig
+from activelearning.campaign.config import AcquisitionConfig, CampaignConfig, RewardSection
 from activelearning.campaign.parts import N_GIVEN
 from activelearning.campaign.sections import parameters_model
 from activelearning.contracts.registry import load_plugin, plugin_names
 from activelearning.errors import PluginError
-from activelearning.sampling.config import BASE, RewardSection, SampleConfig
+from activelearning.sampling.config import BASE, SampleConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Keys of the config that name a plug-in by `type`, and the groups they choose from.
@@ -33,6 +33,8 @@ def config_schema() -> dict[str, Any]:
     for key, group in _SECTIONS.items():
         _put_section(schema, key, group, own.get(key, {}))
     _put_oracles(definitions["FidelityConfig"], definitions)
+    _put_oracles(definitions["PriorTerm"], definitions)
+    _put_rewards(definitions)
     for unused in ("PluginSection", "AcquisitionConfig"):
         definitions.pop(unused, None)
     return schema
@@ -45,8 +47,7 @@ def sample_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = schema["$defs"]
     for key in ("space", "sampler"):
         _put_section(schema, key, _SECTIONS[key], {})
-    reward = RewardSection.model_json_schema()["properties"]
-    definitions["RewardSection"] = _section("rewards", reward, definitions)
+    _put_rewards(definitions)
     _put_oracles(definitions["OracleConfig"], definitions)
     definitions.pop("PluginSection", None)
     schema["properties"][BASE] = {
@@ -70,6 +71,12 @@ def _put_section(schema: dict[str, Any], key: str, group: str, own: Mapping[str,
         property_schema = {"anyOf": [property_schema, {"type": "null"}]}
     kept = {k: v for k, v in written.items() if k in ("default", "description")}
     schema["properties"][key] = {**property_schema, **kept}
+
+
+def _put_rewards(definitions: dict[str, Any]) -> None:
+    """Describe the sections that name a shaping."""
+    own = RewardSection.model_json_schema()["properties"]
+    definitions["RewardSection"] = _section("rewards", own, definitions)
 
 
 def _put_oracles(definition: dict[str, Any], definitions: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ R is a density against counting measure on discrete choices times Lebesgue measu
 parameters of a candidate (see `samplers.gflownet`).
 """
 
+from activelearning.rewards.prior import Prior
 from activelearning.rewards.product import Evaluated, ProductReward, Term
 from activelearning.rewards.properties import OracleProperty, PropertySource, PropertyValues
 from activelearning.rewards.shapings import Exponential, LogLinear, Power, Shaping, TargetDistance
@@ -19,6 +20,7 @@ __all__ = [
     "LogLinear",
     "OracleProperty",
     "Power",
+    "Prior",
     "ProductReward",
     "PropertySource",
     "PropertyValues",

@@ -87,7 +87,7 @@ class ProductReward:
             found = term.source(candidates)
             if found.n_failed == len(candidates):
                 raise ConfigError(
-                    f"None of {len(candidates)} crystals of the space has the property {term.source.name!r}: "
+                    f"None of {len(candidates)} candidates of the space has the property {term.source.name!r}: "
                     f"{found.reason}."
                 )
             shaping = term.shaping

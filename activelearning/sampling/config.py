@@ -13,7 +13,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from activelearning.campaign.config import ObjectiveConfig, PluginSection, apply_override, read_yaml
+from activelearning.campaign.config import (
+    ObjectiveConfig,
+    PluginSection,
+    RewardSection,
+    apply_override,
+    read_yaml,
+)
 from activelearning.campaign.sections import explain
 from activelearning.campaign.shipped import find_config, shipped_configs
 from activelearning.errors import ConfigError
@@ -25,12 +31,6 @@ BASE = "base"
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class RewardSection(PluginSection):
-    """How a property becomes a reward; every key but `type` is the shaping's own."""
-
-    type: str = "exponential"
 
 
 class RewardedObjective(ObjectiveConfig):

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from activelearning.campaign.continuation import differences, value_at
-from activelearning.campaign.parts import plugin_identity
-from activelearning.campaign.sections import parameters_model
+from activelearning.campaign.sections import parameters_model, plugin_identity
 from activelearning.contracts.registry import load_plugin
 from activelearning.errors import ConfigError
 

@@ -7,22 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activelearning.campaign.parts import check_sampler, plugin_identity
-from activelearning.campaign.sections import construct
-from activelearning.candidate import digest
-from activelearning.contracts.oracle import OracleContext, OracleLike
+from activelearning.campaign.parts import check_sampler
+from activelearning.campaign.property_terms import make_shaping, property_oracle, usual_oracle
+from activelearning.campaign.sections import construct, plugin_identity
+from activelearning.contracts.oracle import OracleLike
 from activelearning.contracts.sampler import Sampler
 from activelearning.contracts.space import Space
-from activelearning.errors import ActiveLearningError, ConfigError, PluginError
+from activelearning.errors import ConfigError
 from activelearning.rewards import OracleProperty, ProductReward, Shaping, Term
 from activelearning.sampling.config import RewardedObjective, SampleConfig
 from activelearning.sampling.crystals import check_holds_crystals
 from activelearning.sampling.identity import Section, Sections, named
-
-# Who tells a property that no entry of `fidelities` tells.
-EXACT = {"density": "density"}
-LEARNED = "ml_proxy"
-_ORACLE_ATTRIBUTES = ("bind", "check", "content", "evaluate", "version", "is_queued")
 
 
 @dataclass(frozen=True)
@@ -97,20 +92,8 @@ def make_sampling_parts(
 
 
 def _shaping(config: SampleConfig, objective: RewardedObjective, folder: Path) -> Shaping:
-    section = config.reward_of(objective)
     key = "reward" if objective.reward is None else f"objectives.{objective.property}.reward"
-    shaping: Shaping = construct(
-        "rewards",
-        section.type,
-        section.params,
-        objective.direction,
-        key=key,
-        folder=folder,
-        own_keys=["type"],
-    )
-    if not callable(shaping):
-        raise PluginError(f"{key}: {section.type!r} can't be called; a reward has __call__(values, stds).")
-    return shaping
+    return make_shaping(config.reward_of(objective), objective.direction, key=key, folder=folder)
 
 
 def _oracle(
@@ -120,37 +103,20 @@ def _oracle(
     prop = objective.property
     entry = config.oracle_of(objective)
     if entry is None:
-        name = EXACT.get(prop, LEARNED)
-        params: Mapping[str, Any] = {} if prop in EXACT else {"property": prop}
+        name, params = usual_oracle(prop)
         key, hint = f"objective {prop!r}", " Another oracle of it is named by an entry of `fidelities`."
     else:
         name, params = entry.oracle, entry.params
         key, hint = f"fidelities.{entry.name or name}", ""
-    try:
-        oracle: OracleLike = construct("oracles", name, params, key=f"{key}.params", folder=folder)
-        _check_oracle(oracle, name, key)
-        unit = objective.unit if entry is None or entry.unit is None else entry.unit
-        oracle.bind(OracleContext(config.name, name, prop, unit, 1.0, "", workdir))
-        oracle.check()
-        content = digest(
-            {
-                "oracle": plugin_identity(name, folder),
-                "version": str(oracle.version),
-                "content": dict(oracle.content()),
-            }
-        )
-    except ActiveLearningError as error:
-        text = str(error) if str(error).startswith(key) else f"{key}: {error}"
-        raise type(error)(f"{text}{hint}") from error
+    oracle, content = property_oracle(
+        name,
+        params,
+        key=key,
+        prop=prop,
+        unit=objective.unit if entry is None or entry.unit is None else entry.unit,
+        campaign=config.name,
+        folder=folder,
+        workdir=workdir,
+        hint=hint,
+    )
     return oracle, {"name": name, "results": content}
-
-
-def _check_oracle(oracle: OracleLike, name: str, key: str) -> None:
-    for attribute in _ORACLE_ATTRIBUTES:
-        if not hasattr(oracle, attribute):
-            raise PluginError(f"{key}.oracle: {name!r} has no {attribute!r}; subclass oracles.Oracle.")
-    if oracle.is_queued:
-        raise ConfigError(
-            f"{key}.oracle: {name!r} answers later, from elsewhere, and a sampler asks for its property many thousand "
-            f"times; name an oracle that answers at once."
-        )

@@ -108,6 +108,18 @@ class Repository:
         # What was reserved and settled in other orders may leave rounding behind, never a debt.
         return Balance(total=total, reserved=max(float(reserved), 0.0), spent=float(spent))
 
+    def charged(self) -> dict[str, float]:
+        """What is spent and reserved of each fidelity, by name."""
+        amount = func.sum(LedgerEntry.reserved + LedgerEntry.spent)
+        query = (
+            select(Evaluation.fidelity, amount)
+            .join(LedgerEntry, LedgerEntry.evaluation_key == Evaluation.key)
+            .where(Evaluation.campaign == self.campaign)
+            .group_by(Evaluation.fidelity)
+        )
+        with self.database.read() as session:
+            return {name: max(float(value), 0.0) for name, value in session.execute(query)}
+
     @staticmethod
     def _book(session: Session, row: Evaluation, kind: Entry, reserved: float, spent: float) -> None:
         session.add(
@@ -139,18 +151,6 @@ class Repository:
         query = select(Round.summary).where(Round.campaign == self.campaign).order_by(Round.index)
         with self.database.read() as session:
             return [dict(summary) for summary in session.scalars(query)]
-
-    def money_by_fidelity(self) -> dict[str, float]:
-        """What is reserved and spent, by the fidelity's name."""
-        query = (
-            select(Evaluation.fidelity, func.sum(LedgerEntry.reserved + LedgerEntry.spent))
-            .join(Evaluation, Evaluation.key == LedgerEntry.evaluation_key)
-            .where(LedgerEntry.campaign == self.campaign)
-            .group_by(Evaluation.fidelity)
-            .order_by(Evaluation.fidelity)
-        )
-        with self.database.read() as session:
-            return {name: float(money) for name, money in session.execute(query)}
 
     def commit_round(self, new: NewRound, *, total: float, worker: WorkerRegistration) -> None:
         """Write a round, its evaluations with their reservations, and the warm states: all or nothing.

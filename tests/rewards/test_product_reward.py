@@ -121,5 +121,5 @@ def test_an_automatic_beta_is_fitted_term_by_term() -> None:
 
 def test_a_property_that_no_crystal_has_is_said() -> None:
     source = bound(Answering([Measurement.failed("no Li")] * 4), "p")
-    with pytest.raises(ConfigError, match="None of 4 crystals of the space has the property 'p': no Li"):
+    with pytest.raises(ConfigError, match="None of 4 candidates of the space has the property 'p': no Li"):
         ProductReward((Term(source, Exponential("maximize", beta=1.0)),)).fitted(CRYSTALS)
