@@ -257,8 +257,8 @@ def table(rows: Sequence[Mapping[str, Any]], seeds: int, machine: str, date: str
         "",
         f"{date}; {machine}; {seeds} seeds. Share of held-out answers in the central 50 % and 90 % predictive "
         "intervals of the default surrogate, noise included; error and half-width of the 90 % interval over the "
-        "standard deviation of the answers; leave-one-out coverage of the training answers, hyper-parameters held, as the "
-        "surrogate itself reports it. ± is the 95 % interval of the mean over seeds. Made by "
+        "standard deviation of the answers; leave-one-out coverage of the training answers, hyper-parameters held, as "
+        "the surrogate itself reports it. ± is the 95 % interval of the mean over seeds. Made by "
         "`python benchmarks/surrogate_coverage.py`.",
         "",
         f"Outside of {RANGE_90[0]:.0%} to {RANGE_90[1]:.0%} are {len(outside)} of {len(rows)} coverages of the 90 % "

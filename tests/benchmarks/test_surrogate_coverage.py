@@ -23,6 +23,7 @@ def universe():
     answers = np.stack([smooth + 0.3, smooth + rng.normal(0.0, 0.1, N)], axis=1)
     is_bound = np.zeros((N, 2), dtype=bool)
     is_bound[::7, 1] = True
+    answers[is_bound] += 0.2
     return coverage.Universe(
         BoxSpace(bounds=[(0.0, 1.0), (0.0, 1.0)]),
         (Fidelity("low", 0, "y", None, 0.1, False), Fidelity("high", 1, "y", None, 1.0, True)),
@@ -63,12 +64,12 @@ def test_training_sets_are_nested_and_bounds_are_bounds(universe):
 
 
 def test_the_surrogate_covers_a_function_it_was_made_for(universe):
-    found = coverage.measure(universe, "random", 100, seed=0)["fidelities"]
-    assert 0.8 <= found["high"]["coverage_90"] <= 1.0
-    assert found["high"]["error"] < 0.3
-    assert found["low"]["error"] < 0.1
-    assert found["high"]["n"] < coverage.N_TEST  # bounds are not scored
-    assert found["low"]["n"] == coverage.N_TEST
+    runs = [coverage.measure(universe, "random", 200, seed)["fidelities"] for seed in range(4)]
+    assert 0.8 <= np.mean([run["high"]["coverage_90"] for run in runs]) <= 0.97
+    assert max(run["high"]["error"] for run in runs) < 0.3
+    assert max(run["low"]["error"] for run in runs) < 0.1
+    assert runs[0]["high"]["n"] < coverage.N_TEST  # bounds are not scored
+    assert runs[0]["low"]["n"] == coverage.N_TEST
 
 
 def test_rows_are_means_over_seeds(tmp_path):
