@@ -349,7 +349,7 @@ class Engine:
             slots=slots,
             pending=pending,
             known=self.repository.known_pairs(),
-            observed=[candidate for candidate, _, _ in self.repository.answers()],
+            answered=[(o.candidate, o.fidelity) for o in self._observations()],
             best=self._stopping.best_at_target(),
             cost=self.cost,
         )
@@ -379,6 +379,7 @@ class Engine:
                 summary={
                     **plan.summary,
                     "n_answers": self._stopping.n_answers(),
+                    **({"front": self._stopping.archive().summary()} if len(self.config.sought) > 1 else {}),
                     **({"surrogate": dict(self._fit_figures)} if index > 0 else {}),
                 },
                 timings={**self._timings, **plan.timings},

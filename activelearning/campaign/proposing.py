@@ -64,8 +64,8 @@ class Proposer:
         slots: Evaluations of each fidelity that may be started.
         pending: Work in flight.
         known: (candidate key, fidelity name) of everything asked so far.
-        observed: Candidates with an answer.
-        best: Best objective measured at the target fidelity.
+        answered: Pairs with an answer.
+        best: Best objective measured at the target fidelity; None with several objectives.
         cost: Expected cost of (fidelity, candidate).
     """
 
@@ -76,9 +76,14 @@ class Proposer:
     slots: Mapping[int, int]
     pending: Sequence[Pair]
     known: set[tuple[str, str]]
-    observed: Sequence[Candidate]
+    answered: Sequence[Pair]
     best: float | None
     cost: Callable[[int, Candidate], float]
+
+    @property
+    def observed(self) -> list[Candidate]:
+        """Candidates with an answer."""
+        return list(dict.fromkeys(candidate for candidate, _ in self.answered))
 
     def plan(self) -> Plan:
         """Train, sample, choose."""
@@ -99,7 +104,7 @@ class Proposer:
         untrained_score = self._mean_score(scorer, untrained)
         pairs = self._fresh(self._with_fidelity(scorer, sampled))
         n_at_target = self._n_at_target(pairs)
-        pairs = self._polished(scorer, self._with_target(pairs))
+        pairs = self._polished(scorer, self._with_unfinished(self._with_target(pairs)))
         chosen = self._choose(scorer, pairs)
         timings["choice"] = time.perf_counter() - begin
 
@@ -126,11 +131,13 @@ class Proposer:
                 model=self.parts.surrogate.model,
                 fidelities=self.parts.fidelities,
                 target=self.parts.target.fidelity.index,
-                maximize=self.config.objective.direction == "maximize",
+                maximize=self.parts.goals.objectives[0].maximize,
                 best=self.best,
                 reference=self.parts.space.features(reference),
                 pending=self._inputs(self.pending),
                 seed=self._seed("acquisition"),
+                goals=self.parts.goals,
+                answered=self._inputs(self.answered),
             )
         )
         surrogate = self.parts.surrogate
@@ -162,7 +169,7 @@ class Proposer:
     def _log_reward(self, scorer: Scorer, untrained: Sequence[Candidate]) -> tuple[LogReward, float]:
         """The sampler's reward and its exponent: cost-aware acquisition, floored relative to the best known."""
         cost_exponent = self.config.acquisition.cost_exponent
-        target = self.parts.target.fidelity.index
+        targets = [fidelity.index for fidelity in self.parts.targets]
         n = len(self.parts.fidelities)
         known = self._expanded(list(dict.fromkeys([*self.observed, *untrained])))
         utilities = self._utilities(scorer, known)
@@ -178,7 +185,7 @@ class Proposer:
         if self.parts.mode == "after":
             logs = logs.max(dim=1, keepdim=True).values
         elif self.parts.mode == "random":
-            logs = logs[:, [target]]
+            logs = logs[:, targets].max(dim=1, keepdim=True).values
         anchors = logs.max(dim=0).values
         stated = self.config.acquisition.reward_exponent
         exponent = (
@@ -194,9 +201,10 @@ class Proposer:
                     logs_of(self._utilities(scorer, pairs), pairs), anchors[list(fidelities)], exponent
                 )
             if self.parts.mode == "random":
-                # The fidelity is drawn blindly later: candidates are sought for the target alone.
-                pairs = [(candidate, target) for candidate in candidates]
+                # The fidelity is drawn blindly later: candidates are sought for the targets alone.
+                pairs = [(candidate, index) for candidate in candidates for index in targets]
                 found = logs_of(self._utilities(scorer, pairs), pairs)
+                found = found.reshape(-1, len(targets)).max(dim=1).values
             else:
                 pairs = self._expanded(candidates)
                 found = logs_of(self._utilities(scorer, pairs), pairs).reshape(-1, n).max(dim=1).values
@@ -244,20 +252,32 @@ class Proposer:
         ]
 
     def _n_at_target(self, pairs: Sequence[Pair]) -> int:
-        target = self.parts.target.fidelity.index
-        return sum(index == target for _, index in pairs)
+        return sum(self.parts.fidelities[index].is_target for _, index in pairs)
 
     def _with_target(self, pairs: list[Pair]) -> list[Pair]:
-        """Where the target is so dear that samples hardly name it, every sampled candidate is offered at it too.
+        """Where a target is so dear that samples hardly name it, every sampled candidate is offered at it too.
 
         Answers of the other fidelities are worth nothing if the target is never asked. What is added is judged by the
         same acquisition and cost as what was sampled, and bought only with what the better bargains leave.
         """
-        target = self.parts.target.fidelity
-        affordable = min(int(self.budget / target.cost * (1 + 1e-9)), self.slots[target.index])
-        if self.parts.mode != "joint" or self._n_at_target(pairs) >= affordable:
+        if self.parts.mode != "joint":
             return pairs
-        return self._fresh([*pairs, *((candidate, target.index) for candidate, _ in pairs)])
+        sampled = list(pairs)
+        for target in self.parts.targets:
+            affordable = min(int(self.budget / target.cost * (1 + 1e-9)), self.slots[target.index])
+            if sum(index == target.index for _, index in sampled) < affordable:
+                pairs = self._fresh([*pairs, *((candidate, target.index) for candidate, _ in sampled)])
+        return pairs
+
+    def _with_unfinished(self, pairs: list[Pair]) -> list[Pair]:
+        """With several targets, observed candidates are offered at those that they have not been asked at.
+
+        A candidate counts once all its targets are measured, and a sampler hardly ever returns to it by itself.
+        """
+        targets = self.parts.targets
+        if len(targets) == 1:
+            return pairs
+        return self._fresh([*pairs, *((c, target.index) for c in self.observed for target in targets)])
 
     def _polished(self, scorer: Scorer, pairs: list[Pair]) -> list[Pair]:
         """On a box, the best pairs moved uphill on the acquisition are added to the pool."""

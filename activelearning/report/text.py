@@ -29,3 +29,13 @@ def value_text(value: float | None, std: float | None = None, censoring: str | N
     sign = _BOUND_SIGNS.get(Censoring(censoring), "") if censoring else ""
     error = f" ± {std:.2g}" if std else ""
     return f"{sign}{value:.4g}{error}"
+
+
+def best_text(best: Mapping[str, Any] | None) -> str:
+    """The best of a status in one line: value and candidate or, of several objectives, hypervolume and size."""
+    if best is None:
+        return "nothing measured at the target fidelity yet"
+    if "hypervolume" in best:
+        candidates = "1 candidate" if best["size"] == 1 else f"{best['size']} candidates"
+        return f"hypervolume {value_text(best['hypervolume'])} of {candidates} that none beats"
+    return f"{value_text(best['value'], best['std'])} {candidate_text(best['candidate'])}"
