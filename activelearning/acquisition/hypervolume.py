@@ -68,8 +68,9 @@ class HypervolumeScorer:
     probability u or more, averaged over u in (0, 1). A point known to break a constraint has none, one known to
     keep them counts in full. Given y, targets are taken as independent of one another.
 
-    Pending answers leave means and probabilities as they are, and narrow what a further answer can move. Objectives are divided by the standard deviation of their target's prediction
-    over the space, so that no unit matters.
+    Pending answers leave means and probabilities as they are, and narrow both what a further answer can move and what
+    is left unknown of the objectives, so that what is measured next to them is not bought twice. Objectives are
+    divided by the standard deviation of their target's prediction over the space, so that no unit matters.
     """
 
     def __init__(self, context: AcquisitionContext) -> None:
@@ -125,15 +126,17 @@ class HypervolumeScorer:
         move = torch.stack([after.cross / after.noisy_variance.sqrt() for _, after in chunks], dim=-1)
         mean = torch.stack([before.mean for before, _ in chunks], dim=-1)
         variance = torch.stack([before.variance for before, _ in chunks], dim=-1)
-        # What pending answers will tell is as unknown as what no answer does.
-        left = torch.maximum(variance - move.square(), _LEAST_SHARE * variance)
+        after = torch.stack([after.variance for _, after in chunks], dim=-1)
+        left = torch.maximum(after - move.square(), _LEAST_SHARE * variance)
         moved = mean.unsqueeze(1) + self._nodes[:, None] * move.unsqueeze(1)
         unit = self._signs / self._scale
         now, then = (mean[:, :n] * unit).unsqueeze(1), moved[..., :n] * unit
         deviation = (left[:, :n].sqrt() / self._scale).unsqueeze(1).expand_as(then)
         if self._goals.constraints:
             p_now = _probability(self._goals.constraints, mean[:, n:], variance[:, n:])
-            p_then = _probability(self._goals.constraints, moved[..., n:], left[:, n:].unsqueeze(1))
+            # Of a constraint, what pending answers will tell is as unknown as what no answer does.
+            open_ = torch.maximum(variance - move.square(), _LEAST_SHARE * variance)[:, n:]
+            p_then = _probability(self._goals.constraints, moved[..., n:], open_.unsqueeze(1))
             now, then = (
                 torch.cat([now, p_now.reshape(-1, 1, 1)], -1),
                 torch.cat([then, p_then.unsqueeze(-1)], -1),

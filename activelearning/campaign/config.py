@@ -237,7 +237,8 @@ class CampaignConfig(_Model):
                 raise ValueError(f"fidelities: {said} all say `target: true`; exactly one may")
             if not marked and len(self.fidelities) > 1:
                 raise ValueError(
-                    f"fidelities: none of {', '.join(names)} says `target: true`; mark the one that answers the objective"
+                    f"fidelities: none of {', '.join(names)} says `target: true`; mark the one that answers the "
+                    f"objective"
                 )
             target = self.target
             if target.property not in (None, self.sought[0].property):

@@ -104,7 +104,7 @@ class Proposer:
         untrained_score = self._mean_score(scorer, untrained)
         pairs = self._fresh(self._with_fidelity(scorer, sampled))
         n_at_target = self._n_at_target(pairs)
-        pairs = self._polished(scorer, self._with_unfinished(self._with_target(pairs)))
+        pairs = self._with_every_target(self._polished(scorer, self._with_target(pairs)))
         chosen = self._choose(scorer, pairs)
         timings["choice"] = time.perf_counter() - begin
 
@@ -269,15 +269,16 @@ class Proposer:
                 pairs = self._fresh([*pairs, *((candidate, target.index) for candidate, _ in sampled)])
         return pairs
 
-    def _with_unfinished(self, pairs: list[Pair]) -> list[Pair]:
-        """With several targets, observed candidates are offered at those that they have not been asked at.
+    def _with_every_target(self, pairs: list[Pair]) -> list[Pair]:
+        """With several targets, candidates of the pool and those observed are offered at each of them.
 
-        A candidate counts once all its targets are measured, and a sampler hardly ever returns to it by itself.
+        A candidate counts once all its targets are measured, and a sampler hardly ever returns to one by itself.
         """
         targets = self.parts.targets
         if len(targets) == 1:
             return pairs
-        return self._fresh([*pairs, *((c, target.index) for c in self.observed for target in targets)])
+        candidates = dict.fromkeys([*(candidate for candidate, _ in pairs), *self.observed])
+        return self._fresh([*pairs, *((c, target.index) for c in candidates for target in targets)])
 
     def _polished(self, scorer: Scorer, pairs: list[Pair]) -> list[Pair]:
         """On a box, the best pairs moved uphill on the acquisition are added to the pool."""

@@ -193,7 +193,7 @@ def brute_force(
     if len(pending):
         expected, _ = joint_posterior(gp, pending)
         knowing = gp.condition_on_observations(pending, expected.unsqueeze(-1))
-    by_pending = moments(gp, x)[1] - moments(knowing, x)[1]  # stays unknown
+    by_pending = moments(gp, x)[1] - moments(knowing, x)[1]  # of a constraint, this stays unknown
     mean, noisy = joint_posterior(knowing, query, noisy=True)
     uniform = torch.quasirandom.SobolEngine(k, scramble=True, seed=0).draw(2048, dtype=torch.float64)
     normal = torch.special.ndtri(uniform.clamp(1e-9, 1.0 - 1e-9))
@@ -203,7 +203,7 @@ def brute_force(
         later, left = moments(knowing.condition_on_observations(query, answer.unsqueeze(-1)), x)
         then = point(later, left + by_pending)
         told = volume([*front, now, then]) - volume([*front, now])
-        spread = (left + by_pending)[:k].clamp_min(0.0).sqrt() / of._scale
+        spread = left[:k].clamp_min(0.0).sqrt() / of._scale
         draws = torch.cat([then[:k] + spread * normal, then[k:].expand(len(normal), 1)], dim=-1)
         total += ((1.0 - share) * told + share * float(boxes.improvement(draws).mean())) / n
     return total
