@@ -103,8 +103,9 @@ def currin(x: Array) -> Array:
 def currin_low(x: Array) -> Array:
     """The low-accuracy version of Xiong, Qian & Wu (2013): a mean over four points at a distance of 0.05."""
     shifts = ((0.05, 0.05), (0.05, -0.05), (-0.05, 0.05), (-0.05, -0.05))
-    moved = (x + np.array(shift) for shift in shifts)
-    return sum(currin(np.column_stack([y[:, 0], np.maximum(y[:, 1], 0.0)])) for y in moved) / 4.0
+    moved = [x + np.array(shift) for shift in shifts]
+    near = [currin(np.column_stack([y[:, 0], np.maximum(y[:, 1], 0.0)])) for y in moved]
+    return np.mean(near, axis=0, dtype=np.float64)
 
 
 @dataclass(frozen=True)
