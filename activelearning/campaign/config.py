@@ -453,8 +453,9 @@ def apply_override(value: dict[str, Any], dotted: str, text: str) -> None:
 
 
 def _position(entries: list[Any], part: str, dotted: str) -> int:
-    """Where in a list an entry is, named by its position or, as for fidelities, by its `name`."""
+    """Where in a list an entry is, named by its position or by its `name`, or `property` where it has no name."""
     for position, entry in enumerate(entries):
-        if part == str(position) or (isinstance(entry, dict) and entry.get("name") == part):
+        name = entry.get("name", entry.get("property")) if isinstance(entry, dict) else None
+        if part in (str(position), name):
             return position
     raise ConfigError(f"--set {dotted}: the list has no entry {part!r} (its length is {len(entries)}).")

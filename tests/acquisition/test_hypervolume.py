@@ -273,6 +273,28 @@ def test_agrees_with_botorch_where_the_last_target_is_asked_of_a_noise_free_inde
     assert (found > 1e-3).any()
 
 
+def test_agrees_with_botorch_where_objectives_are_correlated() -> None:
+    """Given one of two targets, without noise, nothing but the other is left: no independence is assumed."""
+    gp = model(noise=1e-6)
+    rows = torch.cat([row(0.4, FIRST), row(0.25, SECOND), row(0.2, SECOND)])
+    others = torch.cat([row(0.4, SECOND), row(0.25, FIRST), row(0.2, FIRST)])  # on their way, say
+    of = scorer(gp, BOTH, answered=torch.cat([gp.train_inputs[0], others]))
+    plain = scorer(gp, BOTH)
+    of._front = plain._front  # without the candidates themselves
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    pair = Pair(gp, signs)
+    measured = torch.tensor([[0.1], [0.6]], dtype=torch.float64)
+    front = pair.posterior(measured.unsqueeze(-2)).mean.squeeze(-2).detach()
+    of._reference, of._scale = plain._reference, plain._scale
+    reference = signs * plain.reference
+    sampler = SobolQMCNormalSampler(torch.Size([8192]), seed=0)
+    cells = FastNondominatedPartitioning(reference, front)
+    drawn = qExpectedHypervolumeImprovement(pair, reference.tolist(), cells, sampler=sampler)
+    expected = drawn(rows[:, :1].unsqueeze(-2))
+    torch.testing.assert_close(of(rows) * plain._scale.prod(), expected, rtol=0.03, atol=1e-4)
+    assert (expected > 1e-3).any()
+
+
 @pytest.mark.parametrize("maximize", [True, False])
 def test_of_one_objective_it_is_the_expected_improvement(maximize: bool) -> None:
     gp = model(noise=1e-6)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activelearning.campaign.config import CampaignConfig, parse_config
+from activelearning.campaign.config import CampaignConfig, apply_override, parse_config
 from activelearning.campaign.continuation import check_continuation
 from activelearning.campaign.initial import design_counts, read_observations
 from activelearning.campaign.parts import fidelities_of, goals_of
@@ -170,3 +170,13 @@ def test_known_measurements_find_their_target_by_property(bench: Any) -> None:
         ConfigError, match=r"row 1: it names neither a fidelity nor one of the targets' properties"
     ):
         read_observations(path, space, fidelities_of(config))
+
+
+def test_objectives_are_overridden_by_property(bench: Any) -> None:
+    value = two(bench)
+    apply_override(value, "objectives.e.reference", "0.2")
+    apply_override(value, "constraints.gap.at_least", "0.5")
+    config = parse_config(value)
+    assert config.objectives is not None
+    assert [o.reference for o in config.objectives] == [None, 0.2]
+    assert goals_of(config).constraints == (Constraint(3, at_least=0.5),)
