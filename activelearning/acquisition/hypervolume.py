@@ -9,11 +9,13 @@ NeurIPS 2020).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
+from botorch.models.model import Model
 from torch import Tensor
 
 from activelearning.acquisition.front import Front, inferred_reference
@@ -93,7 +95,7 @@ class HypervolumeScorer:
         moments = _marginals(context.model, known, [o.fidelity for o in self._goals.objectives])
         self._scale = (moments.mean.var(0, correction=0) + moments.variance.mean(0)).sqrt()
         self._reference = self._inferred(context, known)
-        self.add_answered(context.answered)
+        self._extend(context.answered)
         self._extend(context.pending)
 
     @property
@@ -105,10 +107,6 @@ class HypervolumeScorer:
         """Condition on further queries in flight, `q x (d + 1)`."""
         for work in self._works:
             work.add(X)
-        self._extend(X)
-
-    def add_answered(self, X: Tensor) -> None:
-        """Say that the model knows the answers of queries, `q x (d + 1)`."""
         self._extend(X)
 
     def __call__(self, X: Tensor) -> Tensor:
@@ -135,8 +133,8 @@ class HypervolumeScorer:
         if self._goals.constraints:
             p_now = _probability(self._goals.constraints, mean[:, n:], variance[:, n:])
             # Of a constraint, what pending answers will tell is as unknown as what no answer does.
-            open_ = torch.maximum(variance - move.square(), _LEAST_SHARE * variance)[:, n:]
-            p_then = _probability(self._goals.constraints, moved[..., n:], open_.unsqueeze(1))
+            unknown = torch.maximum(variance - move.square(), _LEAST_SHARE * variance)[:, n:]
+            p_then = _probability(self._goals.constraints, moved[..., n:], unknown.unsqueeze(1))
             now, then = (
                 torch.cat([now, p_now.reshape(-1, 1, 1)], -1),
                 torch.cat([then, p_then.unsqueeze(-1)], -1),
@@ -213,11 +211,11 @@ class _Marginals:
     variance: Tensor
 
 
-def _marginals(model: object, features: Tensor, fidelities: tuple[int, ...] | list[int]) -> _Marginals:
+def _marginals(model: Model, features: Tensor, fidelities: Sequence[int]) -> _Marginals:
     means, variances = [], []
     with torch.no_grad():
         for fidelity in fidelities:
-            mean, variance = joint_posterior(model, _rows(features, fidelity).unsqueeze(-2))  # type: ignore[arg-type]
+            mean, variance = joint_posterior(model, _rows(features, fidelity).unsqueeze(-2))
             means.append(mean.flatten())
             variances.append(variance.flatten())
     return _Marginals(torch.stack(means, dim=-1), torch.stack(variances, dim=-1))
