@@ -15,7 +15,7 @@ class Fidelity:
         property: What it measures; the surrogate learns how that relates to the target's property.
         unit: Unit of that property, as the config states it, or None.
         cost: Configured cost of one answer, in the campaign's cost unit.
-        is_target: Whether the campaign's objective is this fidelity's answer.
+        is_target: Whether this fidelity's answer is an objective, or what a constraint is about.
     """
 
     name: str

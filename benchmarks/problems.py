@@ -3,8 +3,8 @@
 Costs, the function itself costing 1:
     Branin (0.01, 0.1) and Hartmann-6 (0.125, 0.25): Hernández-García et al., Multi-Fidelity Active Learning with
         GFlowNets (arXiv 2306.11715), whose levels s = 0.5 and 0.75 these are.
-    Borehole (0.1): Kandasamy, Dasarathy, Oliva, Schneider & Póczos, Gaussian Process Bandit Optimisation with
-        Multi-fidelity Evaluations, NeurIPS 2016, with the low level of Xiong, Qian & Wu, Technometrics 55 (2013).
+    Currin and Borehole (0.1): Kandasamy, Dasarathy, Oliva, Schneider & Póczos, Gaussian Process Bandit Optimisation
+        with Multi-fidelity Evaluations, NeurIPS 2016, with the low levels of Xiong, Qian & Wu, Technometrics 55 (2013).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ COSTS: Mapping[str, Mapping[str, float]] = {
     "branin": {"low": 0.01, "medium": 0.1, "high": 1.0},
     "hartmann6": {"low": 0.125, "medium": 0.25, "high": 1.0},
     "borehole": {"low": 0.1, "high": 1.0},
+    "currin": {"low": 0.1, "high": 1.0},
 }
 
 
@@ -27,7 +28,7 @@ def problem(
     """A benchmark problem as plain values.
 
     Args:
-        name: `branin`, `hartmann6` or `borehole`.
+        name: `branin`, `hartmann6`, `borehole` or `currin`.
         levels: Fidelities to offer, `high` (the target) always among them; all by default.
         reversed_levels: Those of them that answer with the negative (correlation -1).
 

@@ -32,8 +32,10 @@ def publish(engine: Engine, index: int) -> None:
     from prefect.exceptions import PrefectException
 
     name, database = engine.name, engine.database
-    objective = engine.config.objective
-    label = f"{objective.property} [{objective.unit}]" if objective.unit else objective.property
+    sought = engine.config.sought
+    label = f"{sought[0].property} [{sought[0].unit}]" if sought[0].unit else sought[0].property
+    if len(sought) > 1:
+        label = f"hypervolume of {', '.join(objective.property for objective in sought)}"
     picture = best_against_cost(trace(database, name), label=label, total=engine.config.budget.total)
     shown = f"Campaign {name}, round {index}"
     try:
@@ -136,4 +138,6 @@ def model_markdown(judged: Mapping[str, Mapping[str, Any]]) -> str:
 def _best(best: Mapping[str, Any] | None) -> str:
     if best is None:
         return "nothing measured at the target fidelity yet"
+    if "hypervolume" in best:
+        return f"{value_text(best['hypervolume'])}, of {best['size']} candidates"
     return f"{value_text(best['value'], best['std'])} at {candidate_text(best['candidate'])}"

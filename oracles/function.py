@@ -9,6 +9,7 @@ References:
         UAI 2019 (BoTorch's `AugmentedBranin`).
     Hartmann-6: Hartman, UCLA technical report (1973); biased levels as in Wu et al. (BoTorch's
         `AugmentedHartmann`).
+    Currin: Currin, Mitchell, Morris & Ylvisaker, JASA 86 (1991), 953-963; low level: Xiong et al. (2013), below.
     Borehole: Harper & Gupta (1983); Morris, Mitchell & Ylvisaker, Technometrics 35 (1993); low level:
         Xiong, Qian & Wu, Technometrics 55 (2013), 37-46.
     Levels s = 0.5 and 0.75 of the augmented functions are those of Hernández-García et al., Multi-Fidelity
@@ -89,6 +90,24 @@ def borehole(x: Array, numerator: float = 2.0 * math.pi, offset: float = 1.0) ->
     return numerator * t_u * (h_u - h_l) / resistance
 
 
+def currin(x: Array) -> Array:
+    """Currin's exponential function, from `n x 2` points of the unit square to `n` values; 1 at x2 = 0 is its limit."""
+    x1, x2 = x[:, 0], x[:, 1]
+    with np.errstate(divide="ignore"):
+        rise = 1.0 - np.exp(-0.5 / x2)
+    above = 2300.0 * x1**3 + 1900.0 * x1**2 + 2092.0 * x1 + 60.0
+    below = 100.0 * x1**3 + 500.0 * x1**2 + 4.0 * x1 + 20.0
+    return rise * above / below
+
+
+def currin_low(x: Array) -> Array:
+    """The low-accuracy version of Xiong, Qian & Wu (2013): a mean over four points at a distance of 0.05."""
+    shifts = ((0.05, 0.05), (0.05, -0.05), (-0.05, 0.05), (-0.05, -0.05))
+    moved = [x + np.array(shift) for shift in shifts]
+    near = [currin(np.column_stack([y[:, 0], np.maximum(y[:, 1], 0.0)])) for y in moved]
+    return np.mean(near, axis=0, dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class AnalyticFunction:
     """A test function with its fidelity levels.
@@ -161,6 +180,16 @@ FUNCTIONS: Mapping[str, AnalyticFunction] = {
             optimizers=((0.15, 100.0, 115_600.0, 1_110.0, 116.0, 700.0, 1_120.0, 12_045.0),),
             levels={"high": borehole, "low": partial(borehole, numerator=5.0, offset=1.5)},
         ),
+        AnalyticFunction(
+            name="currin",
+            variables=("x1", "x2"),
+            bounds=((0.0, 1.0), (0.0, 1.0)),
+            direction="maximize",
+            # At x2 = 0, at the root of the rational function's derivative.
+            optimum=13.798722044728434,
+            optimizers=((0.21666666666666667, 0.0),),
+            levels={"high": currin, "low": currin_low},
+        ),
     )
 }
 
@@ -176,6 +205,8 @@ class FunctionOracle(Oracle):
             versions (Borehole has no `medium`).
         reversed: Answer with the negative, a source that correlates with the straight one by -1.
         noise_std: Standard deviation of Gaussian noise, in the function's unit, seeded from the evaluation.
+        unit_cube: Coordinates are those of the unit cube, stretched over the function's usual domain, so that
+            functions of different domains can be asked about one space.
 
     Raises:
         ConfigError: an unknown function or level, or a negative `noise_std`.
@@ -183,10 +214,11 @@ class FunctionOracle(Oracle):
 
     def __init__(
         self,
-        function: Literal["branin", "hartmann6", "borehole"],
+        function: Literal["branin", "hartmann6", "borehole", "currin"],
         fidelity: Level = "target",
         reversed: bool = False,
         noise_std: float = 0.0,
+        unit_cube: bool = False,
     ) -> None:
         if function not in FUNCTIONS:
             raise ConfigError(
@@ -206,6 +238,7 @@ class FunctionOracle(Oracle):
             )
         self.reversed = reversed
         self.noise_std = float(noise_std)
+        self.unit_cube = unit_cube
 
     def content(self) -> Mapping[str, object]:
         """The parameters, defaults filled in: equal sources share answers however they are written."""
@@ -214,14 +247,20 @@ class FunctionOracle(Oracle):
             "fidelity": self.level,
             "reversed": self.reversed,
             "noise_std": self.noise_std,
+            # Only where it is set: answers kept from before there was such a choice stay valid.
+            **({"unit_cube": True} if self.unit_cube else {}),
         }
 
     def evaluate(self, candidates: Sequence[BoxCandidate]) -> Sequence[Measurement]:
         """Answer for every candidate; one of another dimension or without a finite value fails alone."""
         usable = [i for i, candidate in enumerate(candidates) if self._problem(candidate) is None]
         x = np.array([candidates[i].values for i in usable], dtype=np.float64)
+        x = x.reshape(len(usable), self.function.dimension)
+        if self.unit_cube:
+            low, high = np.array(self.function.bounds).T
+            x = low + (high - low) * x
         with np.errstate(all="ignore"):  # what is not finite is reported below
-            values = self.function.levels[self.level](x.reshape(len(usable), self.function.dimension))
+            values = self.function.levels[self.level](x)
         if self.reversed:
             values = -values
         found = dict(zip(usable, values.tolist(), strict=True))

@@ -42,15 +42,15 @@ class MultiFidelityGP:
         max_iterations: Most L-BFGS iterations of one fit.
 
     Raises:
-        ConfigError: max_iterations is below 1, or not exactly one fidelity is the target.
+        ConfigError: max_iterations is below 1, or no fidelity is a target.
     """
 
     def __init__(self, space: Space, fidelities: Sequence[Fidelity], *, max_iterations: int = 60) -> None:
         if max_iterations < 1:
             raise ConfigError(f"surrogate.max_iterations must be at least 1, not {max_iterations}.")
         targets = [fidelity.index for fidelity in fidelities if fidelity.is_target]
-        if len(targets) != 1:
-            raise ConfigError(f"The surrogate needs exactly one target fidelity; there are {len(targets)}.")
+        if not targets:
+            raise ConfigError("The surrogate needs a target fidelity; there is none.")
         self.space = space
         self.fidelities = tuple(fidelities)
         self.max_iterations = max_iterations

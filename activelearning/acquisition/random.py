@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from activelearning.contracts import AcquisitionContext, Scorer
 
 class RandomAcquisition:
     """Utilities that know nothing."""
+
+    supports_many_targets: ClassVar[bool] = True
 
     def build(self, context: AcquisitionContext) -> Scorer:
         """A scorer seeded by the context."""

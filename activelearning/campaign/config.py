@@ -59,6 +59,35 @@ class PriorTerm(ObjectiveConfig):
     params: dict[str, Any] = Field({}, description="of the oracle")
 
 
+class JointObjectiveConfig(ObjectiveConfig):
+    """One of several properties that are looked for together."""
+
+    reference: float | None = Field(
+        None,
+        description="value from which improvements count, in the property's unit; default: by the answers",
+    )
+
+
+class ConstraintConfig(_Model):
+    """What a property must be for a candidate to be of use."""
+
+    property: str
+    unit: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> ConstraintConfig:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError(f"the constraint on {self.property!r} needs `at_least`, `at_most` or both")
+        if self.at_least is not None and self.at_most is not None and self.at_least >= self.at_most:
+            raise ValueError(
+                f"the constraint on {self.property!r} asks for at least {self.at_least:g} and at most "
+                f"{self.at_most:g}, which nothing can be"
+            )
+        return self
+
+
 class FidelityConfig(_Model):
     """One oracle, as the campaign uses it."""
 
@@ -171,7 +200,14 @@ class CampaignConfig(_Model):
     name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(0, ge=0)
     space: PluginSection
-    objective: ObjectiveConfig
+    objective: ObjectiveConfig | None = Field(None, description="what is looked for; or `objectives`")
+    objectives: tuple[JointObjectiveConfig, ...] | None = Field(
+        None, description="several properties that are looked for together"
+    )
+    # None and not (): a campaign stored before there were constraints continues with the same config.
+    constraints: tuple[ConstraintConfig, ...] | None = Field(
+        None, description="ranges in which properties of a candidate of use must lie"
+    )
     fidelities: tuple[FidelityConfig, ...] = Field(min_length=1)
     sampler: PluginSection | None = Field(None, description="default: by the space")
     surrogate: PluginSection = PluginSection(type="multi_fidelity_gp")
@@ -183,37 +219,26 @@ class CampaignConfig(_Model):
     store: str = DEFAULT_STORE
     artifacts: str | None = Field(None, description="folder for files; default: beside the store")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _acquisition_of_goals(cls, value: Any) -> Any:
+        """Where there is more than one thing to look for, the default acquisition is the one that can."""
+        if not isinstance(value, Mapping) or not (value.get("objectives") or value.get("constraints")):
+            return value
+        section = value.get("acquisition")
+        if section is None or (isinstance(section, Mapping) and section.get("type") is None):
+            return {**value, "acquisition": {**(section or {}), "type": "mf_hypervolume"}}
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> CampaignConfig:
         names = [f.name for f in self.fidelities]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"fidelities: the name {name!r} is used twice; each must be unique")
-        targets = [f.name for f in self.fidelities if f.target]
-        if len(targets) > 1:
-            raise ValueError(f"fidelities: {' and '.join(targets)} all say `target: true`; exactly one may")
-        if not targets and len(self.fidelities) > 1:
-            raise ValueError(
-                f"fidelities: none of {', '.join(names)} says `target: true`; mark the one that answers the objective"
-            )
-        target = self.target
-        if target.property not in (None, self.objective.property):
-            raise ValueError(
-                f"fidelities: the target {target.name!r} measures {target.property!r}, but the objective is "
-                f"{self.objective.property!r}; they must be the same"
-            )
-        cheapest = min(self.fidelities, key=lambda f: f.cost)
-        for key, limit in (("total", self.budget.total), ("per_round", self.per_round)):
-            if limit < cheapest.cost:
-                raise ValueError(
-                    f"budget.{key}: {limit:g} does not pay for one query of the cheapest fidelity "
-                    f"({cheapest.name!r} costs {cheapest.cost:g})"
-                )
-            if limit < target.cost:
-                raise ValueError(
-                    f"budget.{key}: {limit:g} does not pay for one query of the target fidelity "
-                    f"({target.name!r} costs {target.cost:g}), so it could never be asked"
-                )
+        self._check_goals()
+        self._check_targets()
+        self._check_budget()
         for name in self.initial_design.per_fidelity or {}:
             if name not in names:
                 raise ValueError(
@@ -230,6 +255,11 @@ class CampaignConfig(_Model):
                     f"acquisition.shares is for `mode: funnel`, and the mode is {self.acquisition.mode!r}; leave it out"
                 )
             return
+        if not self.has_one_goal:
+            raise ValueError(
+                "acquisition.mode: a funnel looks for the best of one objective, and there are several goals; "
+                "choose `joint`"
+            )
         below = self.funnel[:-1]
         if not below:
             raise ValueError(
@@ -255,9 +285,142 @@ class CampaignConfig(_Model):
         cheaper = sorted((f for f in self.fidelities if f.cost < target.cost), key=lambda f: f.cost)
         return (*(f.name for f in cheaper), target.name)
 
+    def _check_goals(self) -> None:
+        if self.objective is None and self.objectives is None:
+            raise ValueError("the key 'objective' is missing")
+        if self.objective is not None and self.objectives is not None:
+            raise ValueError("'objective' and 'objectives' exclude one another; give one of them")
+        if self.objectives is not None and len(self.objectives) < 2:
+            raise ValueError("objectives: it takes two or more; a single one is written under `objective`")
+        seen: dict[str, str] = {}
+        for key, goal in self._goals():
+            first = seen.setdefault(goal.property, key)
+            if (first, key) == ("objectives", "constraints"):
+                raise ValueError(
+                    f"constraints: {goal.property!r} is an objective, too; give that objective a `reference`, "
+                    f"from which its improvements count, and take the constraint away"
+                )
+            if (first, key) == ("objective", "constraints"):
+                raise ValueError(
+                    f"constraints: {goal.property!r} is the objective, and the best of it is looked for anyway; "
+                    f"take the constraint away, or end the campaign by `stopping.target_value`"
+                )
+        properties = [goal.property for _, goal in self._goals()]
+        for prop in properties:
+            if properties.count(prop) > 1:
+                raise ValueError(f"{seen[prop]}: the property {prop!r} is there twice; give it one entry")
+        if self.objectives is not None and self.stopping.target_value is not None:
+            raise ValueError(
+                "stopping.target_value is a value of one objective, and there are several; take the key away, let "
+                "`stopping.max_rounds` or the budget end the campaign, or make all objectives but one `constraints`"
+            )
+
+    def _goals(self) -> list[tuple[str, ObjectiveConfig | ConstraintConfig]]:
+        """Objectives, then constraints, each with the key that it is written under."""
+        key = "objectives" if self.objective is None else "objective"
+        return [*((key, o) for o in self.sought), *(("constraints", c) for c in self.constraints or ())]
+
+    def _check_targets(self) -> None:
+        names = [f.name for f in self.fidelities]
+        marked = [f for f in self.fidelities if f.target]
+        if self.has_one_goal:
+            if len(marked) > 1:
+                said = " and ".join(f.name for f in marked)
+                raise ValueError(f"fidelities: {said} all say `target: true`; exactly one may")
+            if not marked and len(self.fidelities) > 1:
+                raise ValueError(
+                    f"fidelities: none of {', '.join(names)} says `target: true`; mark the one that answers the "
+                    f"objective"
+                )
+            target = self.target
+            if target.property not in (None, self.sought[0].property):
+                raise ValueError(
+                    f"fidelities: the target {target.name!r} measures {target.property!r}, but the objective is "
+                    f"{self.sought[0].property!r}; they must be the same"
+                )
+            return
+        wanted = [goal.property for _, goal in self._goals()]
+        for f in self.fidelities:
+            if f.property is None and self.objectives is not None:
+                raise ValueError(
+                    f"fidelities: {f.name!r} does not say which `property` it measures, and there are several "
+                    f"objectives ({', '.join(o.property for o in self.sought)})"
+                )
+            if f.target and self.property_of(f) not in wanted:
+                raise ValueError(
+                    f"fidelities: {f.name!r} says `target: true` but measures {self.property_of(f)!r}, which is "
+                    f"neither an objective nor a constraint ({', '.join(wanted)}); take one of the two away"
+                )
+        for key, goal in self._goals():
+            of_it = [f.name for f in self.fidelities if self.property_of(f) == goal.property]
+            claims = [f.name for f in marked if self.property_of(f) == goal.property]
+            if not of_it:
+                raise ValueError(
+                    f"{key}: no fidelity measures {goal.property!r}; add one with `property: {goal.property}` and "
+                    f"`target: true`"
+                )
+            if len(claims) > 1:
+                raise ValueError(
+                    f"fidelities: {' and '.join(claims)} all say `target: true` of {goal.property!r}; exactly one may"
+                )
+            if not claims and len(of_it) > 1:
+                raise ValueError(
+                    f"fidelities: none of {', '.join(of_it)} says `target: true`; mark the one that answers "
+                    f"{goal.property!r}"
+                )
+
+    def _check_budget(self) -> None:
+        cheapest = min(self.fidelities, key=lambda f: f.cost)
+        for key, limit in (("total", self.budget.total), ("per_round", self.per_round)):
+            if limit < cheapest.cost:
+                raise ValueError(
+                    f"budget.{key}: {limit:g} does not pay for one query of the cheapest fidelity "
+                    f"({cheapest.name!r} costs {cheapest.cost:g})"
+                )
+            for target in self.targets:
+                if limit < target.cost:
+                    raise ValueError(
+                        f"budget.{key}: {limit:g} does not pay for one query of the target fidelity "
+                        f"({target.name!r} costs {target.cost:g}), so it could never be asked"
+                    )
+        complete = sum(target.cost for target in self.targets)
+        if self.budget.total < complete * (1.0 - 1e-9):
+            raise ValueError(
+                f"budget.total: {self.budget.total:g} does not pay for one query of each target fidelity "
+                f"({', '.join(t.name for t in self.targets)}: {complete:g} together), so no candidate could be measured"
+            )
+
+    @property
+    def sought(self) -> tuple[ObjectiveConfig, ...]:
+        """The objectives, one or more."""
+        return (self.objectives or ()) if self.objective is None else (self.objective,)
+
+    @property
+    def has_one_goal(self) -> bool:
+        """Whether there is one objective and no constraint."""
+        return len(self.sought) == 1 and not self.constraints
+
+    def property_of(self, fidelity: FidelityConfig) -> str:
+        """What a fidelity measures; without a word of its own, the objective's property."""
+        return fidelity.property or self.sought[0].property
+
+    def target_of(self, prop: str) -> FidelityConfig:
+        """The target fidelity of an objective's or a constraint's property; a lone one is it without saying so."""
+        of_it = [f for f in self.fidelities if self.property_of(f) == prop]
+        return next((f for f in of_it if f.target), of_it[0])
+
+    @property
+    def targets(self) -> tuple[FidelityConfig, ...]:
+        """The target fidelities: of each objective, then of each constraint."""
+        if self.has_one_goal:
+            return (self.target,)
+        return tuple(self.target_of(goal.property) for _, goal in self._goals())
+
     @property
     def target(self) -> FidelityConfig:
-        """The target fidelity; a single fidelity is the target without saying so."""
+        """The (first) objective's target fidelity; a single fidelity is the target without saying so."""
+        if not self.has_one_goal:
+            return self.target_of(self.sought[0].property)
         marked = [f for f in self.fidelities if f.target]
         return marked[0] if marked else self.fidelities[0]
 
@@ -266,8 +429,8 @@ class CampaignConfig(_Model):
         """Budget of one round."""
         if self.budget.per_round is not None:
             return self.budget.per_round
-        # A tenth of the total, but never so little that the target could not be asked at all.
-        return min(self.budget.total, max(self.budget.total / 10, self.target.cost))
+        # A tenth of the total, but never so little that a target could not be asked at all.
+        return min(self.budget.total, max(self.budget.total / 10, *(t.cost for t in self.targets)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON value of the whole config, defaults included; the store keeps this."""
@@ -382,8 +545,9 @@ def apply_override(value: dict[str, Any], dotted: str, text: str) -> None:
 
 
 def _position(entries: list[Any], part: str, dotted: str) -> int:
-    """Where in a list an entry is, named by its position or, as for fidelities, by its `name`."""
+    """Where in a list an entry is, named by its position or by its `name`, or `property` where it has no name."""
     for position, entry in enumerate(entries):
-        if part == str(position) or (isinstance(entry, dict) and entry.get("name") == part):
+        name = entry.get("name", entry.get("property")) if isinstance(entry, dict) else None
+        if part in (str(position), name):
             return position
     raise ConfigError(f"--set {dotted}: the list has no entry {part!r} (its length is {len(entries)}).")

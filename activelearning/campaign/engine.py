@@ -75,7 +75,7 @@ class Engine:
         self._plan: Plan | None = None
         self._timings: dict[str, float] = {}
         self._fit_figures: Mapping[str, Any] = {}
-        self._observed: list[Candidate] = []
+        self._answered: list[tuple[Candidate, int]] = []
         self._diagnostics: Mapping[str, Any] = {}
 
     # -- opening and closing ------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ class Engine:
                 figures["feasibility"] = dict(surrogate.fit_feasibility(self._outcomes(), seed=seed))
             self._fit_alone(observations, seed_for(self.config.seed, index, "surrogate.alone"))
             self._fit_figures = figures
-            self._observed = [observation.candidate for observation in observations]
+            self._answered = [(observation.candidate, observation.fidelity) for observation in observations]
             self._diagnostics = self._diagnose(index, observations, figures)
             return figures
 
@@ -389,7 +389,7 @@ class Engine:
             slots=slots,
             pending=pending,
             known=self.repository.times_asked(cancelled=False),
-            observed=self._observed,
+            answered=self._answered,
             best=self._stopping.best_at_target(),
             costs=self._costs,
             cost_figures=self._learn_costs(),
@@ -450,6 +450,7 @@ class Engine:
                 summary={
                     **plan.summary,
                     "n_answers": self._stopping.n_answers(),
+                    **({"front": self._stopping.archive().summary()} if len(self.config.sought) > 1 else {}),
                     **({"surrogate": dict(self._fit_figures), **self._diagnostics} if index > 0 else {}),
                 },
                 timings={**self._timings, **plan.timings},

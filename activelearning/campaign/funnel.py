@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from activelearning.campaign.parts import Parts
 from activelearning.campaign.proposing import Pair, Plan, PlannedEvaluation, Proposer
 from activelearning.candidate import Candidate
-from activelearning.contracts.acquisition import Scorer
+from activelearning.contracts.acquisition import Goals, Scorer
 from activelearning.contracts.sampler import Proposal
 from activelearning.fidelity import Fidelity
 from activelearning.measurement import MeasuredValue
@@ -65,7 +65,7 @@ class FunnelProposer(Proposer):
     def _searched(self, fidelity: Fidelity, money: float) -> Plan:
         """A round of a campaign of which this fidelity is the target and the only one."""
         values = [value.value for _, name, value in self.answers if name == fidelity.name]
-        is_maximised = self.config.objective.direction == "maximize"
+        is_maximised = self.parts.goals.objectives[0].maximize
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Proposer)}
         own["parts"] = _with_target(self.parts, fidelity)
         own["budget"] = money
@@ -82,7 +82,7 @@ class FunnelProposer(Proposer):
         for candidate, name, value in self.answers:
             if name == below:
                 found.setdefault(candidate, []).append(value.value)
-        sign = -1.0 if self.config.objective.direction == "maximize" else 1.0
+        sign = -1.0 if self.parts.goals.objectives[0].maximize else 1.0
         ranked = sorted(found, key=lambda c: sign * sum(found[c]) / len(found[c]))
         fresh = [c for c in ranked if (c.key, fidelity.name) not in self.known]
         chosen: list[tuple[Candidate, float]] = []
@@ -121,4 +121,5 @@ def _with_target(parts: Parts, target: Fidelity) -> Parts:
         )
         for source in parts.sources
     )
-    return dataclasses.replace(parts, sources=sources, mode="random")
+    goals = Goals((dataclasses.replace(parts.goals.objectives[0], fidelity=target.index),))
+    return dataclasses.replace(parts, sources=sources, goals=goals, mode="random")

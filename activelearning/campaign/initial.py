@@ -24,7 +24,7 @@ def design_counts(
     """Evaluations of each fidelity in round 0, by index.
 
     Stated counts are taken as they are. By default every fidelity gets the same share of the design's budget, between
-    one and twice the number of features (5 to 20) evaluations each, the target's one first.
+    one and twice the number of features (5 to 20) evaluations each, one of each target's first.
 
     Raises:
         ConfigError: stated counts cost more than the whole budget.
@@ -40,12 +40,14 @@ def design_counts(
     cap = min(max(2 * n_features, 5), 20)
     budget = design.share * total
     counts = dict.fromkeys((f.index for f in fidelities), 0)
-    # One of each first, the target before the others, so that even a dear fidelity is seen where it can be paid for.
+    # One of each first, targets before the others, so that even a dear fidelity is seen where it can be paid for.
+    left = total * (1 + 1e-9)
     for f in sorted(fidelities, key=lambda f: (not f.is_target, f.cost)):
-        first = f.cost <= budget or (f.is_target and f.cost <= total)
+        first = f.cost <= budget or (f.is_target and f.cost <= left)
         if first:
             counts[f.index] = 1
             budget -= f.cost
+            left -= f.cost
     share = max(budget, 0.0) / len(fidelities)
     for f in sorted(fidelities, key=lambda f: f.cost):
         if counts[f.index]:
@@ -63,7 +65,8 @@ def read_observations(
 ) -> list[tuple[Candidate, Fidelity, Measurement]]:
     """Known measurements from a CSV table or a JSON list, with the columns that `activelearning export` writes.
 
-    Needed: `candidate` (JSON) and `value`; optional: `fidelity` (default: the target), `property`, `std`, `censoring`,
+    Needed: `candidate` (JSON) and `value`; optional: `fidelity` (default: the target, of several the one of the row's
+    `property`), `property`, `std`, `censoring`,
     `unit` and `state`. Rows of a state other than `succeeded` hold no value and are passed over.
 
     Raises:
@@ -81,7 +84,7 @@ def read_observations(
     if not isinstance(rows, list) or not rows:
         raise ConfigError(f"{key} holds no rows.")
     by_name = {f.name: f for f in fidelities}
-    target = next(f for f in fidelities if f.is_target)
+    targets = [f for f in fidelities if f.is_target]
     known = []
     for number, row in enumerate(rows, start=1):
         try:
@@ -89,7 +92,7 @@ def read_observations(
                 raise ValueError(f"it must be a mapping of columns to values, not {row!r}")
             if (row.get("state") or State.SUCCEEDED) != State.SUCCEEDED:
                 continue
-            name = row.get("fidelity") or target.name
+            name = row.get("fidelity") or _target_of(row, targets)
             if name not in by_name:
                 raise ValueError(f"there is no fidelity {name!r} (known: {', '.join(by_name)})")
             fidelity = by_name[name]
@@ -117,3 +120,16 @@ def read_observations(
     if not known:
         raise ConfigError(f"{key} holds no row with a value.")
     return known
+
+
+def _target_of(row: Mapping[str, Any], targets: Sequence[Fidelity]) -> str:
+    """Name of the target that a row without a fidelity belongs to."""
+    if len(targets) == 1:
+        return targets[0].name
+    measures = row.get("property")
+    found = [target.name for target in targets if target.property == measures]
+    if not found:
+        raise ValueError(
+            f"it names neither a fidelity nor one of the targets' properties ({', '.join(t.property for t in targets)})"
+        )
+    return found[0]

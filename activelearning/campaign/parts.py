@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from activelearning.campaign.config import AcquisitionConfig, CampaignConfig, FidelityConfig
+from activelearning.campaign.config import (
+    AcquisitionConfig,
+    CampaignConfig,
+    FidelityConfig,
+    JointObjectiveConfig,
+)
 from activelearning.campaign.isolation import OracleSpec
 from activelearning.campaign.prior import N_TRIED, make_prior
 from activelearning.campaign.sections import construct, plugin_identity
 from activelearning.campaign.seeds import seed_for
 from activelearning.candidate import Candidate, digest
-from activelearning.contracts.acquisition import Acquisition
+from activelearning.contracts.acquisition import Acquisition, Constraint, Goals, Objective
 from activelearning.contracts.oracle import OracleContext, OracleLike, QueuedOracleLike
 from activelearning.contracts.sampler import Sampler
 from activelearning.contracts.space import Space
@@ -66,7 +71,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one campaign, made and checked."""
+    """The parts of one campaign, made and checked.
+
+    `alone` is a surrogate that knows the target alone, as its fidelity 0, by which the other fidelities are judged;
+    None where there is nothing to judge.
+    """
 
     space: Space
     sources: tuple[Source, ...]
@@ -74,10 +83,9 @@ class Parts:
     surrogate: Surrogate
     acquisition: Acquisition
     mode: str
+    goals: Goals
     prior: Prior | None = None
-    alone: Surrogate | None = (
-        None  # knows the target alone, as its fidelity 0; None where nothing is to be judged
-    )
+    alone: Surrogate | None = None
 
     @property
     def fidelities(self) -> tuple[Fidelity, ...]:
@@ -86,8 +94,13 @@ class Parts:
 
     @property
     def target(self) -> Source:
-        """The source whose answer is the objective."""
-        return next(source for source in self.sources if source.fidelity.is_target)
+        """The source whose answer is the (first) objective."""
+        return self.sources[self.goals.objectives[0].fidelity]
+
+    @property
+    def targets(self) -> tuple[Fidelity, ...]:
+        """The fidelities that answer an objective or a constraint."""
+        return tuple(source.fidelity for source in self.sources if source.fidelity.is_target)
 
     def source(self, name: str) -> Source:
         """The source of a fidelity's name."""
@@ -96,17 +109,40 @@ class Parts:
 
 def fidelities_of(config: CampaignConfig) -> tuple[Fidelity, ...]:
     """The fidelities that a config states."""
-    objective = config.objective
+    units = {o.property: o.unit for o in config.sought} | {
+        c.property: c.unit for c in config.constraints or ()
+    }
+    targets = {target.name for target in config.targets}
     return tuple(
         Fidelity(
             name=f.name,
             index=index,
-            property=f.property or objective.property,
-            unit=f.unit or (objective.unit if f.property in (None, objective.property) else None),
+            property=config.property_of(f),
+            unit=f.unit or units.get(config.property_of(f)),
             cost=f.cost,
-            is_target=f is config.target,
+            is_target=f.name in targets,
         )
         for index, f in enumerate(config.fidelities)
+    )
+
+
+def goals_of(config: CampaignConfig) -> Goals:
+    """The objectives and constraints that a config states, by the indices of their target fidelities."""
+    index = {f.name: i for i, f in enumerate(config.fidelities)}
+    first = config.target.name
+    return Goals(
+        tuple(
+            Objective(
+                index[first if i == 0 else config.target_of(o.property).name],
+                o.direction == "maximize",
+                o.reference if isinstance(o, JointObjectiveConfig) else None,
+            )
+            for i, o in enumerate(config.sought)
+        ),
+        tuple(
+            Constraint(index[config.target_of(c.property).name], c.at_least, c.at_most)
+            for c in config.constraints or ()
+        ),
     )
 
 
@@ -149,7 +185,7 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
         folder=folder,
     )
     check_sampler(made)
-    guarded = config.safety.enabled and len(fidelities) > 1 and acquisition.mode in ("joint", "after")
+    guarded = config.safety.enabled and config.has_one_goal and acquisition.mode in ("joint", "after")
     target = next(f for f in fidelities if f.is_target)
     prior = None
     if acquisition.prior:
@@ -161,6 +197,15 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
             folder=folder,
             workdir=artifacts / "prior",
         )
+    chosen: Acquisition = construct(
+        "acquisitions",
+        acquisition.type,
+        acquisition.params,
+        key="acquisition",
+        folder=folder,
+        own_keys=list(AcquisitionConfig.model_fields),
+    )
+    check_acquisition(config, chosen)
     return Parts(
         space=space,
         sources=sources,
@@ -174,15 +219,9 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
             key="surrogate",
             folder=folder,
         ),
-        acquisition=construct(
-            "acquisitions",
-            acquisition.type,
-            acquisition.params,
-            key="acquisition",
-            folder=folder,
-            own_keys=list(AcquisitionConfig.model_fields),
-        ),
+        acquisition=chosen,
         mode=acquisition.mode if joint or acquisition.mode in ("random", "funnel") else "after",
+        goals=goals_of(config),
         prior=prior,
         alone=construct(
             "surrogates",
@@ -193,7 +232,7 @@ def make_parts(config: CampaignConfig, *, folder: Path, store: str, artifacts: P
             key="safety",
             folder=folder,
         )
-        if guarded
+        if guarded and len(fidelities) > 1
         else None,
     )
 
@@ -210,6 +249,25 @@ def check_sampler(sampler: object) -> None:
             "reward that a config states can tell that; it is for rewards made in Python, with a method "
             "partial(states). Take sub_trajectory_balance."
         )
+
+
+def check_acquisition(config: CampaignConfig, acquisition: Acquisition) -> None:
+    """Refuse an acquisition that knows of one target for a campaign with more.
+
+    Raises:
+        ConfigError: naming one that can.
+    """
+    if config.has_one_goal or getattr(acquisition, "supports_many_targets", False):
+        return
+    what = (
+        f"several objectives ({', '.join(o.property for o in config.sought)})"
+        if len(config.sought) > 1
+        else f"constraints ({', '.join(c.property for c in config.constraints or ())})"
+    )
+    raise ConfigError(
+        f"acquisition.type {config.acquisition.type!r} looks at the target of one objective, but the campaign has "
+        f"{what}. Take `type: mf_hypervolume`, which is the default there."
+    )
 
 
 def _check_distinct(sources: Sequence[Source]) -> None:

@@ -25,10 +25,9 @@ from activelearning.campaign.parts import Parts
 from activelearning.campaign.safety import Expectation, Guard, Trust
 from activelearning.campaign.seeds import seed_for
 from activelearning.candidate import Candidate
-from activelearning.contracts.acquisition import AcquisitionContext, Scorer
+from activelearning.contracts.acquisition import AcquisitionContext, Goals, Scorer
 from activelearning.contracts.sampler import LogReward, Proposal
-from activelearning.contracts.surrogate import FeasibilityModel, Surrogate
-from activelearning.fidelity import Fidelity
+from activelearning.contracts.surrogate import FeasibilityModel
 from activelearning.measurement import Measurement
 from activelearning.spaces.box import BoxSpace
 
@@ -72,8 +71,8 @@ class Proposer:
         slots: Evaluations of each fidelity that may be started.
         pending: Work in flight.
         known: How often each (candidate key, fidelity name) was asked so far.
-        observed: Candidates with an answer.
-        best: Best objective measured at the target fidelity.
+        answered: Pairs with an answer.
+        best: Best objective measured at the target fidelity; None with several objectives.
         costs: What answers reserve, and what they are expected to cost.
         cost_figures: What was learned of costs.
         cost_exponent: Of the cost in utility per cost.
@@ -87,12 +86,17 @@ class Proposer:
     slots: Mapping[int, int]
     pending: Sequence[Pair]
     known: Mapping[tuple[str, str], int]
-    observed: Sequence[Candidate]
+    answered: Sequence[Pair]
     best: float | None
     costs: Costs
     cost_figures: Mapping[str, Any]
     cost_exponent: float
     guard: Guard | None
+
+    @property
+    def observed(self) -> list[Candidate]:
+        """Candidates with an answer."""
+        return list(dict.fromkeys(candidate for candidate, _ in self.answered))
 
     def plan(self) -> Plan:
         """Train, sample, choose."""
@@ -117,7 +121,8 @@ class Proposer:
         untrained_score = self._mean_score(scorer, untrained)
         pairs = self._fresh(self._with_fidelity(scorer, sampled))
         n_at_target = self._n_at_target(pairs)
-        pairs = self._fresh([*self._polished(scorer, self._with_target(pairs)), *self._repeats()])
+        pairs = [*self._with_every_target(self._polished(scorer, self._with_target(pairs))), *self._repeats()]
+        pairs = self._fresh(pairs)
         independent = [] if alone is None else self._choose_independent(alone, [*sampled, *untrained])
         for planned in independent:
             scorer.add_pending(self._inputs([(planned.candidate, planned.fidelity)]))
@@ -155,17 +160,25 @@ class Proposer:
 
     def _scorer(self, untrained: Sequence[Candidate], alone: AloneScorer | None = None) -> Scorer:
         """Utilities of all queries, as far as the other fidelities are trusted."""
-        target = self.parts.target.fidelity.index
-        reference = self._reference(untrained)
-        scorer = self._build(
-            self.parts.surrogate, self.parts.fidelities, target, reference, self._inputs(self.pending)
+        context = AcquisitionContext(
+            model=self.parts.surrogate.model,
+            fidelities=self.parts.fidelities,
+            target=self.parts.target.fidelity.index,
+            maximize=self.parts.goals.objectives[0].maximize,
+            best=self.best,
+            reference=self._reference(untrained),
+            pending=self._inputs(self.pending),
+            seed=self._seed("acquisition"),
+            goals=self.parts.goals,
+            answered=self._inputs(self.answered),
         )
+        scorer = self.parts.acquisition.build(context)
         if self.guard is not None:
             cheapest = min(f.cost for f in self.parts.fidelities if not f.is_target)
             scorer = SafeScorer(
                 scorer,
                 alone if self.guard.standing.trust is Trust.REFUTED else None,
-                target,
+                context.target,
                 others_allowed=self.guard.allowance >= cheapest,
             )
         return self._feasible(scorer)
@@ -173,33 +186,24 @@ class Proposer:
     def _alone_scorer(self, guard: Guard, untrained: Sequence[Candidate]) -> AloneScorer:
         """Utilities of the target's queries as if there were no other fidelities."""
         target = self.parts.target.fidelity
-        pending = self._inputs([pair for pair in self.pending if pair[1] == target.index])
-        fidelities = (replace(target, index=0),)
-        return AloneScorer(
-            self._build(guard.alone, fidelities, 0, self._reference(untrained), only_fidelity(pending)),
-            target.index,
-        )
+        objective = replace(self.parts.goals.objectives[0], fidelity=0)
 
-    def _build(
-        self,
-        surrogate: Surrogate,
-        fidelities: Sequence[Fidelity],
-        target: int,
-        reference: Tensor,
-        pending: Tensor,
-    ) -> Scorer:
-        return self.parts.acquisition.build(
-            AcquisitionContext(
-                model=surrogate.model,
-                fidelities=fidelities,
-                target=target,
-                maximize=self.config.objective.direction == "maximize",
-                best=self.best,
-                reference=reference,
-                pending=pending,
-                seed=self._seed("acquisition"),
-            )
+        def of_target(pairs: Sequence[Pair]) -> Tensor:
+            return only_fidelity(self._inputs([pair for pair in pairs if pair[1] == target.index]))
+
+        context = AcquisitionContext(
+            model=guard.alone.model,
+            fidelities=(replace(target, index=0),),
+            target=0,
+            maximize=objective.maximize,
+            best=self.best,
+            reference=self._reference(untrained),
+            pending=of_target(self.pending),
+            seed=self._seed("acquisition"),
+            goals=Goals((objective,)),
+            answered=of_target(self.answered),
         )
+        return AloneScorer(self.parts.acquisition.build(context), target.index)
 
     def _feasible(self, scorer: Scorer) -> Scorer:
         surrogate = self.parts.surrogate
@@ -227,7 +231,7 @@ class Proposer:
 
     def _log_reward(self, scorer: Scorer, untrained: Sequence[Candidate]) -> tuple[LogReward, float]:
         """The sampler's reward and its exponent: cost-aware acquisition, floored relative to the best known."""
-        target = self.parts.target.fidelity.index
+        targets = [fidelity.index for fidelity in self.parts.targets]
         n = len(self.parts.fidelities)
         known = self._expanded(list(dict.fromkeys([*self.observed, *untrained])))
         utilities = self._utilities(scorer, known)
@@ -246,7 +250,7 @@ class Proposer:
         if self.parts.mode == "after":
             logs = logs.max(dim=1, keepdim=True).values
         elif self.parts.mode == "random":
-            logs = logs[:, [target]]
+            logs = logs[:, targets].max(dim=1, keepdim=True).values
         anchors = logs.max(dim=0).values
         stated = self.config.acquisition.reward_exponent
         exponent = (
@@ -262,9 +266,10 @@ class Proposer:
                     logs_of(self._utilities(scorer, pairs), pairs), anchors[list(fidelities)], exponent
                 )
             if self.parts.mode == "random":
-                # The fidelity is drawn blindly later: candidates are sought for the target alone.
-                pairs = [(candidate, target) for candidate in candidates]
+                # The fidelity is drawn blindly later: candidates are sought for the targets alone.
+                pairs = [(candidate, index) for candidate in candidates for index in targets]
                 found = logs_of(self._utilities(scorer, pairs), pairs)
+                found = found.reshape(-1, len(targets)).max(dim=1).values
             else:
                 pairs = self._expanded(candidates)
                 found = logs_of(self._utilities(scorer, pairs), pairs).reshape(-1, n).max(dim=1).values
@@ -315,20 +320,33 @@ class Proposer:
         return [pair for pair in self._expanded(list(dict.fromkeys(self.observed))) if self._times(pair)]
 
     def _n_at_target(self, pairs: Sequence[Pair]) -> int:
-        target = self.parts.target.fidelity.index
-        return sum(index == target for _, index in pairs)
+        return sum(self.parts.fidelities[index].is_target for _, index in pairs)
 
     def _with_target(self, pairs: list[Pair]) -> list[Pair]:
-        """Where the target is so dear that samples hardly name it, every sampled candidate is offered at it too.
+        """Where a target is so dear that samples hardly name it, every sampled candidate is offered at it too.
 
         Answers of the other fidelities are worth nothing if the target is never asked. What is added is judged by the
         same acquisition and cost as what was sampled, and bought only with what the better bargains leave.
         """
-        target = self.parts.target.fidelity
-        affordable = min(int(self.budget / target.cost * (1 + 1e-9)), self.slots[target.index])
-        if self.parts.mode != "joint" or self._n_at_target(pairs) >= affordable:
+        if self.parts.mode != "joint":
             return pairs
-        return self._fresh([*pairs, *((candidate, target.index) for candidate, _ in pairs)])
+        sampled = list(pairs)
+        for target in self.parts.targets:
+            affordable = min(int(self.budget / target.cost * (1 + 1e-9)), self.slots[target.index])
+            if sum(index == target.index for _, index in sampled) < affordable:
+                pairs = self._fresh([*pairs, *((candidate, target.index) for candidate, _ in sampled)])
+        return pairs
+
+    def _with_every_target(self, pairs: list[Pair]) -> list[Pair]:
+        """With several targets, candidates of the pool and those observed are offered at each of them.
+
+        A candidate counts once all its targets are measured, and a sampler hardly ever returns to one by itself.
+        """
+        targets = self.parts.targets
+        if len(targets) == 1:
+            return pairs
+        candidates = dict.fromkeys([*(candidate for candidate, _ in pairs), *self.observed])
+        return self._fresh([*pairs, *((c, target.index) for c in candidates for target in targets)])
 
     def _polished(self, scorer: Scorer, pairs: list[Pair]) -> list[Pair]:
         """On a box, the best pairs moved uphill on the acquisition are added to the pool.

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.parts import Parts
+from activelearning.report.front import Archive, read_archive
+from activelearning.report.reading import header
 from activelearning.store.models import OPEN_STATES, CampaignState, State
 from activelearning.store.records import COST_TOLERANCE
 from activelearning.store.repository import Repository
@@ -73,8 +75,10 @@ class Stopping:
             return f"all {stopping.max_rounds} rounds are done"
         total = self.config.budget.total
         remaining = self.repository.balance(total).remaining
-        if remaining + COST_TOLERANCE * total < self.parts.target.fidelity.cost:
-            return f"the budget is spent: what remains does not pay for the target fidelity {self.parts.target.name!r}"
+        # With several targets the cheapest counts: its answer may be the last that a candidate lacks.
+        target = min(self.parts.targets, key=lambda fidelity: fidelity.cost)
+        if remaining + COST_TOLERANCE * total < target.cost:
+            return f"the budget is spent: what remains does not pay for the target fidelity {target.name!r}"
         # Cheap answers alone can't end a dead campaign's agony, so any success counts.
         counts = self.repository.count_by_round()
         recent = [
@@ -87,9 +91,19 @@ class Stopping:
 
     @property
     def _sign(self) -> float:
-        return 1.0 if self.config.objective.direction == "maximize" else -1.0
+        return 1.0 if self.config.sought[0].direction == "maximize" else -1.0
 
     def best_at_target(self) -> float | None:
-        """Best objective measured at the target fidelity; a bound counts where the truth is at least as good."""
-        maximize = self.config.objective.direction == "maximize"
-        return self.repository.best_value(self.parts.target.name, maximize=maximize)
+        """Best objective measured at the target fidelity; a bound counts where the truth is at least as good.
+
+        With constraints, of candidates measured to keep them; None with several objectives.
+        """
+        if self.config.has_one_goal:
+            return self.repository.best_value(self.parts.target.name, maximize=self._sign > 0.0)
+        ranked = self.archive().ranked()
+        return ranked[0].values[0] if ranked and len(self.config.sought) == 1 else None
+
+    def archive(self) -> Archive:
+        """What has been measured at the targets."""
+        with self.repository.database.read() as session:
+            return read_archive(session, header(session, self.config.name))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from activelearning.report.text import candidate_text, value_text
+from activelearning.report.text import best_text, candidate_text, value_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -54,6 +54,9 @@ class Display:
         )
         best = standing["best"]
         if best is not None:
+            if "hypervolume" in best:
+                typer.echo(f"best {best_text(best)}")
+                return
             shown = value_text(best["value"], best["std"])
             typer.echo(f"best {best['property']} {shown}: {candidate_text(best['candidate'])}")
 
@@ -154,12 +157,7 @@ class LiveDisplay(Display):
         grid.add_row("budget", bar)
         for fidelity, states in standing["evaluations"].items():
             grid.add_row(fidelity, ", ".join(f"{n} {state}" for state, n in states.items()) or "none")
-        shown = (
-            "-"
-            if best is None
-            else f"{value_text(best['value'], best['std'])}  {candidate_text(best['candidate'])}"
-        )
-        grid.add_row("best", shown)
+        grid.add_row("best", "-" if best is None else best_text(best))
         return grid
 
     def _read(self) -> Mapping[str, Any] | None:

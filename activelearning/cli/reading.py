@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def status(name: CampaignArgument, json: JsonOption = False, store: StoreOption = None) -> None:
     """Show where a campaign stands: state, rounds, budget, evaluations, best."""
     from activelearning import report
-    from activelearning.report.text import diagnostics_text
+    from activelearning.report.text import best_text, diagnostics_text
 
     with open_store(store) as database:
         standing = report.status(database, name)
@@ -56,11 +56,7 @@ def status(name: CampaignArgument, json: JsonOption = False, store: StoreOption 
     for fidelity, states in standing["evaluations"].items():
         counts = ", ".join(f"{n} {state}" for state, n in states.items()) or "none"
         typer.echo(f"evaluations  {fidelity}: {counts}")
-    if standing["best"] is None:
-        typer.echo("best         nothing measured at the target fidelity yet")
-    else:
-        (row,) = _shown([standing["best"]])
-        typer.echo(f"best         {row['value']} {row['candidate']}")
+    typer.echo(f"best         {best_text(standing['best'])}")
     for fidelity, judged in model.items():
         typer.echo(f"model        {fidelity}: {diagnostics_text(judged)}")
 
@@ -71,7 +67,7 @@ def best(
     json: JsonOption = False,
     store: StoreOption = None,
 ) -> None:
-    """List the best candidates measured at the target fidelity."""
+    """List the best candidates measured at the target fidelity; of several objectives, those that none beats."""
     from activelearning import report
 
     with open_store(store) as database:
@@ -87,6 +83,18 @@ def best(
 def _shown(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     from activelearning.report.text import candidate_text, value_text
 
+    if rows and "objectives" in rows[0]:
+        return [
+            {
+                **{
+                    prop: value_text(goal["value"], goal["std"], goal["censoring"])
+                    for prop, goal in _goals(row)
+                },
+                "candidate": candidate_text(row["candidate"]),
+                "key": row["key"][:16],
+            }
+            for row in rows
+        ]
     return [
         {
             "value": value_text(row["value"], row["std"]),
@@ -96,6 +104,10 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         }
         for row in rows
     ]
+
+
+def _goals(row: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [*row["objectives"].items(), *row["constraints"].items()]
 
 
 def export(

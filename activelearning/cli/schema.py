@@ -20,6 +20,7 @@ _SECTIONS = {
     "surrogate": "surrogates",
     "acquisition": "acquisitions",
 }
+_ONE_OR_SEVERAL = [{"required": ["objective"]}, {"required": ["objectives"]}]
 # Short names have no colon; what has one names a class, whose parameters only its author knows.
 _OWN_CLASS = {"type": "string", "pattern": ":"}
 
@@ -37,6 +38,7 @@ def config_schema() -> dict[str, Any]:
     _put_rewards(definitions)
     for unused in ("PluginSection", "AcquisitionConfig"):
         definitions.pop(unused, None)
+    schema["oneOf"] = _ONE_OR_SEVERAL
     return schema
 
 
@@ -55,8 +57,7 @@ def sample_schema() -> dict[str, Any]:
         "description": "path or shipped name of a config whose keys this one takes over where it states none",
     }
     required = schema.pop("required")
-    objective = [{"required": ["objective"]}, {"required": ["objectives"]}]
-    schema["anyOf"] = [{"required": [BASE]}, {"required": required, "anyOf": objective}]
+    schema["anyOf"] = [{"required": [BASE]}, {"required": required, "anyOf": _ONE_OR_SEVERAL}]
     return schema
 
 

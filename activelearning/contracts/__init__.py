@@ -1,6 +1,13 @@
 """The contracts between the rooms: what a space, oracle, surrogate, sampler and acquisition must do."""
 
-from activelearning.contracts.acquisition import Acquisition, AcquisitionContext, Scorer
+from activelearning.contracts.acquisition import (
+    Acquisition,
+    AcquisitionContext,
+    Constraint,
+    Goals,
+    Objective,
+    Scorer,
+)
 from activelearning.contracts.oracle import ExternalId, JobState, OracleContext, OracleLike, QueuedOracleLike
 from activelearning.contracts.sampler import LogReward, Proposal, Sampler
 from activelearning.contracts.space import Space
@@ -9,10 +16,13 @@ from activelearning.contracts.surrogate import FeasibilityModel, Prediction, Sur
 __all__ = [
     "Acquisition",
     "AcquisitionContext",
+    "Constraint",
     "ExternalId",
     "FeasibilityModel",
+    "Goals",
     "JobState",
     "LogReward",
+    "Objective",
     "OracleContext",
     "OracleLike",
     "Prediction",

@@ -13,18 +13,63 @@ from activelearning.fidelity import Fidelity
 
 
 @dataclass(frozen=True)
+class Objective:
+    """One property that is looked for.
+
+    Attributes:
+        fidelity: Index of its target fidelity.
+        maximize: Its direction.
+        reference: Value from which improvements count, in the target's unit; None: to be inferred.
+    """
+
+    fidelity: int
+    maximize: bool
+    reference: float | None = None
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A range in which a property must lie.
+
+    Attributes:
+        fidelity: Index of the target fidelity that tells it.
+        at_least: Lower end, in the fidelity's unit, or None.
+        at_most: Upper end, or None.
+    """
+
+    fidelity: int
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True)
+class Goals:
+    """All that a campaign looks for: objectives, one or more, and constraints; no two have the same target."""
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Indices of the target fidelities: of the objectives, then of the constraints."""
+        return (*(o.fidelity for o in self.objectives), *(c.fidelity for c in self.constraints))
+
+
+@dataclass(frozen=True)
 class AcquisitionContext:
     """All that an acquisition may depend on.
 
     Attributes:
         model: BoTorch model over `n x (d + 1)` (features, then fidelity index).
         fidelities: The campaign's fidelities, by index.
-        target: Index of the target fidelity.
-        maximize: Direction of the objective.
-        best: Best value observed at the target fidelity, in its unit, or None.
+        target: Index of the (first) objective's target fidelity.
+        maximize: Direction of the (first) objective.
+        best: Best value observed at the target fidelity, in its unit, or None; None with several objectives.
         reference: Features, `m x d`, of candidates that stand for the space (for max-value sampling).
         pending: Work in flight, `p x (d + 1)`; p may be 0.
         seed: Seed of the acquisition's own randomness.
+        goals: All objectives and constraints; None where only `target` and `maximize` are stated.
+        answered: Queries that have been answered, `a x (d + 1)`; None where they are not told.
     """
 
     model: Model
@@ -35,6 +80,8 @@ class AcquisitionContext:
     reference: Tensor
     pending: Tensor
     seed: int
+    goals: Goals | None = None
+    answered: Tensor | None = None
 
 
 class Scorer(Protocol):
@@ -54,7 +101,11 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Acquisition(Protocol):
-    """Builds a scorer for one round. An acquisition is made with the config's `params` as keywords."""
+    """Builds a scorer for one round. An acquisition is made with the config's `params` as keywords.
+
+    One that serves campaigns of several objectives or with constraints (`AcquisitionContext.goals`) says so by a class
+    variable `supports_many_targets = True`.
+    """
 
     def build(self, context: AcquisitionContext) -> Scorer:
         """A scorer on the round's model."""

@@ -9,6 +9,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from activelearning.measurement import Censoring
+from activelearning.report.front import Archive, TargetResult, reference_of, target_answers
 from activelearning.report.reading import Header, header
 from activelearning.store.database import Database
 from activelearning.store.models import Evaluation, MeasurementRow, Round, State
@@ -22,7 +23,8 @@ class TracePoint:
         round: Round of the evaluation; 0 is the initial design.
         fidelity: Its fidelity.
         spent: Paid so far, the initial design included, in the campaign's cost unit.
-        best: Best objective value measured at the target so far, or None.
+        best: Best objective value measured at the target so far, or None; with constraints, of candidates measured
+            to keep them. With several objectives the hypervolume of the measured front.
     """
 
     round: int
@@ -32,7 +34,7 @@ class TracePoint:
 
 
 def trace(database: Database, name: str) -> list[TracePoint]:
-    """Best objective value at the target fidelity against cumulative cost.
+    """Best objective value at the target fidelity against cumulative cost; of several objectives the hypervolume.
 
     Evaluations enter in the order of commitment (round, then position), which is the same for every run of a
     campaign; those still open are left out. Bounds in the optimistic direction are no achievement.
@@ -45,30 +47,39 @@ def trace(database: Database, name: str) -> list[TracePoint]:
 
 
 def _trace(session: Session, campaign: Header) -> list[TracePoint]:
-    on = and_(MeasurementRow.evaluation_key == Evaluation.key, MeasurementRow.property == campaign.objective)
+    on = and_(MeasurementRow.evaluation_key == Evaluation.key, MeasurementRow.property == Evaluation.property)
     query = (
-        select(
-            Evaluation.round,
-            Evaluation.fidelity,
-            Evaluation.state,
-            Evaluation.cost_paid,
-            MeasurementRow.value,
-            MeasurementRow.censoring,
-        )
+        select(Evaluation, MeasurementRow)
         .join(MeasurementRow, on, isouter=True)
         .where(Evaluation.campaign == campaign.name, Evaluation.cost_paid.is_not(None))
         .order_by(Evaluation.round, Evaluation.position)
     )
+    archive = Archive(campaign, reference_of(campaign, target_answers(session, campaign)))
     points: list[TracePoint] = []
     spent, best = 0.0, None
-    for round_, fidelity, state, paid, value, censoring in session.execute(query):
-        spent += paid or 0.0
-        is_result = fidelity == campaign.target and state == State.SUCCEEDED and value is not None
-        is_result = is_result and Censoring(censoring) != campaign.optimistic
-        if is_result and campaign.is_better(value, best):
-            best = value
-        points.append(TracePoint(round_, fidelity, spent, best))
+    for evaluation, measured in session.execute(query):
+        spent += evaluation.cost_paid or 0.0
+        is_answer = measured is not None and evaluation.state == State.SUCCEEDED
+        if (
+            is_answer
+            and evaluation.fidelity in campaign.targets
+            and archive.take(TargetResult(evaluation, measured))
+        ):
+            best = _achieved(archive, measured, best)
+        points.append(TracePoint(evaluation.round, evaluation.fidelity, spent, best))
     return points
+
+
+def _achieved(archive: Archive, measured: MeasurementRow, best: float | None) -> float | None:
+    """The best so far, after an answer of a candidate of use."""
+    campaign = archive.campaign
+    if campaign.has_one_goal:
+        is_result = Censoring(measured.censoring) != campaign.optimistic
+        return measured.value if is_result and campaign.is_better(measured.value, best) else best
+    if len(campaign.objectives) > 1:
+        return archive.hypervolume() if archive.candidates() else None
+    ranked = archive.ranked()
+    return ranked[0].values[0] if ranked else None
 
 
 def rounds(database: Database, name: str) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ torch nor the campaign's plug-ins.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
@@ -19,6 +20,46 @@ from activelearning.store.models import Campaign, Evaluation, MeasurementRow, St
 
 
 @dataclass(frozen=True)
+class Sought:
+    """An objective as reports see it.
+
+    Attributes:
+        prop: The property that is looked for.
+        unit: Its unit, or None.
+        maximize: Its direction.
+        reference: Value from which hypervolumes are measured, or None.
+        target: Name of its target fidelity.
+    """
+
+    prop: str
+    unit: str | None
+    maximize: bool
+    reference: float | None
+    target: str
+
+    @property
+    def optimistic(self) -> Censoring:
+        """The bound that proves no achievement: an upper one when maximising, a lower one when minimising."""
+        return Censoring.UPPER if self.maximize else Censoring.LOWER
+
+    @property
+    def sign(self) -> float:
+        """What makes more of it better."""
+        return 1.0 if self.maximize else -1.0
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A constraint as reports see it: a property's range, either end of which may be None, and its target."""
+
+    prop: str
+    unit: str | None
+    at_least: float | None
+    at_most: float | None
+    target: str
+
+
+@dataclass(frozen=True)
 class Header:
     """A campaign as reports see it.
 
@@ -26,10 +67,8 @@ class Header:
         name: Name of the campaign.
         state: State as the store keeps it.
         reason: Why it is in that state, where one was given.
-        objective: The property that is looked for.
-        unit: Its unit, or None.
-        maximize: Direction of the objective.
-        target: Name of the target fidelity.
+        objectives: All that is looked for, one or more.
+        constraints: What a candidate of use must keep.
         fidelities: Names of all fidelities, in the config's order.
         total: Total budget, in the campaign's cost unit.
         artifacts: Folder (or URL) of the campaign's files.
@@ -38,18 +77,41 @@ class Header:
     name: str
     state: str
     reason: str | None
-    objective: str
-    unit: str | None
-    maximize: bool
-    target: str
+    objectives: tuple[Sought, ...]
+    constraints: tuple[Limit, ...]
     fidelities: tuple[str, ...]
     total: float
     artifacts: str
 
     @property
+    def objective(self) -> str:
+        """The property that is looked for; the first of several."""
+        return self.objectives[0].prop
+
+    @property
+    def maximize(self) -> bool:
+        """Direction of the (first) objective."""
+        return self.objectives[0].maximize
+
+    @property
+    def target(self) -> str:
+        """Name of the (first) objective's target fidelity."""
+        return self.objectives[0].target
+
+    @property
     def optimistic(self) -> Censoring:
-        """The bound that proves no achievement: an upper one when maximising, a lower one when minimising."""
-        return Censoring.UPPER if self.maximize else Censoring.LOWER
+        """The bound on the (first) objective that proves no achievement."""
+        return self.objectives[0].optimistic
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the target fidelities: of the objectives, then of the constraints."""
+        return (*(o.target for o in self.objectives), *(c.target for c in self.constraints))
+
+    @property
+    def has_one_goal(self) -> bool:
+        """Whether there is one objective and no constraint."""
+        return len(self.objectives) == 1 and not self.constraints
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Whether a value beats another one (any value beats None)."""
@@ -71,21 +133,45 @@ def header(session: Session, name: str) -> Header:
     if row is None:
         raise InputError(_unknown(name, campaign_names(session)))
     config = row.config
-    objective, fidelities = config["objective"], config["fidelities"]
-    # A single fidelity is the target without saying so.
-    target = next((f for f in fidelities if f.get("target")), fidelities[0])
+    fidelities = config["fidelities"]
+    sought = config.get("objectives") or [config["objective"]]
+    constraints = config.get("constraints") or []
     return Header(
         name=row.name,
         state=row.state,
         reason=row.reason,
-        objective=objective["property"],
-        unit=objective.get("unit"),
-        maximize=objective.get("direction", "maximize") == "maximize",
-        target=target["name"],
+        objectives=tuple(
+            Sought(
+                o["property"],
+                o.get("unit"),
+                o.get("direction", "maximize") == "maximize",
+                o.get("reference"),
+                _target(config, o["property"]),
+            )
+            for o in sought
+        ),
+        constraints=tuple(
+            Limit(
+                c["property"],
+                c.get("unit"),
+                c.get("at_least"),
+                c.get("at_most"),
+                _target(config, c["property"]),
+            )
+            for c in constraints
+        ),
         fidelities=tuple(f["name"] for f in fidelities),
         total=float(config["budget"]["total"]),
         artifacts=row.artifacts,
     )
+
+
+def _target(config: Mapping[str, Any], prop: str) -> str:
+    """Name of the target fidelity of a property; a lone fidelity is it without saying so."""
+    default = None if config.get("objectives") else config["objective"]["property"]
+    of_it = [f for f in config["fidelities"] if (f.get("property") or default) == prop]
+    name: str = next((f for f in of_it if f.get("target")), of_it[0])["name"]
+    return name
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

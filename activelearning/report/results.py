@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
+from activelearning.report.front import MeasuredCandidate, TargetResult, read_archive
 from activelearning.report.reading import Header, header, target_results
 from activelearning.store.database import Database
 from activelearning.store.models import Evaluation, MeasurementRow
@@ -32,7 +33,11 @@ EXPORT_COLUMNS = (
 
 
 def best(database: Database, name: str, n: int = 10) -> list[dict[str, Any]]:
-    """The n best results at the target fidelity, best first.
+    """The n best results, best first: at the target fidelity or, with several goals, at every one of theirs.
+
+    With several objectives these are the candidates that no other one beats in all of them, with constraints those
+    that were measured to keep them; the first objective says which is first. `fidelity`, `value` and the like are
+    then those of the first objective, and `objectives` and `constraints` have those of each.
 
     A bound in the optimistic direction (an upper bound when maximising) is no achievement and is left out; a
     bound in the other direction counts with its value. `predicted_mean` and `predicted_std` are what the
@@ -40,7 +45,8 @@ def best(database: Database, name: str, n: int = 10) -> list[dict[str, Any]]:
 
     Returns:
         Mappings with `candidate, key, fidelity, property, value, std, predicted_mean, predicted_std`; `key`
-        is the evaluation's.
+        is the evaluation's. With several goals also `objectives` and `constraints`: for each property
+        `{value, std, censoring, unit, fidelity, key}`.
 
     Raises:
         InputError: the store holds no such campaign.
@@ -51,6 +57,8 @@ def best(database: Database, name: str, n: int = 10) -> list[dict[str, Any]]:
 
 def best_rows(session: Session, campaign: Header, n: int) -> list[dict[str, Any]]:
     """As `best`, within a session."""
+    if not campaign.has_one_goal:
+        return [_complete(candidate) for candidate in read_archive(session, campaign).ranked()[:n]]
     order = MeasurementRow.value.desc() if campaign.maximize else MeasurementRow.value.asc()
     query = (
         _with_measurement(campaign.objective)
@@ -58,19 +66,41 @@ def best_rows(session: Session, campaign: Header, n: int) -> list[dict[str, Any]
         .order_by(order, Evaluation.round, Evaluation.position)
         .limit(n)
     )
-    return [
-        {
-            "candidate": evaluation.candidate,
-            "key": evaluation.key,
-            "fidelity": evaluation.fidelity,
-            "property": measured.property,
-            "value": measured.value,
-            "std": measured.std,
-            "predicted_mean": evaluation.predicted_mean,
-            "predicted_std": evaluation.predicted_std,
-        }
-        for evaluation, measured in session.execute(query)
-    ]
+    return [_result(evaluation, measured) for evaluation, measured in session.execute(query)]
+
+
+def _result(evaluation: Evaluation, measured: MeasurementRow) -> dict[str, Any]:
+    return {
+        "candidate": evaluation.candidate,
+        "key": evaluation.key,
+        "fidelity": evaluation.fidelity,
+        "property": measured.property,
+        "value": measured.value,
+        "std": measured.std,
+        "predicted_mean": evaluation.predicted_mean,
+        "predicted_std": evaluation.predicted_std,
+    }
+
+
+def _complete(candidate: MeasuredCandidate) -> dict[str, Any]:
+    """A candidate whose targets are all measured: its first objective, and each goal."""
+    first = candidate.objectives[0]
+    parts = {"objectives": candidate.objectives, "constraints": candidate.constraints}
+    return {
+        **_result(first.evaluation, first.measured),
+        **{key: {r.measured.property: _goal(r) for r in results} for key, results in parts.items()},
+    }
+
+
+def _goal(result: TargetResult) -> dict[str, Any]:
+    return {
+        "value": result.measured.value,
+        "std": result.measured.std,
+        "censoring": result.measured.censoring,
+        "unit": result.measured.unit,
+        "fidelity": result.evaluation.fidelity,
+        "key": result.evaluation.key,
+    }
 
 
 def export_rows(database: Database, name: str) -> list[dict[str, Any]]:

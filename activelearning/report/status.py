@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import func, or_, select, union
 from sqlalchemy.orm import Session
 
+from activelearning.report.front import read_archive
 from activelearning.report.reading import Header, header
 from activelearning.report.results import best_rows
 from activelearning.store.database import Database
@@ -28,6 +29,7 @@ def status(database: Database, name: str) -> dict[str, Any]:
     Returns:
         `{campaign, state, reason, rounds, budget: {total, reserved, spent, remaining}, evaluations:
         {<fidelity>: {<state>: n}}, best: {...} | null}`. `rounds` counts the rounds after the initial design.
+        With several objectives `best` is `{hypervolume, size, reference: {<property>: value}}` of the measured front.
         A campaign that the store calls running is `interrupted` where no live process works on it.
 
     Raises:
@@ -39,7 +41,10 @@ def status(database: Database, name: str) -> dict[str, Any]:
         if state == CampaignState.RUNNING and not is_worked_on(session, name):
             state = CampaignState.INTERRUPTED
             reason = reason or "no live process works on it; `activelearning run` continues it"
-        best = best_rows(session, campaign, 1)
+        if len(campaign.objectives) > 1:
+            best = read_archive(session, campaign).summary()
+        else:
+            best = next(iter(best_rows(session, campaign, 1)), None)
         return {
             "campaign": name,
             "state": str(state),
@@ -49,7 +54,7 @@ def status(database: Database, name: str) -> dict[str, Any]:
             ),
             "budget": budget(session, campaign),
             "evaluations": evaluation_counts(session, campaign),
-            "best": best[0] if best else None,
+            "best": best,
         }
 
 

@@ -57,3 +57,13 @@ def _judged(figures: Mapping[str, Any]) -> str:
         f"rmse {number_text(figures['rmse'])} nlpd {number_text(figures['nlpd'])} "
         f"coverage {number_text(figures['coverage_50'])} of .5, {number_text(figures['coverage_90'])} of .9"
     )
+
+
+def best_text(best: Mapping[str, Any] | None) -> str:
+    """The best of a status in one line: value and candidate or, of several objectives, hypervolume and size."""
+    if best is None:
+        return "nothing measured at the target fidelity yet"
+    if "hypervolume" in best:
+        candidates = "1 candidate" if best["size"] == 1 else f"{best['size']} candidates"
+        return f"hypervolume {value_text(best['hypervolume'])} of {candidates} that none beats"
+    return f"{value_text(best['value'], best['std'])} {candidate_text(best['candidate'])}"

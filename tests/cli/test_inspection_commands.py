@@ -132,7 +132,8 @@ def test_schema_refuses_what_the_config_refuses(
 def test_schema_is_printed(run: Run) -> None:
     schema = run("schema").json
     assert schema["$schema"].startswith("https://json-schema.org/")
-    assert set(schema["required"]) == {"name", "space", "objective", "fidelities", "budget"}
+    assert set(schema["required"]) == {"name", "space", "fidelities", "budget"}
+    assert schema["oneOf"] == [{"required": ["objective"]}, {"required": ["objectives"]}]
     of_sampling = run("schema", "--sample").json
     assert {"reward", "restrict", "objectives", "base"} <= set(of_sampling["properties"])
 

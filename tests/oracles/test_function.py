@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from botorch.test_functions import BraninCurrin
 from botorch.test_functions.multi_fidelity import AugmentedBranin, AugmentedHartmann, BoreholeMultiFidelity
 from botorch.test_functions.synthetic import Branin, Hartmann
 from hypothesis import given, settings
@@ -76,6 +77,23 @@ def test_low_borehole_follows_the_published_formula():
         log_ratio = math.log(r / r_w)
         bracket = 1.5 + 2 * length * t_u / (log_ratio * r_w**2 * k_w) + t_u / t_l
         assert found == pytest.approx(5 * t_u * (h_u - h_l) / (log_ratio * bracket), rel=1e-9)
+
+
+def test_branin_and_currin_on_the_unit_square_are_botorch_s_pair():
+    x = points("currin", 200, seed=5)
+    pair = BraninCurrin()(torch.from_numpy(x)).numpy()
+    on_the_cube = values(make(function="branin", unit_cube=True), x)
+    np.testing.assert_allclose(on_the_cube, pair[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(values(make(function="currin"), x), pair[:, 1], rtol=1e-6)
+    assert make(function="branin", unit_cube=True).content() != make(function="branin").content()
+    assert "unit_cube" not in make(function="branin").content()  # answers kept from before it stay valid
+
+
+def test_low_currin_is_the_mean_of_four_neighbours_and_finite_at_the_edge():
+    x = np.array([[0.3, 0.4], [0.7, 0.02], [0.2, 0.0]])
+    for (x1, x2), found in zip(x, values(make(function="currin", fidelity="low"), x), strict=True):
+        near = [(x1 + a, max(x2 + b, 0.0)) for a in (0.05, -0.05) for b in (0.05, -0.05)]
+        assert found == pytest.approx(values(make(function="currin"), np.array(near)).mean())
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=list(FUNCTIONS))
