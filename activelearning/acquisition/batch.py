@@ -54,7 +54,8 @@ def choose_batch(
         if not len(rows):
             return chosen
         with torch.no_grad():
-            scores = per_cost(scorer(X[rows]), costs[rows], exponent)
+            # All of X, whatever is still allowed: a scorer keeps what it knows of the queries it scored last.
+            scores = per_cost(scorer(X), costs, exponent)[rows]
         # argmax does not promise the first of equal maxima.
         best = int(rows[(scores == scores.max()).nonzero()[0, 0]])
         chosen.append(best)
