@@ -1,13 +1,13 @@
-"""Leave-one-out diagnostics of the coregionalised GP, in closed form."""
+"""Leave-one-out diagnostics of a Gaussian process over fidelities, in closed form."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from surrogates.coregionalised_gp import CoregionalisedGP, fidelity_column, prior_covariance
+from surrogates.fidelity_gp import FidelityGP
+from surrogates.priors import fidelity_column
 
 _QUANTILE_90 = 1.6448536269514722  # of |standard normal|
 
@@ -20,20 +20,15 @@ class LeaveOneOut:
     coverage_90: tuple[float | None, ...]
 
 
-def leave_one_out(model: CoregionalisedGP, keep: Tensor) -> LeaveOneOut:
+def leave_one_out(model: FidelityGP, keep: Tensor) -> LeaveOneOut:
     """Errors of answers left out one at a time, hyper-parameters as they are.
-
-    Sundararajan & Keerthi (Neural Computation 2001); Rasmussen & Williams (2006), eq. 5.12.
 
     Args:
         model: The model.
         keep: Rows of its training data that count (bounds have no error), `n`, bool.
     """
     X = model.train_inputs[0]
-    covariance = prior_covariance(model.hyperparameters, X, X) + torch.diag_embed(model.train_noise)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-    variance = 1.0 / inverse.diagonal()
-    error = (inverse @ model.train_targets) * variance
+    error, variance = model.left_out()
     inside = error.abs() <= _QUANTILE_90 * variance.sqrt()
     rmse: list[float | None] = []
     coverage: list[float | None] = []

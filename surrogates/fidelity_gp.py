@@ -71,7 +71,7 @@ class FidelityGP(Model, ABC):
     @abstractmethod
     def condition_on_observations(
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
-    ) -> Self:
+    ) -> FidelityGP:
         """A model that knows further answers as well; hyper-parameters stay.
 
         Args:
@@ -161,7 +161,7 @@ class FidelityGP(Model, ABC):
 
     def fantasize(
         self, X: Tensor, sampler: MCSampler, observation_noise: Tensor | None = None, **kwargs: Any
-    ) -> Self:
+    ) -> FidelityGP:
         """A batch of models, each of which knows one draw of the answers at X.
 
         Args:

@@ -10,7 +10,6 @@ answers has an uncertain mean. All covariances here are stationary: at one place
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,18 +54,16 @@ def matern52(squared_distance: Tensor) -> Tensor:
     """Matérn-5/2 kernel of squared scaled distances, elementwise."""
     # Below the clamp the kernel is 1 to machine precision and its gradient in x is 0, which the square root
     # can't say.
-    r = math.sqrt(5.0) * squared_distance.clamp_min(1e-20).sqrt()
-    return (1.0 + r + r.square() / 3.0) * (-r).exp()
+    r = (5.0 * squared_distance).clamp_min(5e-20).sqrt()
+    return torch.addcmul(r + 1.0, r, r, value=1.0 / 3.0) * (-r).exp()
 
 
 def scaled_matern52(x: Tensor, z: Tensor, lengthscales: Tensor) -> Tensor:
     """Matérn-5/2 kernel, `... x n x m`, of features x `... x n x d` and z `... x m x d` in the unit cube."""
     # About the cube's centre, so that the difference of squares cancels less.
     x, z = (x - 0.5) / lengthscales, (z - 0.5) / lengthscales
-    squared = (
-        x.square().sum(-1).unsqueeze(-1) + z.square().sum(-1).unsqueeze(-2) - 2.0 * x @ z.transpose(-1, -2)
-    )
-    return matern52(squared)
+    squared = x.square().sum(-1).unsqueeze(-1) + z.square().sum(-1).unsqueeze(-2)
+    return matern52(squared - (2.0 * x) @ z.transpose(-1, -2))
 
 
 def fidelity_column(X: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # Rows of one joint posterior: its cost grows with the square of the rows, the overhead with the calls.
 _CHUNK = 64
-_BLOCK = 2**22  # numbers of one projection, 32 MiB
+_BLOCK = 2**19  # numbers of the projections of one block, 4 MiB: what a cache holds
 _KEPT = 2**24  # numbers that are kept between calls, 128 MiB
 _SMALLEST = 1e-10  # of a variance, relative to what it was before pending answers
 _TINY = 1e-300
@@ -81,6 +81,7 @@ class PendingWork:
 
     def __init__(self, model: Model, target: int, pending: Tensor) -> None:
         self._model = model
+        self._fast: ProjectedModel | None = model if isinstance(model, ProjectedModel) else None
         self._target = target
         self.queries = pending.new_empty(0, pending.shape[-1])
         self._factor = pending.new_empty(0, 0)
@@ -96,13 +97,13 @@ class PendingWork:
         with torch.no_grad():
             _, covariance = joint_posterior(self._model, self.queries, noisy=True)
             self._factor = joint_factor(covariance)
-            if isinstance(self._model, ProjectedModel):
-                self._projected = self._model.project(self.queries)[1]
+            if self._fast is not None:
+                self._projected = self._fast.project(self.queries)[1]
 
     def moments(self, X: Tensor) -> Iterator[tuple[QueryMoments, QueryMoments]]:
         """Moments of queries `n x (d + 1)`, in chunks, before and after the pending answers are known."""
-        if isinstance(self._model, ProjectedModel):
-            for block in self._blocks(self._model, X):
+        if self._fast is not None:
+            for block in self._blocks(self._fast, X):
                 yield self._after(block.before, block.with_query, block.with_target)
             return
         for chunk in X.split(_CHUNK):
@@ -160,7 +161,7 @@ class PendingWork:
             block = _Block.of(model, chunk, self._target)
             block.extend(model, self.queries, self._projected)
             start += len(chunk)
-            n_rows = max(_CHUNK, _BLOCK // (2 * max(1, block.query.shape[0])))
+            n_rows = max(_CHUNK, _BLOCK // max(1, block.query.shape[0]))
             kept += block.query.numel() + block.target.numel()
             blocks.append(block)
             yield block
@@ -193,15 +194,15 @@ class _Block:
     @classmethod
     def of(cls, model: ProjectedModel, X: Tensor, target: int) -> _Block:
         """Without pending queries."""
+        n = len(X)
         at_target = at_fidelity(X, target)
         fidelity = X[:, -1].detach().round().long()
         other = torch.full_like(fidelity, target)
-        mean, p_target = model.project(at_target)
         # A query at the target is its own target.
         rows = (fidelity != target).nonzero().flatten()
-        p_query = p_target
-        if len(rows):
-            p_query = p_target.index_copy(1, rows, model.project(X[rows])[1])
+        mean, projected = model.project(torch.cat([at_target, X[rows]]))
+        mean, p_target = mean[:n], projected[:, :n]
+        p_query = p_target.index_copy(1, rows, projected[:, n:]) if len(rows) else p_target
         prior = model.prior_covariance_at_place(other, other)
         own = model.prior_covariance_at_place(fidelity, fidelity)
         before = QueryMoments(
@@ -220,8 +221,9 @@ class _Block:
         if len(pending) == p:
             return
         new, its = pending[p:], projected[:, p:]
-        query = model.prior_covariance(new, self.X) - its.T @ self.query
-        target = model.prior_covariance(new, self.at_target) - its.T @ self.target
+        prior = model.prior_covariance(new, torch.cat([self.X, self.at_target]))
+        query, target = prior.tensor_split(2, dim=1)
+        query, target = query - its.T @ self.query, target - its.T @ self.target
         self.with_query = torch.cat([self.with_query, query])
         self.with_target = torch.cat([self.with_target, target])
 
