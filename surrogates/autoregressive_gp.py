@@ -178,8 +178,8 @@ class AutoregressiveGP(GaussianProcessSurrogate):
         order: Sequence[str] | None = None,
         max_iterations: int = 60,
         cold_every: int = 10,
-        size_limit: int = 2000,
-        n_inducing: int = 500,
+        size_limit: int = 1500,
+        n_inducing: int | None = None,
     ) -> None:
         self.order = fidelity_order(fidelities, order)
         super().__init__(

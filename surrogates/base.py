@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,7 +30,11 @@ from surrogates.standardise import units_of
 _COLD_GROWTH = 1.5
 # ... or the warm fit explains the data worse than the last fit did by so much, in nats an observation.
 _COLD_FALL = 0.1
-_COLD_ROWS = 500  # of a cold fit where the model is sparse: it needs the right mode, not the last digit
+_FITTED_ROWS = 1000  # that hyper-parameters are fitted to where the process is sparse
+_SCANNED_ROWS = (
+    500  # of a cold fit where it is their bound that is fitted: it needs the right mode, not the last digit
+)
+_INDUCING = 1000
 _CHUNK = 2048  # rows of one prediction
 _SIGN = {Censoring.NONE: 0.0, Censoring.UPPER: 1.0, Censoring.LOWER: -1.0}
 
@@ -39,8 +43,12 @@ class GaussianProcessSurrogate(ABC):
     """A Gaussian process over features and fidelity, whose prior a subclass gives.
 
     Each fidelity has its own mean, scale and noise. Known standard errors add to the learned noise. Bounds enter as
-    one-sided likelihoods, by expectation propagation. Above `size_limit` observations the process is a sparse
-    variational one.
+    one-sided likelihoods, by expectation propagation.
+
+    Above `size_limit` observations the posterior is that of a sparse variational process over all of them, and its
+    hyper-parameters are fitted exactly to a spread of rows. The variational bound as the objective, over all
+    observations, takes functions that its inducing points can't follow for smoother and noisier than they are; it is
+    there where a subclass sets `fits_bound`.
 
     Args:
         space: Gives the features, `n x d`.
@@ -50,11 +58,13 @@ class GaussianProcessSurrogate(ABC):
             the warm one and the better of the two is taken. A cold fit is also made when the observations have grown
             by half since the last, and when they have become clearly less likely under the warm fit.
         size_limit: Most observations of the exact process.
-        n_inducing: Most inducing points of the sparse process.
+        n_inducing: Most inducing points of the sparse process; by default 1000, or size_limit where that is less.
 
     Raises:
         ConfigError: a number is below 1, n_inducing is above size_limit, or not exactly one fidelity is the target.
     """
+
+    fits_bound: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -64,9 +74,13 @@ class GaussianProcessSurrogate(ABC):
         max_iterations: int = 60,
         cold_every: int = 10,
         size_limit: int = 1500,
-        n_inducing: int = 300,
+        n_inducing: int | None = None,
     ) -> None:
-        numbers = {"max_iterations": max_iterations, "cold_every": cold_every, "n_inducing": n_inducing}
+        numbers = {"max_iterations": max_iterations, "cold_every": cold_every, "size_limit": size_limit}
+        if n_inducing is None:
+            n_inducing = min(_INDUCING, size_limit)
+        else:
+            numbers["n_inducing"] = n_inducing
         for key, value in numbers.items():
             if value < 1:
                 raise ConfigError(f"surrogate.{key} must be at least 1, not {value}.")
@@ -130,7 +144,8 @@ class GaussianProcessSurrogate(ABC):
         chance, and on which rows, if there are too many.
 
         Returns:
-            `n` (by fidelity), `n_bounds`, `negative_log_posterior` (of standardised answers), `correlation`
+            `n` (by fidelity), `n_bounds`, `n_inducing` (None where exact), `negative_log_posterior` (of the
+            standardised answers that hyper-parameters were fitted to), `correlation`
             (`M x M`), `lengthscales` (least, median, greatest), and by fidelity, in its unit: `noise_std`,
             `scale`, `loo_rmse` and `loo_coverage_90` (of answers left out one by one, bounds aside; None
             where there are none).
@@ -236,27 +251,29 @@ class GaussianProcessSurrogate(ABC):
         return Data(X, (values - offset) / scale, (std / scale).square(), sign), units
 
     def _optimise(self, data: Data, seed: int) -> tuple[Tensor, float]:
+        n_all = len(data.Y)
+        if n_all > self.size_limit and not self.fits_bound:
+            data = data.rows(_spread_rows(data.fidelity, min(_FITTED_ROWS, self.size_limit), seed))
         n = len(data.Y)
         found = []
-        is_cold = self._fits_since_cold + 1 >= self.cold_every or n >= _COLD_GROWTH * self._n_at_cold_fit
+        is_cold = self._fits_since_cold + 1 >= self.cold_every or n_all >= _COLD_GROWTH * self._n_at_cold_fit
         if self._n_at_cold_fit:
             found.append(self._fit(self._theta, data, scan=False))
             is_cold = is_cold or found[0][1] / n > self._value + _COLD_FALL
         self._fits_since_cold += 1
         if is_cold:
             found.append(self._fit_cold(data, seed))
-            self._n_at_cold_fit, self._fits_since_cold = n, 0
+            self._n_at_cold_fit, self._fits_since_cold = n_all, 0
         theta, value = min(found, key=lambda pair: pair[1])
         self._value = value / n
         return theta, value
 
     def _fit_cold(self, data: Data, seed: int) -> tuple[Tensor, float]:
-        start = self._parametrisation.start(seed)
         some = data
-        if self._n_inducing(data) is not None:
-            some = data.rows(_spread_rows(data.fidelity, min(_COLD_ROWS, self.size_limit), seed))
+        if len(data.Y) > self.size_limit:
+            some = data.rows(_spread_rows(data.fidelity, min(_SCANNED_ROWS, self.size_limit), seed))
         # Signs of correlations show best at fitted lengthscales, so the scan is repeated after a first fit.
-        first, _ = self._fit(start, some, scan=True)
+        first, _ = self._fit(self._parametrisation.start(seed), some, scan=True)
         second = self._fit(first, some, scan=True)
         return second if some is data else self._fit(second[0], data, scan=False)
 

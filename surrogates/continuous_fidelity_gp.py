@@ -189,8 +189,8 @@ class ContinuousFidelityGP(GaussianProcessSurrogate):
         levels: Mapping[str, float] | None = None,
         max_iterations: int = 60,
         cold_every: int = 10,
-        size_limit: int = 2000,
-        n_inducing: int = 500,
+        size_limit: int = 1500,
+        n_inducing: int | None = None,
     ) -> None:
         self.levels = _levels(fidelities, levels)
         super().__init__(

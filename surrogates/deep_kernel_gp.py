@@ -5,10 +5,11 @@ The features x go through a small network before the kernel of `surrogates.coreg
     x → x + W_out tanh(… tanh(W_1 (x − ½) + b_1) …),
 
 (Wilson, Hu, Salakhutdinov & Xing, *Deep kernel learning*, AISTATS 2016). The network adds to the features instead of
-replacing them, and its weights have a Gaussian prior about 0: with few answers the process is the plain one, and it
-departs from it only as far as answers pay for. Weights and hyper-parameters are fitted together, to their greatest
-posterior density; without a prior such fits are known to overfit (Ober, Rasmussen & van der Wilk, *The promises and
-pitfalls of deep kernel learning*, UAI 2021).
+replacing them. Its hidden layers are drawn at random, once; weights have a Gaussian prior about those draws, and about
+0 in the last layer: with few answers the process is the plain one, and it departs from it only as far as answers pay
+for. (About 0 throughout, hidden layers and the last one would hold one another at 0.) Weights and hyper-parameters are
+fitted together, to their greatest posterior density; without a tight prior such fits overfit (Ober, Rasmussen & van der
+Wilk, *The promises and pitfalls of deep kernel learning*, UAI 2021).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -77,20 +79,21 @@ class DeepKernelHyperparameters:
 
 @dataclass(frozen=True)
 class DeepKernelCoordinates:
-    """θ = (those of the coregionalised kernel, weights and biases layer by layer).
+    """θ = (those of the coregionalised kernel, what the weights and biases differ by from where they start).
 
-    Weights are in units in which their prior is `weight_sigma`, whatever the width: those of a layer are divided by the
-    root of the number of its inputs.
+    Weights are in units of 1/√(number of inputs of their layer), so that one prior suits all widths.
 
     Attributes:
         kernel: Coordinates of the kernel.
         hidden: Widths of the hidden layers.
         weight_sigma: Standard deviation of the prior of weights and biases.
+        seed: Of the hidden layers' start.
     """
 
     kernel: Coordinates
     hidden: tuple[int, ...]
     weight_sigma: float
+    seed: int
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -103,18 +106,18 @@ class DeepKernelCoordinates:
         """Length of θ."""
         return self.kernel.size + sum(out * (into + 1) for out, into in self.shapes)
 
-    def start(self, seed: int) -> Tensor:
-        """θ at the prior's mode for the kernel; hidden layers drawn from their prior, the last one 0.
-
-        The process begins as the plain one, and the draws of the hidden layers tell its weights apart.
-        """
-        generator = torch.Generator().manual_seed(seed % 2**63)
+    @cached_property
+    def drawn(self) -> Tensor:
+        """Weights and biases from which those of θ = 0 begin: standard normal in hidden layers, 0 in the last."""
+        generator = torch.Generator().manual_seed(self.seed % 2**63)
         n_hidden = sum(out * (into + 1) for out, into in self.shapes[:-1])
         weights = torch.zeros(self.size - self.kernel.size, dtype=torch.float64)
-        weights[:n_hidden] = self.weight_sigma * torch.randn(
-            n_hidden, generator=generator, dtype=torch.float64
-        )
-        return torch.cat([self.kernel.start(seed), weights])
+        weights[:n_hidden] = torch.randn(n_hidden, generator=generator, dtype=torch.float64)
+        return weights
+
+    def start(self, seed: int) -> Tensor:
+        """θ at the prior's mode, where the process is the plain one, whatever the seed."""
+        return torch.cat([self.kernel.start(seed), torch.zeros_like(self.drawn)])
 
     def limits(self) -> list[tuple[float, float]]:
         """Box of θ that keeps the model's linear algebra sound."""
@@ -126,10 +129,11 @@ class DeepKernelCoordinates:
 
     def decode(self, theta: Tensor) -> DeepKernelHyperparameters:
         """Hyper-parameters and weights at θ; differentiable."""
+        weights = self.drawn + theta[self.kernel.size :]
         layers = []
-        start = self.kernel.size
+        start = 0
         for out, into in self.shapes:
-            flat = theta[start : start + out * (into + 1)].reshape(out, into + 1)
+            flat = weights[start : start + out * (into + 1)].reshape(out, into + 1)
             start += out * (into + 1)
             layers.append((flat[:, :into] / math.sqrt(into), flat[:, into]))
         return DeepKernelHyperparameters(self.kernel.decode(theta[: self.kernel.size]), tuple(layers))
@@ -152,6 +156,7 @@ class DeepKernelGP(GaussianProcessSurrogate):
         fidelities: The campaign's fidelities, by index.
         hidden: Widths of the network's hidden layers.
         weight_sigma: Standard deviation of the prior of its weights: the smaller, the closer to the plain process.
+        network_seed: Seed of the random hidden layers from which they are learned.
         **settings: As `GaussianProcessSurrogate`.
 
     Raises:
@@ -165,11 +170,12 @@ class DeepKernelGP(GaussianProcessSurrogate):
         fidelities: Sequence[Fidelity],
         *,
         hidden: Sequence[int] = (16, 16),
-        weight_sigma: float = 1.0,
+        weight_sigma: float = 0.1,
+        network_seed: int = 0,
         max_iterations: int = 60,
         cold_every: int = 10,
-        size_limit: int = 2000,
-        n_inducing: int = 500,
+        size_limit: int = 1500,
+        n_inducing: int | None = None,
     ) -> None:
         widths = isinstance(hidden, Sequence) and not isinstance(hidden, str) and len(hidden) > 0
         if not widths or not all(isinstance(width, int) and width >= 1 for width in hidden):
@@ -180,6 +186,7 @@ class DeepKernelGP(GaussianProcessSurrogate):
             raise ConfigError(f"surrogate.weight_sigma must be a positive number, not {weight_sigma}.")
         self.hidden = tuple(hidden)
         self.weight_sigma = float(weight_sigma)
+        self.network_seed = network_seed
         super().__init__(
             space,
             fidelities,
@@ -191,7 +198,7 @@ class DeepKernelGP(GaussianProcessSurrogate):
 
     def _parametrise(self) -> Parametrisation:
         kernel = Coordinates.of(self.space.n_features, len(self.fidelities), self.target)
-        return DeepKernelCoordinates(kernel, self.hidden, self.weight_sigma)
+        return DeepKernelCoordinates(kernel, self.hidden, self.weight_sigma, self.network_seed)
 
     def _signature(self) -> dict[str, Any]:
         return {
@@ -200,4 +207,5 @@ class DeepKernelGP(GaussianProcessSurrogate):
             "target": self.target,
             "n_fidelities": len(self.fidelities),
             "hidden": list(self.hidden),
+            "network_seed": self.network_seed,
         }
