@@ -85,7 +85,9 @@ class PendingWork:
         self._target = target
         self.queries = pending.new_empty(0, pending.shape[-1])
         self._factor = pending.new_empty(0, 0)
-        self._projected = pending.new_empty(0, 0)  # P of pending queries, where the model is a `ProjectedModel`
+        self._projected = pending.new_empty(
+            0, 0
+        )  # P of pending queries, where the model is a `ProjectedModel`
         self._scored: _Scored | None = None
         self.add(pending)
 
