@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[20, 50, 200, 500, 1000, 1500, 5000, 10000, 20000]
     )
-    parser.add_argument("--type-sizes", type=int, nargs="+", default=[50, 200, 500, 5000])
+    parser.add_argument("--type-sizes", type=int, nargs="+", default=[50, 200, 500], help="for --types")
     parser.add_argument("--types", nargs="+", default=list(ALL_TYPES), help="beside multi_fidelity_gp")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
