@@ -1,4 +1,4 @@
-"""Leave-one-out diagnostics of the coregionalised GP, in closed form."""
+"""Leave-one-out diagnostics of a Gaussian process over fidelities, in closed form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surrogates.coregionalised_gp import CoregionalisedGP, fidelity_column, prior_covariance
+from surrogates.fidelity_gp import FidelityGP
+from surrogates.priors import MEAN_VARIANCE, fidelity_column
 
 # Of |standard normal|.
 _QUANTILE_50 = 0.6744897501960817
@@ -59,33 +60,29 @@ class LeaveOneOut:
         }
 
 
-def leave_one_out(model: CoregionalisedGP, keep: Tensor, bounds: Bounds | None = None) -> LeaveOneOut:
+def leave_one_out(model: FidelityGP, keep: Tensor, bounds: Bounds | None = None) -> LeaveOneOut:
     """How answers left out one at a time are predicted, hyper-parameters as they are.
 
-    Sundararajan & Keerthi (Neural Computation 2001); Rasmussen & Williams (2006), eq. 5.10 to 5.12. A bound has no
-    error; what counts is the probability of what it says, its own site left out and the others as they are.
+    Rasmussen & Williams (2006), eq. 5.10 to 5.12. A bound has no error; what counts is the probability of what it
+    says, its own site left out and the others as they are.
 
     Args:
         model: The model.
         keep: Rows of its training data that are answers, `n`, bool.
         bounds: What the other rows stand for.
     """
-    X, noise = model.train_inputs[0], model.train_noise
-    prior = prior_covariance(model.hyperparameters, X, X)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(prior + torch.diag_embed(noise)))
-    variance = 1.0 / inverse.diagonal()
-    error = (inverse @ model.train_targets) * variance
+    error, variance = model.left_out()
     ratio = error.abs() / variance.sqrt()
     nlpd = 0.5 * ((2.0 * math.pi * variance).log() + ratio.square())
-    fidelity, scales = fidelity_column(X), model.units.scale.tolist()
+    fidelity, scales = fidelity_column(model.train_inputs[0]), model.units.scale.tolist()
 
     def means(values: Tensor, rows: Tensor) -> list[float | None]:
         chosen = [values[rows & (fidelity == index)] for index in range(len(scales))]
         return [float(v.mean()) if len(v) else None for v in chosen]
 
     log_probability: list[float | None] = [None] * len(scales)
-    if bounds is not None:
-        log_probability = means(_bound_log_probability(model, prior, inverse, bounds), bounds.sign != 0)
+    if bounds is not None and bool((bounds.sign != 0).any()):
+        log_probability = means(_bound_log_probability(model, error, variance, bounds), bounds.sign != 0)
     return LeaveOneOut(
         rmse=tuple(
             None if m is None else m**0.5 * s
@@ -101,18 +98,20 @@ def leave_one_out(model: CoregionalisedGP, keep: Tensor, bounds: Bounds | None =
     )
 
 
-def _bound_log_probability(model: CoregionalisedGP, prior: Tensor, inverse: Tensor, bounds: Bounds) -> Tensor:
+def _bound_log_probability(model: FidelityGP, error: Tensor, variance: Tensor, bounds: Bounds) -> Tensor:
     """log Φ(s (b − m)/√(v + σ²)), `n`, with m and v of the noise-free answer without the row's own site."""
-    target, noise = model.train_targets, model.train_noise
-    solved = inverse @ target
+    X, target, noise = model.train_inputs[0], model.train_targets, model.train_noise
+    fidelity = fidelity_column(X)
+    scale = model.units.scale[fidelity]
+    with torch.no_grad():
+        known = model.forward(X.unsqueeze(-2))
+        mean = (known.mean.squeeze(-1) - model.units.offset[fidelity]) / scale
+        posterior = known.variance.squeeze(-1) / scale.square()
     # A site narrower than the prior is left out by the formula of answers, a wide one by division of Gaussians: each
     # form loses its digits where the other keeps them.
-    variance = 1.0 / inverse.diagonal()
-    narrow_variance, narrow_mean = variance - noise, target - solved * variance
-    posterior = prior.diagonal() - (prior @ inverse * prior).sum(-1)
     wide_variance = 1.0 / (1.0 / posterior - 1.0 / noise)
-    wide_mean = wide_variance * (prior @ solved / posterior - target / noise)
-    is_narrow = noise < prior.diagonal()
-    v = torch.where(is_narrow, narrow_variance, wide_variance)
-    m = torch.where(is_narrow, narrow_mean, wide_mean)
+    wide_mean = wide_variance * (mean / posterior - target / noise)
+    is_narrow = noise < model.hyperparameters.between.diagonal()[fidelity] + MEAN_VARIANCE
+    v = torch.where(is_narrow, variance - noise, wide_variance)
+    m = torch.where(is_narrow, target - error, wide_mean)
     return torch.special.log_ndtr(bounds.sign * (bounds.value - m) / (v + bounds.noise).sqrt())

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
-from surrogates.coregionalised_gp import Hyperparameters, prior_covariance
+from surrogates.coregionalised_gp import Hyperparameters
+from surrogates.data import GaussianData
+from surrogates.evidence import Evidence
 
 LENGTHSCALE_LOCATION, LENGTHSCALE_SIGMA = math.sqrt(2.0), math.sqrt(3.0)
 AMPLITUDE_SIGMA = 1.0
@@ -26,6 +26,11 @@ NOISE_LOCATION, NOISE_SIGMA = -9.0, 2.5
 NOISE_FLOOR = 1e-6  # variance, in units of the fidelity's scale squared; keeps Cholesky factors sound
 LKJ_SHAPE = 1.5  # weakly against |R| = 1, which a handful of answers would otherwise suggest: worth one datum
 COORDINATE_SIGMA = 1.5
+SCANNED_PARTIAL = (-0.8, 0.0, 0.8)  # coordinates of partial correlations of −0.66, 0 and 0.66
+SCANNED_NOISE = (-7.0, -3.0, -0.5)  # logarithms of variances, where a fidelity's answers vary by about 1
+LENGTHSCALE_LIMITS = (-4.0, 7.0)  # of logarithms
+AMPLITUDE_LIMITS = (-4.0, 4.0)
+NOISE_LIMITS = (math.log(NOISE_FLOOR), 3.0)
 _LIMIT = 4.0  # of the coordinate of a partial correlation: |tanh| ≤ 0.9993
 
 
@@ -69,17 +74,32 @@ class Coordinates:
         """θ at the prior's mode."""
         theta = torch.zeros(self.size, dtype=torch.float64)
         lengthscales, _, _, noise = self.parts
-        theta[lengthscales] = self._lengthscale_centre()
+        theta[lengthscales] = lengthscale_centre(self.n_features)
         theta[noise] = NOISE_LOCATION
         return theta
+
+    def start(self, seed: int) -> Tensor:
+        """θ where a cold fit begins: the prior's mode, whatever the seed."""
+        return self.prior_mode()
+
+    def scans(self) -> list[tuple[slice, tuple[float, ...]]]:
+        """Noises and correlations, see `surrogates.evidence.Parametrisation`."""
+        _, _, partial, noise = self.parts
+        return [(noise, SCANNED_NOISE), (partial, SCANNED_PARTIAL)]
+
+    def evidence(self, data: GaussianData) -> Evidence:
+        """−log(evidence × prior) as a function of θ."""
+        from surrogates.coregionalised_evidence import CoregionalisedEvidence  # which needs this module
+
+        return CoregionalisedEvidence(self, data)
 
     def limits(self) -> list[tuple[float, float]]:
         """Box of θ that keeps the model's linear algebra sound."""
         _, amplitudes, partial, noise = self.parts
-        limits = [(-4.0, 7.0)] * self.size
-        limits[amplitudes] = [(-4.0, 4.0)] * self.n_fidelities
+        limits = [LENGTHSCALE_LIMITS] * self.size
+        limits[amplitudes] = [AMPLITUDE_LIMITS] * self.n_fidelities
         limits[partial] = [(-_LIMIT, _LIMIT)] * (partial.stop - partial.start)
-        limits[noise] = [(math.log(NOISE_FLOOR), 3.0)] * self.n_fidelities
+        limits[noise] = [NOISE_LIMITS] * self.n_fidelities
         return limits
 
     def decode(self, theta: Tensor) -> Hyperparameters:
@@ -98,16 +118,12 @@ class Coordinates:
         # log det R is the sum of log(1 − p²) over partial correlations p.
         log_determinant = torch.log1p(-theta[partial].tanh().square())
         return (
-            _square(theta[lengthscales] - self._lengthscale_centre(), LENGTHSCALE_SIGMA)
-            + _square(theta[amplitudes], AMPLITUDE_SIGMA)
-            + _square(theta[noise] - NOISE_LOCATION, NOISE_SIGMA)
-            + _square(theta[partial], COORDINATE_SIGMA)
+            half_square(theta[lengthscales] - lengthscale_centre(self.n_features), LENGTHSCALE_SIGMA)
+            + half_square(theta[amplitudes], AMPLITUDE_SIGMA)
+            + half_square(theta[noise] - NOISE_LOCATION, NOISE_SIGMA)
+            + half_square(theta[partial], COORDINATE_SIGMA)
             - (LKJ_SHAPE - 1.0) * log_determinant.sum()
         )
-
-    def _lengthscale_centre(self) -> float:
-        # The mode of the log-normal density over lengthscales; in log coordinates here it is a Gaussian about it.
-        return LENGTHSCALE_LOCATION + 0.5 * math.log(self.n_features) - LENGTHSCALE_SIGMA**2
 
     def _correlation(self, partial: Tensor) -> Tensor:
         m = self.n_fidelities
@@ -125,61 +141,11 @@ class Coordinates:
         return ordered[position][:, position]
 
 
-def _square(deviation: Tensor, sigma: float) -> Tensor:
+def lengthscale_centre(n_features: int) -> float:
+    """Mode of the log-normal density over lengthscales; their logarithms are Gaussian about it here."""
+    return LENGTHSCALE_LOCATION + 0.5 * math.log(n_features) - LENGTHSCALE_SIGMA**2
+
+
+def half_square(deviation: Tensor, sigma: float) -> Tensor:
+    """−log density, up to a constant, of independent Gaussian deviations."""
     return 0.5 * (deviation / sigma).square().sum()
-
-
-def negative_log_posterior(
-    theta: Tensor, coordinates: Coordinates, X: Tensor, Y: Tensor, noise: Callable[[Tensor], Tensor]
-) -> tuple[float, Tensor]:
-    """−log(likelihood × prior) and its gradient.
-
-    Args:
-        theta: Coordinates of the hyper-parameters.
-        coordinates: Their meaning.
-        X: Features and fidelity index, `n x (d + 1)`.
-        Y: Standardised answers, `n`.
-        noise: From each fidelity's noise variance, `M`, to each answer's, `n`; differentiable.
-    """
-    leaf = theta.detach().clone().requires_grad_(True)
-    parameters = coordinates.decode(leaf)
-    covariance = prior_covariance(parameters, X, X) + torch.diag_embed(noise(parameters.noise))
-    with torch.no_grad():
-        factor = torch.linalg.cholesky(covariance)
-        weights = torch.cholesky_solve(Y.unsqueeze(-1), factor)
-        value = 0.5 * (Y @ weights.squeeze(-1)) + factor.diagonal().log().sum()
-        value = value + 0.5 * Y.shape[0] * math.log(2.0 * math.pi)
-        # d value = tr(G dK) with G = ½ (K⁻¹ − α αᵀ): cheaper than the backward pass of a Cholesky factor.
-        slope = 0.5 * (torch.cholesky_inverse(factor) - weights @ weights.T)
-    prior = coordinates.negative_log_prior(leaf)
-    total = (slope * covariance).sum() + prior
-    (gradient,) = torch.autograd.grad(total, leaf)
-    return float(value + prior.detach()), gradient
-
-
-def maximise_posterior(
-    start: Tensor,
-    coordinates: Coordinates,
-    X: Tensor,
-    Y: Tensor,
-    noise: Callable[[Tensor], Tensor],
-    *,
-    max_iterations: int,
-) -> tuple[Tensor, float]:
-    """L-BFGS from `start`, bounded by iterations: θ and −log(likelihood × prior) there."""
-
-    def objective(theta: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, object]:
-        value, gradient = negative_log_posterior(torch.from_numpy(theta), coordinates, X, Y, noise)
-        return value, gradient.numpy()
-
-    limits = coordinates.limits()
-    lower, upper = (torch.tensor(side, dtype=torch.float64) for side in zip(*limits, strict=True))
-    result = minimize(
-        objective,
-        torch.maximum(torch.minimum(start, upper), lower).numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=limits,
-        options={"maxiter": max_iterations, "maxfun": 2 * max_iterations},
-    )
-    return torch.tensor(result.x, dtype=torch.float64), float(result.fun)

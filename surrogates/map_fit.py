@@ -1,94 +1,59 @@
-"""Maximum-a-posteriori fit of the coregionalised GP's hyper-parameters, bounds included."""
+"""Maximum-a-posteriori fit of a surrogate's hyper-parameters, bounds included."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from surrogates.bounds import bound_sites
-from surrogates.coregionalised_gp import Hyperparameters, fidelity_column, prior_covariance
-from surrogates.hyperparameters import Coordinates, maximise_posterior, negative_log_posterior
+from surrogates.data import Data, GaussianData
+from surrogates.evidence import Evidence, Parametrisation, maximise_posterior
+from surrogates.fidelity_gp import ExactGP, FidelityGP
+from surrogates.priors import Prior, Units
+from surrogates.sparse_gp import CollapsedBound, SparseGP, choose_inducing
 
 # Bounds move hyper-parameters and hyper-parameters move the bounds' sites: so many times in turn.
 _SITE_ROUNDS = 3
-_SCANNED_PARTIAL = (-0.8, 0.0, 0.8)  # coordinates of partial correlations of −0.66, 0 and 0.66
-_SCANNED_NOISE = (-7.0, -3.0, -0.5)  # logarithms of variances, where a fidelity's answers vary by about 1
 
 
-@dataclass(frozen=True)
-class Data:
-    """Standardised observations.
+def condition(
+    prior: Prior, units: Units, X: Tensor, Y: Tensor, noise: Tensor, n_inducing: int | None
+) -> FidelityGP:
+    """The model that knows standardised answers: exact, or sparse where there are more than `n_inducing`.
 
-    Attributes:
+    Args:
+        prior: Hyper-parameters.
+        units: Each fidelity's standardisation.
         X: Features and fidelity index, `n x (d + 1)`.
-        Y: Standardised answers; for a bound, the bound, `n`.
-        variance: Squares of the known standard errors, standardised, `n`.
-        sign: +1 for an upper bound, −1 for a lower bound, 0 for an answer, `n`.
+        Y: Standardised answers, `n`.
+        noise: Noise variances, `n`, positive.
+        n_inducing: Most inducing points; None for the exact model.
     """
-
-    X: Tensor
-    Y: Tensor
-    variance: Tensor
-    sign: Tensor
-
-    @property
-    def fidelity(self) -> Tensor:
-        """Fidelity of each observation, `n` (long)."""
-        return fidelity_column(self.X)
-
-    @property
-    def is_bound(self) -> Tensor:
-        """`n`, bool."""
-        return self.sign != 0
+    if n_inducing is None or len(Y) <= n_inducing:
+        return ExactGP(prior, units, X, Y, noise)
+    return SparseGP(prior, units, X, Y, noise, choose_inducing(prior, X, noise, n_inducing))
 
 
-@dataclass(frozen=True)
-class GaussianData:
-    """Data of which every bound is replaced by its Gaussian site.
+def with_sites(data: Data, hyperparameters: Prior, n_inducing: int | None = None) -> GaussianData:
+    """Replace bounds by their expectation-propagation sites under the given hyper-parameters.
 
-    Attributes:
-        X: Features and fidelity index, `n x (d + 1)`.
-        Y: Standardised answers and pseudo-answers, `n`.
-        fixed_variance: Known part of each row's noise variance, `n`.
-        learned: 1 where the fidelity's learned noise is added, 0 for a site, `n`.
-        log_scale: What the sites add to the Gaussian log evidence.
+    What the answers that are no bounds say about the bounded ones is the sites' prior; it is that of a sparse
+    process where n_inducing is given. The sites cost the cube of the number of bounds.
     """
-
-    X: Tensor
-    Y: Tensor
-    fixed_variance: Tensor
-    learned: Tensor
-    log_scale: float
-
-    def noise(self, by_fidelity: Tensor) -> Tensor:
-        """Noise variance of each row, `n`, from the learned one of each fidelity, `M`."""
-        return self.learned * by_fidelity[fidelity_column(self.X)] + self.fixed_variance
-
-
-def with_sites(data: Data, hyperparameters: Hyperparameters) -> GaussianData:
-    """Replace bounds by their expectation-propagation sites under the given hyper-parameters."""
     bound = data.is_bound
     learned = (~bound).to(data.Y)
     if not bool(bound.any()):
         return GaussianData(data.X, data.Y, data.variance, learned, 0.0)
     noise = hyperparameters.noise[data.fidelity] + data.variance
-    exact_X, bound_X = data.X[~bound], data.X[bound]
-    # What the answers that are no bounds say about the bounded ones: the sites' prior.
-    covariance = prior_covariance(hyperparameters, exact_X, exact_X) + torch.diag_embed(noise[~bound])
-    factor = torch.linalg.cholesky(covariance)
-    cross = torch.linalg.solve_triangular(
-        factor, prior_covariance(hyperparameters, exact_X, bound_X), upper=False
-    )
-    whitened = torch.linalg.solve_triangular(factor, data.Y[~bound].unsqueeze(-1), upper=False)
+    m = len(hyperparameters.noise)
+    standard = Units(torch.zeros(m, dtype=torch.float64), torch.ones(m, dtype=torch.float64))
+    exact = condition(hyperparameters, standard, data.X[~bound], data.Y[~bound], noise[~bound], n_inducing)
+    mean, projected = exact.project(data.X[bound])
+    prior = hyperparameters.covariance(data.X[bound], data.X[bound])
     target, variance, log_scale = bound_sites(
-        (cross.T @ whitened).squeeze(-1),
-        prior_covariance(hyperparameters, bound_X, bound_X) - cross.T @ cross,
-        data.Y[bound],
-        data.sign[bound],
-        noise[bound],
+        mean, prior - projected.T @ projected, data.Y[bound], data.sign[bound], noise[bound]
     )
     Y, fixed = data.Y.clone(), data.variance.clone()
     Y[bound], fixed[bound] = target, variance
@@ -96,50 +61,58 @@ def with_sites(data: Data, hyperparameters: Hyperparameters) -> GaussianData:
 
 
 def fit_map(
-    start: Tensor, data: Data, coordinates: Coordinates, max_iterations: int, *, scan: bool
+    start: Tensor,
+    data: Data,
+    parametrisation: Parametrisation,
+    max_iterations: int,
+    *,
+    scan: bool,
+    n_inducing: int | None = None,
 ) -> tuple[Tensor, float]:
     """Coordinates of the hyper-parameters with the greatest posterior density, found from a start.
 
     Args:
         start: θ to begin with.
         data: The observations.
-        coordinates: What θ means.
+        parametrisation: What θ means.
         max_iterations: Most L-BFGS iterations, for each round of sites.
         scan: Look for better noises and correlations around the start first; what a cold start needs.
+        n_inducing: Where given, the evidence is its lower bound by so many inducing points, chosen at the start.
 
     Returns:
         θ, and −log(evidence × prior) there.
     """
     theta, value = start, math.inf
     for round_ in range(_SITE_ROUNDS if bool(data.is_bound.any()) else 1):
-        gaussian = with_sites(data, coordinates.decode(theta))
+        with torch.no_grad():
+            prior = parametrisation.decode(theta)
+            gaussian = with_sites(data, prior, n_inducing)
+        evidence: Evidence
+        if n_inducing is None or len(data.Y) <= n_inducing:
+            evidence = parametrisation.evidence(gaussian)
+        else:
+            chosen = choose_inducing(prior, gaussian.X, gaussian.noise(prior.noise), n_inducing)
+            evidence = CollapsedBound(parametrisation, gaussian, chosen)
         if scan and round_ == 0:
-            theta = _scan(theta, gaussian, coordinates)
-        theta, value = maximise_posterior(
-            theta, coordinates, gaussian.X, gaussian.Y, gaussian.noise, max_iterations=max_iterations
-        )
+            theta = _scan(theta, evidence, parametrisation)
+        theta, value = maximise_posterior(theta, parametrisation, evidence, max_iterations=max_iterations)
         value -= gaussian.log_scale
     return theta, value
 
 
-def _scan(theta: Tensor, data: GaussianData, coordinates: Coordinates) -> Tensor:
-    """Try a few values of each noise variance and of each partial correlation, one after another.
+def _scan(theta: Tensor, evidence: Evidence, parametrisation: Parametrisation) -> Tensor:
+    """Try a few values of some coordinates, one after another.
 
     The posterior density may have a mode for either sign of a correlation, and for answers that vary by
     noise or by short lengthscales; gradients don't lead from one to the other.
     """
-
-    def objective(at: Tensor) -> float:
-        return negative_log_posterior(at, coordinates, data.X, data.Y, data.noise)[0]
-
-    best, value = theta, objective(theta)
-    _, _, partial, noise = coordinates.parts
-    for part, trials in ((noise, _SCANNED_NOISE), (partial, _SCANNED_PARTIAL)):
+    best, value = theta, evidence.value(theta.numpy())
+    for part, trials in parametrisation.scans():
         for i in range(part.start, part.stop):
             for coordinate in trials:
                 trial = best.clone()
                 trial[i] = coordinate
-                trial_value = objective(trial)
+                trial_value = evidence.value(trial.numpy())
                 if trial_value < value:
                     best, value = trial, trial_value
     return best

@@ -84,9 +84,9 @@ def choose_batch(
         rows = allowed.nonzero().flatten()
         if not len(rows):
             break
-        scores = per_cost(
-            _utilities(scorer, X[rows]) if utilities is None else utilities[rows], costs[rows], exponent
-        )
+        # All of X, whatever is still allowed: a scorer keeps what it knows of the queries it scored last.
+        now = _utilities(scorer, X) if utilities is None else utilities
+        scores = per_cost(now, costs, exponent)[rows]
         if diversity is not None:
             scores = diverse(scores, diversity.share[rows])
         # argmax does not promise the first of equal maxima.
