@@ -13,7 +13,9 @@ fidelities are numbers in [0, 1] with 1 the target, the kernel is the linear tru
 runs through the levels. Costs are those of the levels, exactly: an affine model of cost can't state more than two of
 them. The first design is the one that a campaign of the same seed draws, point by point, and is paid for. What differs
 from the tutorials, for speed, is in `Effort`; the model is fitted anew, from where it was, whenever the data have grown
-by a fifth, and told the new answers in between. A loop ends when nothing more can be paid for.
+by a fifth, and told the new answers in between. As in the tutorials the last question of a multi-fidelity loop is its
+recommendation, the target at the best expected point: the knowledge gradient hardly asks the target where the best is
+expected. A loop ends when nothing more can be paid for.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -155,8 +158,13 @@ def run(
     torch.manual_seed(seed_for(seed, 0, f"botorch.{method}"))
     loop = Loop(of, method, total)
     loop.ask_first(seed, counts or initial_counts(of, total))
+    price = loop.costs[loop.target]
+    if method != "log_ei" and loop.left >= price:
+        loop.reserve = price
     while loop.affordable():
         loop.step()
+    if loop.reserve:
+        loop.ask(loop.recommendation(), loop.target)
     return loop.points
 
 
@@ -174,6 +182,7 @@ class Loop:
         self.points: list[Point] = []
         self.X = torch.empty(0, self.space.n_features + 1, dtype=torch.float64)
         self.Y = torch.empty(0, 1, dtype=torch.float64)
+        self.reserve = 0.0  # kept back for the recommendation
         self._state: dict[str, Tensor] = {}
         self._fitted = 0  # size of the data at the last fit
         levels = torch.tensor([LEVELS[name] for name in self.names], dtype=torch.float64)
@@ -185,10 +194,14 @@ class Loop:
         """Cost so far."""
         return self.points[-1][0] if self.points else 0.0
 
+    @property
+    def left(self) -> float:
+        """Rest of the budget, with slack for sums of decimal fractions."""
+        return (self.total - self.spent) * (1.0 + 1e-9) + 1e-9
+
     def affordable(self) -> list[str]:
-        """Fidelities that the rest of the budget pays for."""
-        left = (self.total - self.spent) * (1.0 + 1e-9) + 1e-9
-        return [name for name in self.names if self.costs[name] <= left]
+        """Fidelities that the budget pays for, beside what is kept back."""
+        return [name for name in self.names if self.costs[name] <= self.left - self.reserve]
 
     def ask_first(self, seed: int, counts: Mapping[str, int]) -> None:
         """The nested design of a campaign's round 0: each fidelity takes the first of the same points."""
@@ -214,18 +227,17 @@ class Loop:
 
     def step(self) -> None:
         """Fit, find the best query and ask it."""
-        # The same arithmetic, with less of the libraries' own work around it.
-        with (
-            warnings.catch_warnings(),
-            gpytorch.settings.lazily_evaluate_kernels(False),
-            gpytorch.settings.debug(False),
-        ):
-            warnings.simplefilter("ignore", BotorchWarning)
-            warnings.simplefilter("ignore", UserWarning)
+        with quiet():
             model = self._model()
             query = self._log_ei(model) if self.method == "log_ei" else self._multi_fidelity(model)
         name = min(self.names, key=lambda name: abs(LEVELS[name] - float(query[-1])))
         self.ask(query[:-1], name)
+
+    def recommendation(self) -> Tensor:
+        """Features at which the target is expected to be best, `d`."""
+        with quiet():
+            points, values = self._best_expected(self._model())
+        return points[values.argmax(), :-1]
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
@@ -276,17 +288,7 @@ class Loop:
                 project=at_target,
             )
         else:
-            mean = FixedFeatureAcquisitionFunction(PosteriorMean(model), d=d + 1, columns=[d], values=[1.0])
-            points, values = optimize_acqf(
-                mean,
-                bounds[:, :d],
-                q=1,
-                num_restarts=8,
-                raw_samples=256,
-                options={"maxiter": 30},
-                return_best_only=False,
-            )
-            points = torch.cat([points[:, 0], torch.ones(len(points), 1, dtype=points.dtype)], dim=-1)
+            points, values = self._best_expected(model)
             starts = knowledge_gradient_starts(points, values)
             acquisition = qMultiFidelityKnowledgeGradient(
                 model,
@@ -304,6 +306,20 @@ class Loop:
             **self._options(),
         )
         return found[0]
+
+    def _best_expected(self, model: SingleTaskGP) -> tuple[Tensor, Tensor]:
+        """Maxima of the target's posterior mean, `k x (d + 1)`, and the mean there, `k`."""
+        d = self.space.n_features
+        points, values = optimize_acqf(
+            FixedFeatureAcquisitionFunction(PosteriorMean(model), d=d + 1, columns=[d], values=[1.0]),
+            torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, d),
+            q=1,
+            num_restarts=8,
+            raw_samples=256,
+            options={"maxiter": 30},
+            return_best_only=False,
+        )
+        return torch.cat([points[:, 0], torch.ones(len(points), 1, dtype=points.dtype)], dim=-1), values
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -348,6 +364,19 @@ def knowledge_gradient_starts(points: Tensor, values: Tensor) -> Callable[..., T
         return found
 
     return starts
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' warnings, and with less of their own work around the same arithmetic."""
+    with (
+        warnings.catch_warnings(),
+        gpytorch.settings.lazily_evaluate_kernels(False),
+        gpytorch.settings.debug(False),
+    ):
+        warnings.simplefilter("ignore", BotorchWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def at_target(X: Tensor) -> Tensor:
