@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from activelearning.acquisition.posterior import PendingWork, joint_posterior
+from activelearning.acquisition.incumbent import best_expected
+from activelearning.acquisition.posterior import PendingWork
 from activelearning.contracts import AcquisitionContext, Scorer
 
 
@@ -29,7 +30,8 @@ class TargetEIScorer:
 
     def __init__(self, context: AcquisitionContext) -> None:
         self._sign = 1.0 if context.maximize else -1.0
-        self._best = _incumbent(context)
+        # Best value observed at the target or, before any, the best that the model expects.
+        self._best = best_expected(context) if context.best is None else context.best
         self._work = PendingWork(context.model, context.target, context.pending)
 
     def add_pending(self, X: Tensor) -> None:
@@ -42,22 +44,11 @@ class TargetEIScorer:
         for _, moments in self._work.moments(X):
             deviation = moments.variance.sqrt()
             z = self._sign * (moments.mean - self._best) / deviation
-            parts.append(deviation * _standard_improvement(z) * moments.squared_correlation)
+            parts.append(deviation * standard_improvement(z) * moments.squared_correlation)
         return torch.cat(parts)
 
 
-def _incumbent(context: AcquisitionContext) -> float:
-    """Best value observed at the target or, before any, the best that the model expects on the reference points."""
-    if context.best is not None:
-        return context.best
-    column = torch.full((len(context.reference), 1), float(context.target), dtype=context.reference.dtype)
-    with torch.no_grad():
-        rows = torch.cat([context.reference, column], dim=-1).unsqueeze(-2)
-        mean, _ = joint_posterior(context.model, rows)
-    return float(mean.max() if context.maximize else mean.min())
-
-
-def _standard_improvement(z: Tensor) -> Tensor:
+def standard_improvement(z: Tensor) -> Tensor:
     """φ(z) + z Φ(z), elementwise, without cancellation to the left."""
     density = (-0.5 * z.square()).exp() / math.sqrt(2.0 * math.pi)
     # Φ(z)/φ(z) = √(π/2) erfcx(−z/√2) where z is negative; erfcx grows without bound where it is positive.

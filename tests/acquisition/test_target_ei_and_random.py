@@ -7,7 +7,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from activelearning.acquisition.random import RandomAcquisition
-from activelearning.acquisition.target_ei import TargetExpectedImprovement, _standard_improvement
+from activelearning.acquisition.target_ei import TargetExpectedImprovement, standard_improvement
 from activelearning.contracts import Acquisition, AcquisitionContext
 from surrogates.coregionalised_gp import CoregionalisedGP, Hyperparameters, Units
 
@@ -78,7 +78,7 @@ def test_standard_improvement_far_to_the_left() -> None:
     z = torch.tensor([-30.0, -12.0, -8.1, -7.9, -2.0, 0.0, 3.0], dtype=torch.float64)
     expected = [_improvement(v) for v in z.tolist()]
     torch.testing.assert_close(
-        _standard_improvement(z), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0.0
+        standard_improvement(z), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0.0
     )
 
 

@@ -1,0 +1,78 @@
+"""The loops that our own campaigns are compared with start and pay as these do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from activelearning.campaign.config import parse_config
+from activelearning.campaign.engine import Engine
+from activelearning.campaign.tick import tick
+from activelearning.report import trace
+
+
+@pytest.fixture(scope="module")
+def loops() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        import botorch_loops
+
+        yield botorch_loops
+
+
+def test_costs_are_those_of_the_levels(loops: ModuleType) -> None:
+    levels = torch.tensor([0.5, 0.75, 1.0], dtype=torch.float64)
+    costs = torch.tensor([0.01, 0.1, 1.0], dtype=torch.float64)
+    X = torch.rand(4, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for level, cost in zip(levels, costs, strict=True):
+        X[..., -1] = level
+        found = loops.LevelCost(levels, costs)(X)
+        assert torch.equal(found, cost.expand(4, 2, 1))
+
+
+@pytest.mark.parametrize("name", ["branin", "borehole"])
+def test_the_first_design_is_that_of_a_campaign(loops: ModuleType, name: str, tmp_path: Path) -> None:
+    from problems import campaign
+
+    of, total = loops.PROBLEMS[name]
+    config = parse_config(campaign(of, total=total, seed=2, initial_design={"share": 0.2}))
+    with Engine.open(config, folder=tmp_path, store=f"sqlite:///{tmp_path / 'c.db'}") as engine:
+        tick(engine)
+        expected = [(p.spent, p.best, p.fidelity) for p in trace(engine.database, config.name)]
+    loop = loops.Loop(of, "mf_mes", total)
+    loop.ask_first(2, loops.initial_counts(of, total))
+    found = [point[:3] for point in loop.points]
+    assert [p[2] for p in found] == [p[2] for p in expected]
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine[0] == pytest.approx(theirs[0])
+        assert mine[1] == (None if theirs[1] is None else pytest.approx(theirs[1]))
+
+
+@pytest.mark.parametrize("method", ["mf_mes", "mf_kg", "log_ei"])
+def test_a_loop_pays_for_every_answer_and_stays_in_its_budget(loops: ModuleType, method: str) -> None:
+    of, _ = loops.PROBLEMS["branin"]
+    costs = {f["name"]: f["cost"] for f in of["fidelities"]}
+    counts = {"low": 5, "high": 1} if method != "log_ei" else {"high": 2}
+    total = 2.08 if method != "log_ei" else 4.5
+    points = loops.run(of, method, 0, total, counts)
+    assert points == loops.run(of, method, 0, total, counts)
+    spent, best = 0.0, None
+    for cost, so_far, fidelity, value in points:
+        spent += costs[fidelity]
+        if fidelity == "high":
+            best = value if best is None else min(best, value)
+        assert cost == pytest.approx(spent)
+        assert so_far == best
+    assert total - min(costs[p[2]] for p in points) < spent <= total * (1 + 1e-9)
+    assert points[-1][2] == "high"  # of the multi-fidelity loops the recommendation, for which money is kept
+    for fidelity, n in counts.items():
+        assert sum(p[2] == fidelity for p in points) >= n
+
+
+def test_an_unknown_method(loops: ModuleType) -> None:
+    with pytest.raises(ValueError, match="mf_kg"):
+        loops.run(loops.PROBLEMS["branin"][0], "kg", 0, 1.0)
