@@ -40,14 +40,15 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
         SamplerError: a row has no positive, finite sum.
     """
     cumulative = weights.cumsum(dim=1)
-    if not (cumulative[:, -1] > 0.0).all():
+    total = cumulative[:, -1:]
+    if not (total > 0.0).all():
         raise SamplerError(
             "There is nothing to draw from: an environment's mask allows no action in a state that has not ended, "
             "or a network's outputs are not numbers, as after a training that diverged."
         )
     # In (0, 1], so that the threshold is above 0 and at most the sum, whatever the rounding.
     level = 1.0 - torch.rand(len(weights), 1, dtype=weights.dtype, generator=generator)
-    return torch.searchsorted(cumulative, level * cumulative[:, -1:]).squeeze(1)
+    return torch.searchsorted(cumulative, level * total).squeeze(1)
 
 
 @dataclass(frozen=True)

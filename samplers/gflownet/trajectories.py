@@ -96,7 +96,7 @@ class _Step(NamedTuple):
     u: Tensor
     drawn: Tensor
     children: Tensor
-    is_done: Tensor
+    done: Tensor  # which of the m are at their ends now, long
     log_pf: Tensor  # without the Jacobian, m; zeros where it is not asked for
 
 
@@ -120,7 +120,7 @@ def _walk(
 ) -> Iterator[_Step]:
     """Steps of n trajectories from the source to their ends; `is_told` asks for their log P_F."""
     explores = isinstance(exploration, Tensor) or exploration > 0.0
-    epsilon = torch.as_tensor(exploration, dtype=torch.float64).expand(n)[:, None]
+    epsilon = torch.as_tensor(exploration, dtype=torch.float64).expand(n)[:, None] if explores else None
     walking = torch.arange(n)
     states = environment.initial(n)
     for _ in range(environment.max_steps):
@@ -136,7 +136,7 @@ def _walk(
             told = probabilities = policy.probabilities(features, mask)
             if temperature != 1.0:
                 probabilities = (told.log() / temperature).softmax(dim=1)
-            if explores:
+            if epsilon is not None:
                 share = epsilon[walking].to(told.dtype)
                 probabilities = torch.lerp(probabilities, _uniform(mask, told.dtype), share)
         actions = draw(probabilities, generator)
@@ -153,21 +153,30 @@ def _walk(
                 drawn[rows],
                 _bounds(environment, states[rows], actions[rows]),
                 generator=generator,
-                epsilon=epsilon[walking[rows]] if explores else None,
+                epsilon=None if epsilon is None else epsilon[walking[rows]],
                 is_told=is_told,
             )
             if log_density is not None:
                 log_pf[rows] += log_density
         children = environment.step(states, actions, u)
         is_done = environment.is_terminal(children)
-        yield _Step(walking, states, inputs, mask, actions, u, drawn, children, is_done, log_pf)
-        going = (~is_done).nonzero().squeeze(1)
-        walking, states = walking[going], children[going]
+        done = is_done.nonzero().squeeze(1)
+        yield _Step(walking, states, inputs, mask, actions, u, drawn, children, done, log_pf)
+        states = children
+        if len(done):
+            going = is_done.logical_not().nonzero().squeeze(1)
+            walking, states = walking[going], states[going]
     if len(walking):
         raise SamplerError(
             f"{len(walking)} of {n} trajectories did not end within the {environment.max_steps} steps that "
             f"{type(environment).__name__}.max_steps allows; the environment's masks or its bound are wrong."
         )
+
+
+def _arrive(terminal: Tensor, step: _Step) -> None:
+    """Write where trajectories end in this step, if any, to their rows of `n x n_state`."""
+    if len(step.done):
+        terminal[step.walking[step.done]] = step.children[step.done]
 
 
 def _coordinates(
@@ -246,7 +255,7 @@ def sample_forward(
     )
     for step in walk:
         steps.append(step)
-        terminal[step.walking[step.is_done]] = step.children[step.is_done]
+        _arrive(terminal, step)
     index, states, inputs, mask, actions, u, drawn, children, _, log_pf = (
         torch.cat(column) for column in zip(*steps, strict=True)
     )
@@ -295,7 +304,7 @@ def sample_terminal(
             is_told=False,
         )
         for step in walk:
-            terminal[start + step.walking[step.is_done]] = step.children[step.is_done]
+            _arrive(terminal[start : start + size], step)
     return terminal
 
 

@@ -41,24 +41,17 @@ class CompositionStage:
     def encode(self, crystals: Crystals) -> Inputs:
         """Counts, presence and last element, atoms and number of elements so far."""
         n, n_elements = len(crystals), self._n_elements
-        counts = crystals.counts
-        present = counts > 0
-        n_present = present.sum(axis=1)
-        rows = np.arange(n)
+        counts = crystals.block(self.name)[:, :-1]
+        rows, elements = counts.nonzero()
+        n_present = np.bincount(rows, minlength=n)
         inputs = np.zeros((n, self.n_inputs), dtype=np.float32)
-        inputs[:, :n_elements] = counts / self._per_element
-        inputs[:, n_elements : 2 * n_elements] = present
-        begun = np.flatnonzero(n_present)
-        last = self._last(counts)
-        inputs[begun, 2 * n_elements + last[begun]] = 1.0
-        inputs[:, 3 * n_elements] = counts.sum(axis=1) / self._max_atoms
-        inputs[rows, 3 * n_elements + 1 + n_present] = 1.0
+        np.divide(counts, self._per_element, out=inputs[:, :n_elements], casting="same_kind")
+        inputs[rows, n_elements + elements] = 1.0
+        ends = n_present.cumsum()[n_present > 0] - 1
+        inputs[rows[ends], 2 * n_elements + elements[ends]] = 1.0
+        np.divide(counts.sum(axis=1), self._max_atoms, out=inputs[:, 3 * n_elements], casting="same_kind")
+        inputs[np.arange(n), 3 * n_elements + 1 + n_present] = 1.0
         return inputs
-
-    def _last(self, counts: Integers) -> Integers:
-        """Index of the last element present, `n`; E - 1 where there is none."""
-        last: Integers = self._n_elements - 1 - np.argmax(counts[:, ::-1] > 0, axis=1)
-        return last
 
     def mask(self, crystals: Crystals) -> Flags:
         """`n x n_actions`."""
