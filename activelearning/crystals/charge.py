@@ -16,7 +16,7 @@ from functools import cached_property
 from pymatgen.core import Element
 
 # Most charges that are added one by one.
-FEW = 8
+FEW = 12
 
 
 def default_oxidation_states(symbol: str) -> tuple[int, ...]:

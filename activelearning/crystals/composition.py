@@ -108,7 +108,7 @@ class CompositionMasks:
                 after = passed[served]
                 words &= self._later[after, None]
                 bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little", count=self.n_elements)
-                by_element[served, :, : words.shape[1]] = bits.transpose(0, 2, 1)
+                by_element[served, :, : words.shape[1]] = bits.view(np.bool_).transpose(0, 2, 1)
                 mask[served, -1] = is_neutral & self._may_stop[after] & self._automaton.is_accepting[at]
                 pending = pending[len(served) :]
         return mask

@@ -40,15 +40,16 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
         SamplerError: a row has no positive, finite sum.
     """
     cumulative = weights.cumsum(dim=1)
-    total = cumulative[:, -1:]
+    # Of so few numbers arrays of numpy make less ado than tensors.
+    total = cumulative[:, -1:].detach().numpy()
     if not (total > 0.0).all():
         raise SamplerError(
             "There is nothing to draw from: an environment's mask allows no action in a state that has not ended, "
             "or a network's outputs are not numbers, as after a training that diverged."
         )
     # In (0, 1], so that the threshold is above 0 and at most the sum, whatever the rounding.
-    level = 1.0 - torch.rand(len(weights), 1, dtype=weights.dtype, generator=generator)
-    return torch.searchsorted(cumulative, level * total).squeeze(1)
+    level = 1.0 - torch.rand(len(weights), 1, dtype=weights.dtype, generator=generator).numpy()
+    return torch.searchsorted(cumulative, torch.from_numpy(level * total)).squeeze(1)
 
 
 @dataclass(frozen=True)

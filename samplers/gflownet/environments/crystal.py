@@ -97,7 +97,7 @@ class CrystalEnvironment:
 
     def is_terminal(self, states: Tensor) -> Tensor:
         """`n`, bool."""
-        return states[:, 0] == self._end
+        return torch.from_numpy(states.numpy()[:, 0] == self._end)
 
     def encode(self, states: Tensor) -> Tensor:
         """Stage one-hot, and what each stage has decided, `n x n_inputs`, float32."""
@@ -126,7 +126,11 @@ class CrystalEnvironment:
         mask = np.zeros((len(rows), self.n_actions), dtype=np.bool_)
         for k, members, crystals in self._by_stage(rows):
             stage, first = self.stages[k], self._first_action[k]
-            mask[members, first : first + stage.n_actions] = stage.mask(crystals)
+            columns = slice(first, first + stage.n_actions)
+            if len(members) == len(rows):
+                mask[:, columns] = stage.mask(crystals)
+            else:
+                mask[members, columns] = stage.mask(crystals)
         return torch.from_numpy(mask)
 
     def backward_mask(self, states: Tensor) -> Tensor:
