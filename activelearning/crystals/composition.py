@@ -60,6 +60,7 @@ class CompositionMasks:
             [ChargeSet.of(q) if is_allowed else nothing for q, is_allowed in zip(row, flags[1:], strict=True)]
             for row, flags in zip(totals, allowed.tolist(), strict=True)
         ]
+        self._added_by = [charges for row in self._added for charges in row]
         self._removed = [[-charges for charges in row] for row in self._added]
         completions = Completions(automaton, self._added, allowed[:, 0].tolist())
         self._offset, self._reach = completions.offset, completions.sets
@@ -92,7 +93,13 @@ class CompositionMasks:
         if self._has_must:
             skipped = (counts == 0) & self._must & (np.arange(self.n_elements) < passed[:, None])
             nodes[skipped.any(axis=1)] = DEAD
-        sets = self._charge_sets(n, rows, elements * self.per_element + atoms - 1)
+        actions = elements * self.per_element + atoms - 1
+        sets: list[bytes] = []
+        # In parts, between which the memory of sets may be emptied.
+        for start in range(0, n, self._n_rows):
+            stop = min(start + self._n_rows, n)
+            part = slice(*rows.searchsorted((start, stop)))
+            sets += self._charge_sets(stop - start, rows[part] - start, actions[part])
         mask = np.zeros((n, self.n_actions), dtype=np.bool_)
         by_element = mask[:, :-1].reshape(n, self.n_elements, self.per_element)
         (alive,) = (nodes != DEAD).nonzero()
@@ -260,23 +267,30 @@ class CompositionMasks:
             nodes: `n`.
             charges: Sets of charges, `n_bytes` each.
         """
-        n, width = len(nodes), 8 * self._n_bytes
+        n = len(nodes)
         held = np.frombuffer(charges, dtype=np.uint8).reshape(n, -1) & self._useful[nodes]
-        bits = np.unpackbits(held, bitorder="little").view(np.bool_)
+        is_neutral = (held[:, self._zero // 8] >> self._zero % 8 & 1).view(np.bool_)
+        largest = int(self._largest[nodes].max(initial=0))
+        found = np.zeros((n, largest, self._n_words), dtype=self._dtype)
+        if not largest:
+            return found, is_neutral
+        # Most sets keep to a small part of the frame.
+        (occupied,) = held.any(axis=0).nonzero()
+        low, high = (occupied[0], occupied[-1] + 1) if len(occupied) else (0, 0)
+        width = 8 * (high - low)
+        bits = np.unpackbits(held[:, low:high], bitorder="little").view(np.bool_)
         (places,) = bits.nonzero()
         # Places ascend: one segment a row, which is empty where a row without a useful charge has no completion.
-        starts = np.arange(0, n * width, width)
+        starts = np.arange(n) * width
         first = places.searchsorted(starts)
         lengths = np.append(first[1:], len(places)) - first
-        largest = int(self._largest[nodes].max(initial=0))
-        # A block's row in the pool, less the place of the row's charge 0, plus the charge's place.
-        blocks = (self._rows[nodes, :largest] - starts[:, None]).repeat(lengths, axis=0)
+        # A block's row in the pool, less the place of the frame's first charge, plus the charge's place.
+        blocks = (self._rows[nodes, :largest] - (starts - 8 * low)[:, None]).repeat(lengths, axis=0)
         blocks += places[:, None]
         words = self._pool.reshape(-1, self._n_words).take(blocks, axis=0)
         (filled,) = lengths.nonzero()
-        found = np.zeros((n, largest, self._n_words), dtype=self._dtype)
         found[filled] = np.bitwise_or.reduceat(words, first[filled], axis=0)
-        return found, bits[self._zero :: width]
+        return found, is_neutral
 
     def _charge_sets(self, n: int, rows: NDArray[np.int64], actions: NDArray[np.int64]) -> list[bytes]:
         """Charges that each composition can have, `n`, as bit sets of the frame, `n_bytes` each.
@@ -286,30 +300,19 @@ class CompositionMasks:
             rows: Composition of each action; ascending.
             actions: Elements with their counts, in order of atomic number within a row.
         """
-        n_actions, n_bytes = self.n_actions, self._n_bytes
-        packed: list[bytes] = []
-        steps = list(zip(rows.tolist(), actions.tolist(), strict=True))
-        # In parts, between which the memory may be emptied.
-        for start in range(0, n, self._n_rows):
-            stop = min(start + self._n_rows, n)
-            first, last = rows.searchsorted((start, stop)).tolist()
-            if len(self._sets) > KNOWN_SETS:
-                self._forget_sets()
-            after, reached = self._set_after, [0] * (stop - start)
-            for row, action in steps[first:last]:
-                key = reached[row - start] * n_actions + action
-                reached[row - start] = after[key] if key in after else self._add_set(key)
-            packed += [self._sets[i].to_bytes(n_bytes, "little") for i in reached]
-        return packed
-
-    def _add_set(self, key: int) -> int:
-        """Number of a new set: that which follows another by an action."""
-        before, action = divmod(key, self.n_actions)
-        element, i = divmod(action, self.per_element)
-        number = self._set_after[key] = len(self._sets)
-        # Charges outside the frame can't be completed.
-        self._sets.append(self._added[element][i].added_to(self._sets[before]) & self._frame)
-        return number
+        if len(self._sets) > KNOWN_SETS:
+            self._forget_sets()
+        sets, after, reached = self._sets, self._set_after, [0] * n
+        for row, action in zip(rows.tolist(), actions.tolist(), strict=True):
+            before = reached[row]
+            key = before * self.n_actions + action
+            number = after.get(key)
+            if number is None:
+                number = after[key] = len(sets)
+                # Charges outside the frame can't be completed.
+                sets.append(self._added_by[action].added_to(sets[before]) & self._frame)
+            reached[row] = number
+        return [sets[number].to_bytes(self._n_bytes, "little") for number in reached]
 
     def _forget_sets(self) -> None:
         """Keep but set 0, of an empty composition: the charge zero."""

@@ -121,6 +121,9 @@ def _walk(
     """Steps of n trajectories from the source to their ends; `is_told` asks for their log P_F."""
     explores = isinstance(exploration, Tensor) or exploration > 0.0
     epsilon = torch.as_tensor(exploration, dtype=torch.float64).expand(n)[:, None] if explores else None
+    # What steps share that have nothing to tell or to draw.
+    untold = torch.zeros(n, dtype=torch.float64)
+    middle = torch.full((n, environment.n_continuous), 0.5, dtype=torch.float64)
     walking = torch.arange(n)
     states = environment.initial(n)
     for _ in range(environment.max_steps):
@@ -141,12 +144,13 @@ def _walk(
                 probabilities = torch.lerp(probabilities, _uniform(mask, told.dtype), share)
         actions = draw(probabilities, generator)
         drawn = environment.continuous_mask(states, actions)
-        log_pf = torch.zeros(len(walking), dtype=torch.float64)
+        log_pf = untold[: len(walking)]
         if is_told:
-            log_pf += told.gather(1, actions[:, None]).squeeze(1).log()
-        u = torch.full(drawn.shape, 0.5, dtype=torch.float64)
-        rows = drawn.any(dim=1).nonzero().squeeze(1)
+            log_pf = told.gather(1, actions[:, None]).squeeze(1).log().double()
+        u = middle[: len(walking)]
+        rows = torch.from_numpy(drawn.numpy().any(axis=1).nonzero()[0])
         if len(rows):
+            u = u.clone()
             u[rows], log_density = _coordinates(
                 policy,
                 None if features is None else features[rows.to(features.device)],
@@ -157,7 +161,7 @@ def _walk(
                 is_told=is_told,
             )
             if log_density is not None:
-                log_pf[rows] += log_density
+                log_pf = log_pf.index_add(0, rows, log_density)
         children = environment.step(states, actions, u)
         is_done = environment.is_terminal(children)
         done = is_done.nonzero().squeeze(1)
@@ -176,7 +180,7 @@ def _walk(
 def _arrive(terminal: Tensor, step: _Step) -> None:
     """Write where trajectories end in this step, if any, to their rows of `n x n_state`."""
     if len(step.done):
-        terminal[step.walking[step.done]] = step.children[step.done]
+        terminal.index_copy_(0, step.walking[step.done], step.children[step.done])
 
 
 def _coordinates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,8 @@ class CompositionStage:
         self._space = space
         base = space.base
         self._has_group = space.order.index("space_group") < space.order.index("composition")
+        #: Of each group's compositions; where the group comes later, of those that at least one group holds.
+        self._roots = space.roots if self._has_group else np.array([space.any_root])
         self._n_elements, self._per_element = len(base.elements), base.max_atoms_per_element
         self._max_elements, self._max_atoms = base.n_elements[1], base.max_atoms
         self._column = {symbol: e for e, symbol in enumerate(base.elements)}
@@ -56,11 +59,20 @@ class CompositionStage:
     def mask(self, crystals: Crystals) -> Flags:
         """`n x n_actions`."""
         counts = crystals.counts
-        if self._has_group:
-            roots = self._space.roots[crystals.groups]
-        else:
-            roots = np.full(len(counts), self._space.any_root, dtype=np.int64)
-        return self._space.masks.masks(roots, counts)
+        at = crystals.groups if self._has_group else np.zeros(len(counts), dtype=np.int64)
+        begun = counts.any(axis=1)
+        if begun.all():
+            return self._space.masks.masks(self._roots[at], counts)
+        mask: Flags = self._first_masks[at]
+        if begun.any():
+            mask[begun] = self._space.masks.masks(self._roots[at[begun]], counts[begun])
+        return mask
+
+    @cached_property
+    def _first_masks(self) -> Flags:
+        """Masks before the first element, by group, `G x n_actions`: every trajectory asks for one of them."""
+        nothing = np.zeros((len(self._roots), self._n_elements), dtype=np.int64)
+        return self._space.masks.masks(self._roots, nothing)
 
     def drawn(self, crystals: Crystals, actions: Integers) -> Flags:
         """`n x 0`."""

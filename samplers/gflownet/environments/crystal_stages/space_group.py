@@ -38,6 +38,7 @@ class SpaceGroupStage:
         base = space.base
         self._n_groups = len(base.space_groups)
         self._first = N_SYSTEMS + N_SYMMETRIES
+        self._firsts = np.array([0, N_SYSTEMS, self._first])
         self.n_actions = self._first + self._n_groups
         self.n_inputs = self.n_actions + 2
         self._numbers = [group.number for group in base.space_groups]
@@ -113,9 +114,8 @@ class SpaceGroupStage:
     def step(self, crystals: Crystals, actions: Integers, u: Floats) -> Floats:
         """`n x 3`."""
         block = crystals.block(self.name).copy()
-        column = (actions >= N_SYSTEMS).astype(np.int64) + (actions >= self._first)
-        first = np.array([0, N_SYSTEMS, self._first])[column]
-        block[np.arange(len(block)), column] = actions - first + 1
+        column = self._firsts.searchsorted(actions, side="right") - 1
+        block[np.arange(len(block)), column] = actions - self._firsts[column] + 1
         return block
 
     def is_complete(self, crystals: Crystals) -> Flags:
@@ -131,7 +131,7 @@ class SpaceGroupStage:
         block = crystals.block(self.name).copy()
         rows = np.arange(len(block))
         column = (block > 0).sum(axis=1) - 1
-        actions = np.array([0, N_SYSTEMS, self._first])[column] + block[rows, column].astype(np.int64) - 1
+        actions = self._firsts[column] + block[rows, column].astype(np.int64) - 1
         block[rows, column] = 0.0
         return actions, np.zeros((len(block), 0)), block
 
