@@ -275,7 +275,7 @@ class CompositionMasks:
         if not largest:
             return found, is_neutral
         # Most sets keep to a small part of the frame.
-        (occupied,) = held.any(axis=0).nonzero()
+        (occupied,) = np.bitwise_or.reduce(held, axis=0).nonzero()
         low, high = (occupied[0], occupied[-1] + 1) if len(occupied) else (0, 0)
         width = 8 * (high - low)
         bits = np.unpackbits(held[:, low:high], bitorder="little").view(np.bool_)
@@ -303,14 +303,15 @@ class CompositionMasks:
         if len(self._sets) > KNOWN_SETS:
             self._forget_sets()
         sets, after, reached = self._sets, self._set_after, [0] * n
+        n_actions, added, frame = self.n_actions, self._added_by, self._frame
         for row, action in zip(rows.tolist(), actions.tolist(), strict=True):
             before = reached[row]
-            key = before * self.n_actions + action
+            key = before * n_actions + action
             number = after.get(key)
             if number is None:
                 number = after[key] = len(sets)
                 # Charges outside the frame can't be completed.
-                sets.append(self._added_by[action].added_to(sets[before]) & self._frame)
+                sets.append(added[action].added_to(sets[before]) & frame)
             reached[row] = number
         return [sets[number].to_bytes(self._n_bytes, "little") for number in reached]
 

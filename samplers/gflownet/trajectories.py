@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,7 +128,8 @@ def _walk(
     walking = torch.arange(n)
     states = environment.initial(n)
     for _ in range(environment.max_steps):
-        if len(walking) == 0:
+        m = walking.numel()
+        if m == 0:
             return
         here = None if condition is None else condition[walking]
         inputs, mask = encode(environment, states, here), environment.forward_mask(states)
@@ -144,12 +146,12 @@ def _walk(
                 probabilities = torch.lerp(probabilities, _uniform(mask, told.dtype), share)
         actions = draw(probabilities, generator)
         drawn = environment.continuous_mask(states, actions)
-        log_pf = untold[: len(walking)]
+        log_pf = untold[:m]
         if is_told:
             log_pf = told.gather(1, actions[:, None]).squeeze(1).log().double()
-        u = middle[: len(walking)]
-        rows = torch.from_numpy(drawn.numpy().any(axis=1).nonzero()[0])
-        if len(rows):
+        u = middle[:m]
+        rows = torch.from_numpy(np.logical_or.reduce(drawn.numpy(), axis=1).nonzero()[0])
+        if rows.numel():
             u = u.clone()
             u[rows], log_density = _coordinates(
                 policy,
@@ -167,7 +169,7 @@ def _walk(
         done = is_done.nonzero().squeeze(1)
         yield _Step(walking, states, inputs, mask, actions, u, drawn, children, done, log_pf)
         states = children
-        if len(done):
+        if done.numel():
             going = is_done.logical_not().nonzero().squeeze(1)
             walking, states = walking[going], states[going]
     if len(walking):
@@ -179,7 +181,7 @@ def _walk(
 
 def _arrive(terminal: Tensor, step: _Step) -> None:
     """Write where trajectories end in this step, if any, to their rows of `n x n_state`."""
-    if len(step.done):
+    if step.done.numel():
         terminal.index_copy_(0, step.walking[step.done], step.children[step.done])
 
 
