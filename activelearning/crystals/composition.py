@@ -281,11 +281,11 @@ class CompositionMasks:
         bits = np.unpackbits(held[:, low:high], bitorder="little").view(np.bool_)
         (places,) = bits.nonzero()
         # Places ascend: one segment a row, which is empty where a row without a useful charge has no completion.
-        starts = np.arange(n) * width
+        starts = np.arange(n + 1) * width
         first = places.searchsorted(starts)
-        lengths = np.append(first[1:], len(places)) - first
+        lengths = first[1:] - first[:-1]
         # A block's row in the pool, less the place of the frame's first charge, plus the charge's place.
-        blocks = (self._rows[nodes, :largest] - (starts - 8 * low)[:, None]).repeat(lengths, axis=0)
+        blocks = (self._rows[nodes, :largest] - (starts[:-1] - 8 * low)[:, None]).repeat(lengths, axis=0)
         blocks += places[:, None]
         words = self._pool.reshape(-1, self._n_words).take(blocks, axis=0)
         (filled,) = lengths.nonzero()

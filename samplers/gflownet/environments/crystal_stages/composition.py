@@ -52,7 +52,9 @@ class CompositionStage:
         inputs[rows, n_elements + elements] = 1.0
         ends = n_present.cumsum()[n_present > 0] - 1
         inputs[rows[ends], 2 * n_elements + elements[ends]] = 1.0
-        np.divide(counts.sum(axis=1), self._max_atoms, out=inputs[:, 3 * n_elements], casting="same_kind")
+        np.divide(
+            np.add.reduce(counts, axis=1), self._max_atoms, out=inputs[:, 3 * n_elements], casting="same_kind"
+        )
         inputs[np.arange(n), 3 * n_elements + 1 + n_present] = 1.0
         return inputs
 
@@ -60,11 +62,11 @@ class CompositionStage:
         """`n x n_actions`."""
         counts = crystals.counts
         at = crystals.groups if self._has_group else np.zeros(len(counts), dtype=np.int64)
-        begun = counts.any(axis=1)
-        if begun.all():
+        (begun,) = np.bitwise_or.reduce(counts, axis=1).nonzero()
+        if len(begun) == len(counts):
             return self._space.masks.masks(self._roots[at], counts)
         mask: Flags = self._first_masks[at]
-        if begun.any():
+        if len(begun):
             mask[begun] = self._space.masks.masks(self._roots[at[begun]], counts[begun])
         return mask
 
