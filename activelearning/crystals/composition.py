@@ -128,7 +128,7 @@ class CompositionMasks:
         if len(rows):
             first = rows.searchsorted(rows)
             rank = np.arange(len(rows)) - first
-            steps = np.zeros((int(rank.max()) + 1, len(nodes)), dtype=np.int64)
+            steps = np.zeros((int(np.maximum.reduce(rank)) + 1, len(nodes)), dtype=np.int64)
             steps[rank, rows] = atoms
             for step in steps:
                 nodes = self._follow[nodes, step]
@@ -214,10 +214,7 @@ class CompositionMasks:
 
     def _ensure(self, nodes: NDArray[np.int64]) -> int:
         """Make the blocks of nodes, as far as there is room; returns how many of the nodes have them."""
-        is_made = self._is_made[nodes]
-        if is_made.all():
-            return len(nodes)
-        for i in np.flatnonzero(~is_made).tolist():
+        for i in (~self._is_made[nodes]).nonzero()[0].tolist():
             node = int(nodes[i])
             if self._is_made[node]:
                 continue
@@ -270,7 +267,7 @@ class CompositionMasks:
         n = len(nodes)
         held = np.frombuffer(charges, dtype=np.uint8).reshape(n, -1) & self._useful[nodes]
         is_neutral = (held[:, self._zero // 8] >> self._zero % 8 & 1).view(np.bool_)
-        largest = int(self._largest[nodes].max(initial=0))
+        largest = int(np.maximum.reduce(self._largest[nodes]))
         found = np.zeros((n, largest, self._n_words), dtype=self._dtype)
         if not largest:
             return found, is_neutral

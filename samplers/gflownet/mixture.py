@@ -41,9 +41,9 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
         SamplerError: a row has no positive, finite sum.
     """
     cumulative = weights.cumsum(dim=1)
-    # Of so few numbers arrays of numpy make less ado than tensors.
+    # In a small batch calls take more time than numbers: arrays of numpy and its ufuncs make the least ado.
     total = cumulative[:, -1:].detach().numpy()
-    if not (total > 0.0).all():
+    if not np.logical_and.reduce(total > 0.0, axis=None):
         raise SamplerError(
             "There is nothing to draw from: an environment's mask allows no action in a state that has not ended, "
             "or a network's outputs are not numbers, as after a training that diverged."
