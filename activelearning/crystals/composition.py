@@ -299,8 +299,9 @@ class CompositionMasks:
         """
         if len(self._sets) > KNOWN_SETS:
             self._forget_sets()
-        sets, after, reached = self._sets, self._set_after, [0] * n
-        n_actions, added, frame = self.n_actions, self._added_by, self._frame
+        sets, packed, after = self._sets, self._packed_sets, self._set_after
+        n_actions, n_bytes, added, frame = self.n_actions, self._n_bytes, self._added_by, self._frame
+        reached = [0] * n
         for row, action in zip(rows.tolist(), actions.tolist(), strict=True):
             before = reached[row]
             key = before * n_actions + action
@@ -308,12 +309,15 @@ class CompositionMasks:
             if number is None:
                 number = after[key] = len(sets)
                 # Charges outside the frame can't be completed.
-                sets.append(added[action].added_to(sets[before]) & frame)
+                charges = added[action].added_to(sets[before]) & frame
+                sets.append(charges)
+                packed.append(charges.to_bytes(n_bytes, "little"))
             reached[row] = number
-        return [sets[number].to_bytes(self._n_bytes, "little") for number in reached]
+        return [packed[number] for number in reached]
 
     def _forget_sets(self) -> None:
         """Keep but set 0, of an empty composition: the charge zero."""
         self._sets = [1 << self._zero]
+        self._packed_sets = [self._sets[0].to_bytes(self._n_bytes, "little")]
         #: Number of the set that follows, by `number * n_actions + action`.
         self._set_after: dict[int, int] = {}

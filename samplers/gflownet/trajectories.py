@@ -128,8 +128,7 @@ def _walk(
     walking = torch.arange(n)
     states = environment.initial(n)
     for _ in range(environment.max_steps):
-        m = walking.numel()
-        if m == 0:
+        if walking.numel() == 0:
             return
         here = None if condition is None else condition[walking]
         inputs, mask = encode(environment, states, here), environment.forward_mask(states)
@@ -146,10 +145,10 @@ def _walk(
                 probabilities = torch.lerp(probabilities, _uniform(mask, told.dtype), share)
         actions = draw(probabilities, generator)
         drawn = environment.continuous_mask(states, actions)
-        log_pf = untold[:m]
+        log_pf = untold
         if is_told:
             log_pf = told.gather(1, actions[:, None]).squeeze(1).log().double()
-        u = middle[:m]
+        u = middle
         rows = torch.from_numpy(np.logical_or.reduce(drawn.numpy(), axis=1).nonzero()[0])
         if rows.numel():
             u = u.clone()
@@ -172,6 +171,7 @@ def _walk(
         if done.numel():
             going = is_done.logical_not().nonzero().squeeze(1)
             walking, states = walking[going], states[going]
+            untold, middle = untold[: going.numel()], middle[: going.numel()]
     if len(walking):
         raise SamplerError(
             f"{len(walking)} of {n} trajectories did not end within the {environment.max_steps} steps that "
