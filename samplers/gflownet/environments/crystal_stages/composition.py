@@ -45,11 +45,12 @@ class CompositionStage:
         """Counts, presence and last element, atoms and number of elements so far."""
         n, n_elements = len(crystals), self._n_elements
         counts = crystals.block(self.name)[:, :-1]
-        rows, elements = counts.nonzero()
+        present = counts.astype(np.bool_)
+        rows, elements = present.nonzero()
         n_present = np.bincount(rows, minlength=n)
         inputs = np.zeros((n, self.n_inputs), dtype=np.float32)
         np.divide(counts, self._per_element, out=inputs[:, :n_elements], casting="same_kind")
-        inputs[rows, n_elements + elements] = 1.0
+        inputs[:, n_elements : 2 * n_elements] = present
         ends = n_present.cumsum()[n_present > 0] - 1
         inputs[rows[ends], 2 * n_elements + elements[ends]] = 1.0
         np.divide(
