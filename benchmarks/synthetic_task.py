@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import qmc
+from tasks import Task
 
 from activelearning.candidate import BoxCandidate
-from activelearning.measurement import Measurement
-from oracles.base import Oracle
 
 Array = npt.NDArray[np.float64]
 
@@ -31,6 +29,8 @@ LENGTHSCALE = 0.6
 DENT = 0.3  # radius of a dent, in units of the cube
 DEPTH = 4.0  # of a dent, in standard deviations of the target
 PLACES = "places"
+TOTAL = 40.0
+ORACLE = f"{Path(__file__).resolve().parent / 'table_oracle.py'}:TableOracle"
 
 
 @lru_cache(maxsize=2)
@@ -68,77 +68,45 @@ def pool(relation: float | str, seed: int) -> tuple[Array, Array, Array]:
     return points, f, f + DEPTH * dents
 
 
-class TableOracle(Oracle):
-    """Looks an answer up in the pool's own table.
+def task(relation: float | str, cost: float, seed: int, work: Path) -> Task:
+    """The task; its table is written to `work` where it is not there yet.
 
     Args:
-        file: CSV with the columns of the features, `target` and `cheap`.
-        column: Which of the two.
+        relation: See `pool`.
+        cost: Of a cheap answer; one of the target costs 1.
+        seed: Each seed has a pool of its own.
+        work: Folder.
     """
-
-    def __init__(self, file: Path, column: str) -> None:
-        self.file, self.column = Path(file), column
-        with self.file.open(encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        names = [name for name in rows[0] if name not in ("target", "cheap")]
-        self._values = {
-            BoxCandidate(tuple(float(row[name]) for name in names)).key: float(row[column]) for row in rows
-        }
-
-    def content(self) -> Mapping[str, object]:
-        """What the answer depends on."""
-        return {"file": self.file.read_text(encoding="utf-8"), "column": self.column}
-
-    def evaluate(self, candidates: Sequence[BoxCandidate]) -> Sequence[Measurement]:
-        """Answers, as they stand in the table."""
-        return [
-            Measurement.of(self.context.property, self._values[candidate.key]) for candidate in candidates
-        ]
-
-
-def write_pool(relation: float | str, seed: int, file: Path) -> float:
-    """Write the table of one task; returns the greatest value of the target."""
     points, target, cheap = pool(relation, seed)
     names = [f"x{i + 1}" for i in range(DIMENSION)]
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([*names, "target", "cheap"])
-        for x, t, c in zip(points, target, cheap, strict=True):
-            writer.writerow([*(repr(float(v)) for v in x), repr(float(t)), repr(float(c))])
-    return float(target.max())
-
-
-def campaign(
-    file: Path, cost: float, *, total: float, seed: int, cheap: bool = True, **sections: Any
-) -> dict[str, Any]:
-    """Config of a campaign on a written pool; `cheap: False` leaves the cheap source out."""
-    oracle = f"{Path(__file__).resolve()}:TableOracle"
-    fidelities: list[dict[str, Any]] = [
-        {
-            "name": "dear",
-            "oracle": oracle,
-            "cost": 1.0,
-            "target": True,
-            "params": {"file": str(file), "column": "target"},
-        }
-    ]
-    if cheap:
-        fidelities.insert(
-            0,
+    file = work / f"synthetic-{relation}-{seed}.csv"
+    if not file.exists():
+        partial = file.with_suffix(f".{os.getpid()}")
+        with partial.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["key", *names, "dear", "cheap"])
+            for x, t, c in zip(points.tolist(), target.tolist(), cheap.tolist(), strict=True):
+                writer.writerow([BoxCandidate(tuple(x)).key, *x, t, c])
+        partial.replace(file)
+    return Task(
+        name=f"synthetic-{relation}-{cost:g}",
+        space={"type": "pool", "file": str(file), "features": names},
+        objective={"property": "y", "direction": "maximize"},
+        fidelities=[
             {
                 "name": "cheap",
-                "oracle": oracle,
+                "oracle": ORACLE,
                 "cost": cost,
                 "params": {"file": str(file), "column": "cheap"},
             },
-        )
-    features = [f"x{i + 1}" for i in range(DIMENSION)]
-    return {
-        "name": f"synthetic-{seed}",
-        "seed": seed,
-        "space": {"type": "pool", "file": str(file), "features": features},
-        "objective": {"property": "y", "direction": "maximize"},
-        "fidelities": fidelities,
-        "budget": {"total": total},
-        **sections,
-    }
+            {
+                "name": "dear",
+                "oracle": ORACLE,
+                "cost": 1.0,
+                "target": True,
+                "params": {"file": str(file), "column": "dear"},
+            },
+        ],
+        optimum=float(target.max()),
+        total=TOTAL,
+    )

@@ -18,12 +18,14 @@ from surrogates.map_fit import condition, with_sites
 from surrogates.priors import Prior, Units
 
 N_FOLDS = 3
-PRIOR_WEIGHT = 4.0  # of the factor 1, in answers
+PRIOR_WEIGHT = 10.0  # of the factor 1, in answers
 MOST = 25.0  # that one answer may count for, five standard deviations
 
 
 def inflation(data: Data, n_fidelities: int, fit: Callable[[Data], Prior]) -> Tensor:
-    """Factor on the predictive variances of each fidelity, `M`, at least 1: predictions are not taken to be better than they say.
+    """Factor on the predictive variances of each fidelity, `M`.
+
+    It is at least 1: predictions are not taken to be better than they say.
 
     A fold holds the answers of a third of the candidates at all fidelities, so that no other fidelity gives an answer
     away. Bounds are learned from, and not scored.

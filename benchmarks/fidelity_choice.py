@@ -1,0 +1,490 @@
+"""What the choice of fidelity is worth: regret at the target against cumulative cost, initial design included.
+
+    python benchmarks/fidelity_choice.py sweep --seeds 10 --processes 2
+    python benchmarks/fidelity_choice.py box --seeds 20 --processes 2
+    ACTIVELEARNING_OBELIX=FOLDER python benchmarks/fidelity_choice.py materials --seeds 10 --processes 2
+
+Suites:
+
+    sweep      a pool of 1,024 points in six dimensions (`synthetic_task.py`): 4 costs of the cheap source x its
+               relation to the target, which is a correlation from -1 to 1, or misleading in places
+    box        Branin, Hartmann-6 and Borehole with the costs and biases of the literature (`problems.py`), and Branin
+               with its cheap sources reversed
+    materials  crystals with a conductivity that is computed exactly (`crystal_task.py`), and the measured
+               conductivities of OBELiX with models of them as cheap sources (`obelix_task.py`)
+
+Methods, with the same budget and paired seeds:
+
+    joint            the sampler samples (candidate, fidelity) in proportion to MF-GIBBON / cost
+    after            it samples candidates, and MF-GIBBON / cost picks the fidelity
+    single_fidelity  the same at the target alone
+    random_fidelity  candidates as by `after`, fidelities drawn blindly
+    funnel           the cheapest fidelity for a fifth of the budget, the best of it at the next dearer one, and so on
+    evolutionary     evolutionary search instead of the GFlowNet, otherwise as `joint`
+    random           random candidates at the target
+    botorch_mf_mes, botorch_mf_kg, botorch_log_ei    BoTorch's own loops (`botorch_loops.py`)
+
+Campaigns may spend a fifth more than the budget of the task, at whose end the single-fidelity run is taken, so that it
+shows by how much a method is dearer. The price of a method is what it had spent when it first had the regret with which
+the paired single-fidelity run ended, over that run's whole spend. Where a list of candidates is exhausted of better
+ones, a campaign ends.
+
+Every finished campaign is kept in `--work`, so that an interrupted benchmark goes on where it was. Results are written
+to `benchmarks/results/fidelity_choice_<suite>.{json,md,png}`, for the seeds that are finished with every method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+from tasks import Task
+from top_k import top_k
+
+RESULTS = Path(__file__).parent / "results"
+SMALLEST = 1e-6  # regrets are compared in logarithms, from this up
+BEYOND = 1.2  # of the task's budget that a campaign may spend
+K = 10
+INITIAL_SHARE = 0.1  # of the task's budget
+BATCH = 8
+PER_ROUND = {"sweep": 2.0, "box": 1.5, "materials": 2.0}
+SAMPLER = {"type": "gflownet", "steps": 150, "warm_steps": 60, "batch_size": 64, "hidden": [64, 64]}
+
+COSTS = (0.01, 0.04, 0.2, 0.5)
+RELATIONS: tuple[float | str, ...] = (-1.0, 0.0, 0.5, 0.95, 1.0, "places")
+OURS = "joint"
+BASE = "single_fidelity"
+BOTORCH = ("botorch_mf_mes", "botorch_mf_kg", "botorch_log_ei")
+ENGINE = (OURS, "after", BASE, "random_fidelity", "funnel", "evolutionary", "random")
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "sweep": (OURS, BASE, "random_fidelity"),
+    "box": (*ENGINE, *BOTORCH),
+    "materials": ENGINE,
+}
+
+
+class Job(NamedTuple):
+    """One campaign."""
+
+    suite: str
+    task: str
+    method: str
+    seed: int
+    work: str
+
+    @property
+    def path(self) -> Path:
+        """Where its result is kept. A single-fidelity campaign of the sweep is the same in all its cells."""
+        task = "any" if self.suite == "sweep" and self.method == BASE else self.task
+        return Path(self.work) / f"{self.suite}-{task}-{self.method}-{self.seed}.json"
+
+
+def task_names(suite: str) -> list[str]:
+    """Names of the suite's tasks."""
+    if suite == "sweep":
+        return [f"{cost:g} {relation}" for relation in RELATIONS for cost in COSTS]
+    if suite == "box":
+        return ["branin", "branin reversed", "hartmann6", "borehole"]
+    return ["crystal", "obelix"]
+
+
+def make_task(suite: str, name: str, seed: int, work: Path) -> Task:
+    """A task by its name."""
+    if suite == "sweep":
+        from synthetic_task import task as synthetic
+
+        cost, relation = name.split()
+        return synthetic(relation if relation == "places" else float(relation), float(cost), seed, work)
+    if name == "crystal":
+        import crystal_task
+
+        return crystal_task.task()
+    if name == "obelix":
+        import obelix_task
+
+        return obelix_task.task(work)
+    of = _box_problem(name)
+    return Task(
+        name=name.replace(" ", "-"),
+        space={"type": "box", "bounds": of["bounds"]},
+        objective={"property": of["name"], "direction": of["direction"]},
+        fidelities=of["fidelities"],
+        optimum=of["optimum"],
+        total=30.0 if of["name"] == "hartmann6" else 15.0,
+        sections={"sampler": SAMPLER, "acquisition": {"reward_exponent": 2}},
+    )
+
+
+def _box_problem(name: str) -> dict[str, Any]:
+    from problems import problem
+
+    function = name.split()[0]
+    reversed_levels = ["low", "medium"] if name.endswith("reversed") else []
+    return problem(function, reversed_levels=reversed_levels)
+
+
+def config_of(suite: str, task: Task, method: str, seed: int) -> dict[str, Any]:
+    """Config of one campaign."""
+    total = BEYOND * task.total
+    acquisition = {"type": "mf_gibbon", "batch_size": BATCH, **task.sections.get("acquisition", {})}
+    sections: dict[str, Any] = {"sampler": task.sections.get("sampler"), "safety": {}}
+    if suite == "sweep":
+        acquisition["pool_size"] = 4096
+    if method in (BASE, "random"):
+        task = task.with_fidelities()
+    if method == "after":
+        acquisition["mode"] = "after"
+    elif method == "random_fidelity":
+        acquisition["mode"] = "random"
+    elif method == "funnel":
+        acquisition["mode"] = "funnel"
+        others = [f["name"] for f in task.fidelities if not f.get("target")]
+        acquisition["shares"] = dict.fromkeys(others, 0.2 / BEYOND)
+    elif method == "evolutionary":
+        sections["sampler"] = {"type": "evolutionary"}
+    elif method == "random":
+        acquisition = {"type": "random", "batch_size": BATCH}
+        sections["sampler"] = {"type": "random"}
+    if task.space["type"] == "pool" and method not in ("evolutionary", "random"):
+        sections["sampler"] = None
+    value = task.campaign(
+        seed=seed,
+        total=total,
+        **sections,
+        acquisition=acquisition,
+        initial_design={"share": INITIAL_SHARE / BEYOND},
+    )
+    value["budget"]["per_round"] = PER_ROUND[suite]
+    if suite == "sweep":  # nothing is left to be found
+        value["stopping"] = {"target_value": task.optimum - 1e-9}
+    return value
+
+
+def run_one(job: Job) -> None:
+    """Run one campaign and keep its trace."""
+    if job.path.exists():
+        return
+    work = Path(job.work)
+    task = make_task(job.suite, job.task, job.seed, work)
+    begin = time.process_time()
+    found = _botorch(job, task) if job.method in BOTORCH else _campaign(job, task)
+    found["cpu_seconds"] = time.process_time() - begin
+    found["optimum"], found["total"] = task.optimum, task.total
+    partial = job.path.with_suffix(".partial")
+    partial.write_text(json.dumps(found))
+    partial.replace(job.path)
+    points = [p for p in found["points"] if p[1] is not None]
+    print(
+        f"{job.task} / {job.method} / seed {job.seed}: regret {task.regret(points[-1][1]):.3g} at "
+        f"{points[-1][0]:.1f}, {found['cpu_seconds']:.0f} CPU-s",
+        flush=True,
+    )
+
+
+def _campaign(job: Job, task: Task) -> dict[str, Any]:
+    from activelearning.campaign.config import parse_config
+    from activelearning.campaign.engine import Engine
+    from activelearning.campaign.tick import run
+    from activelearning.report import trace
+
+    config = parse_config(config_of(job.suite, task, job.method, job.seed))
+    store = job.path.with_suffix(".db")
+    for leftover in store.parent.glob(f"{store.name}*"):  # of a run that was interrupted
+        leftover.unlink()
+    with Engine.open(config, folder=Path.cwd(), store=f"sqlite:///{store.resolve()}") as engine:
+        run(engine)
+        points = [(p.spent, p.best, p.fidelity) for p in trace(engine.database, config.name)]
+        at_target = [(c, m.value) for c, name, m in engine.repository.answers() if name == task.target]
+        features = engine.parts.space.features([candidate for candidate, _ in at_target])
+        best = top_k(
+            [value for _, value in at_target],
+            features.numpy(),
+            K,
+            maximize=task.objective["direction"] == "maximize",
+        )
+    for leftover in store.parent.glob(f"{store.name}*"):
+        leftover.unlink()
+    return {"points": points, "top": [best.mean, best.diversity]}
+
+
+def _botorch(job: Job, task: Task) -> dict[str, Any]:
+    import botorch_loops
+
+    of = _box_problem(job.task)
+    method = job.method.removeprefix("botorch_")
+    points = botorch_loops.run(of, method, job.seed, BEYOND * task.total)
+    at_target = [p for p in points if p[2] == task.target]
+    values = sorted((p[3] for p in at_target), reverse=task.objective["direction"] == "maximize")[:K]
+    return {"points": [p[:3] for p in points], "top": [float(np.mean(values)), None]}
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def regrets(run: Mapping[str, Any], maximize: bool) -> list[tuple[float, float]]:
+    """(spent, regret) after each answer, from the target's first on."""
+    sign = 1.0 if maximize else -1.0
+    return [
+        (spent, max(sign * (run["optimum"] - best), 0.0))
+        for spent, best, _ in run["points"]
+        if best is not None
+    ]
+
+
+def regret_at(curve: Sequence[tuple[float, float]], cost: float) -> float:
+    """Regret when `cost` is spent; before the target's first answer, that of the first."""
+    paid = [regret for spent, regret in curve if spent <= cost * (1 + 1e-9)]
+    return paid[-1] if paid else curve[0][1]
+
+
+def price(curve: Sequence[tuple[float, float]], regret: float, total: float) -> float:
+    """Share of `total` spent when a regret was first reached; infinite where it never was."""
+    return next((spent / total for spent, found in curve if found <= regret + 1e-9), math.inf)
+
+
+def interval_of_median(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median with its 95 % interval by order statistics (binomial), which infinities don't disturb."""
+    ordered = sorted(values)
+    n = len(ordered)
+    low = int(stats.binom.ppf(0.025, n, 0.5))
+    middle = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
+    return middle, ordered[max(low - 1, 0)], ordered[min(n - low, n - 1)]
+
+
+def finished(suite: str, seeds: int, work: str, methods: Sequence[str]) -> dict[str, list[int]]:
+    """Seeds of each task that are finished with every method."""
+    return {
+        name: [s for s in range(seeds) if all(Job(suite, name, m, s, work).path.exists() for m in methods)]
+        for name in task_names(suite)
+    }
+
+
+def summarise(suite: str, seeds: int, work: str, methods: Sequence[str]) -> dict[str, Any]:
+    """Figures of each task and method."""
+    summary: dict[str, Any] = {}
+    for name, done in finished(suite, seeds, work, methods).items():
+        if not done:
+            continue
+        runs = {m: [json.loads(Job(suite, name, m, s, work).path.read_text()) for s in done] for m in methods}
+        total = runs[BASE][0]["total"]
+        # All tasks but two of the boxes are maximised.
+        maximize = not (suite == "box" and name.split()[0] in ("branin", "hartmann6"))
+        curves = {m: [regrets(run, maximize) for run in found] for m, found in runs.items()}
+        ends = [regret_at(curve, total) for curve in curves[BASE]]
+        reached = [price(curve, end, total) for curve, end in zip(curves[BASE], ends, strict=True)]
+        grid = np.linspace(0.0, BEYOND * total, 61)[1:]
+        figures: dict[str, Any] = {}
+        for m in methods:
+            values = np.array([[regret_at(curve, c) for c in grid] for curve in curves[m]])
+            final = [regret_at(curve, total) for curve in curves[m]]
+            logs = np.log10(np.maximum(final, SMALLEST)) - np.log10(np.maximum(ends, SMALLEST))
+            prices = [price(curve, end, total) for curve, end in zip(curves[m], ends, strict=True)]
+            half = float(stats.t.ppf(0.975, len(logs) - 1) * stats.sem(logs)) if len(logs) > 1 else math.nan
+            figures[m] = {
+                "final_regret": final,
+                "median_final_regret": float(np.median(final)),
+                "prices": [p if math.isfinite(p) else None for p in prices],
+                "price": _finite(interval_of_median(prices)),
+                "price_of_reaching": _finite(
+                    interval_of_median([p / r for p, r in zip(prices, reached, strict=True)])
+                ),
+                "log10_regret_against_single": [
+                    float(logs.mean()),
+                    float(logs.mean()) - half,
+                    float(logs.mean()) + half,
+                ],
+                "top_k_mean": float(np.mean([run["top"][0] for run in runs[m]])),
+                "top_k_diversity": _mean([run["top"][1] for run in runs[m]]),
+                "target_answers": float(
+                    np.mean([sum(p[2] in _targets(runs[BASE]) for p in r["points"]) for r in runs[m]])
+                ),
+                "cpu_seconds": float(np.mean([run["cpu_seconds"] for run in runs[m]])),
+                "median_curve": [float(v) for v in np.median(values, axis=0)],
+                "quartiles": np.quantile(values, [0.25, 0.75], axis=0).tolist(),
+            }
+        summary[name] = {"total": total, "seeds": len(done), "cost": grid.tolist(), "methods": figures}
+    return summary
+
+
+def _targets(runs: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Name of the target: the one fidelity that single-fidelity runs ask."""
+    return {p[2] for p in runs[0]["points"]}
+
+
+def _finite(triple: Sequence[float]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in triple]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return float(np.mean(known)) if known else None
+
+
+def _shown(triple: Sequence[float | None]) -> str:
+    middle, low, high = ("never" if value is None else f"{value:.2f}" for value in triple)
+    return f"{middle} [{low}, {high}]"
+
+
+def table(suite: str, summary: Mapping[str, Any], machine: str, date: str) -> str:
+    """The results as Markdown."""
+    lines = [
+        f"# What the choice of fidelity is worth: {suite}",
+        "",
+        f"{date}; {machine}. The price of a method is the cost at which it first had the regret with which the paired "
+        "single-fidelity run ended, over that run's whole spend (initial design included): median over seeds with its "
+        f"95 % interval by order statistics; `never` is beyond {BEYOND:g}. Made by "
+        f"`python benchmarks/fidelity_choice.py {suite}`, which says what the tasks and methods are.",
+        "",
+    ]
+    if suite == "sweep":
+        seeds = sorted({found["seeds"] for found in summary.values()})
+        lines += [f"Seeds in a cell: {', '.join(map(str, seeds))}.", ""]
+        for method in METHODS["sweep"]:
+            if method == BASE:
+                continue
+            lines += [
+                f"Price of `{method}`, by the correlation of the cheap source with the target:",
+                "",
+                "| cost of a cheap answer | " + " | ".join(map(_relation, RELATIONS)) + " |",
+                "|---" * (len(RELATIONS) + 1) + "|",
+            ]
+            for cost in COSTS:
+                cells = [
+                    _shown(summary[f"{cost:g} {r}"]["methods"][method]["price"])
+                    if f"{cost:g} {r}" in summary
+                    else "–"
+                    for r in RELATIONS
+                ]
+                lines.append(f"| {cost:g} | " + " | ".join(cells) + " |")
+            lines.append("")
+        return "\n".join(lines)
+    lines += [
+        "Beside it: the same over the cost at which the single-fidelity run itself first had that regret; the "
+        "difference of log10 regret from the single-fidelity run's when the budget is spent, with its paired 95 % "
+        "interval; mean and diversity (mean distance over the square root of the number of features) of the best "
+        f"{K} at the target.",
+        "",
+        "| task (budget, seeds) | method | median regret | price | price of reaching it | log10 regret | top-K mean "
+        "| top-K diversity | target answers | CPU-s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in summary.items():
+        for method, f in found["methods"].items():
+            mean, low, high = f["log10_regret_against_single"]
+            diversity = "–" if f["top_k_diversity"] is None else f"{f['top_k_diversity']:.2f}"
+            lines.append(
+                f"| {name} ({found['total']:g}, {found['seeds']}) | {method} | {f['median_final_regret']:.3g} "
+                f"| {_shown(f['price'])} | {_shown(f['price_of_reaching'])} "
+                f"| {mean:+.2f} [{low:+.2f}, {high:+.2f}] | {f['top_k_mean']:.4g} | {diversity} "
+                f"| {f['target_answers']:.1f} | {f['cpu_seconds']:.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _relation(relation: float | str) -> str:
+    return "misleads in places" if relation == "places" else f"{relation:g}"
+
+
+def figure(suite: str, summary: Mapping[str, Any], path: Path) -> None:
+    """Median regret against cost with quartiles; for the sweep, one panel a cell."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [name for name in task_names(suite) if name in summary]
+    columns = len(COSTS) if suite == "sweep" else min(len(names), 2)
+    rows = math.ceil(len(names) / columns)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 2.6 * rows), constrained_layout=True, squeeze=False
+    )
+    for axis, name in zip(axes.flat, names, strict=False):
+        found = summary[name]
+        floor = 1e-2 if suite == "sweep" else SMALLEST
+        for method, f in found["methods"].items():
+            (line,) = axis.plot(
+                found["cost"], np.maximum(f["median_curve"], floor), label=method.replace("_", " ")
+            )
+            low, high = np.maximum(f["quartiles"], floor)
+            axis.fill_between(found["cost"], low, high, alpha=0.12, color=line.get_color(), linewidth=0)
+        cost, _, relation = name.partition(" ")
+        title = (
+            f"cost {cost}, {_relation(relation if relation == 'places' else float(relation))}"
+            if suite == "sweep"
+            else name
+        )
+        axis.axvline(found["total"], color="0.7", linewidth=0.8, zorder=0)
+        axis.set(title=title, yscale="log")
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("cost (target evaluations)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("regret")
+    axes.flat[0].legend(frameon=False, fontsize=7)
+    fig.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Run what is missing, then write the results."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("suite", choices=[*METHODS])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", help="of the suite's methods; all by default")
+    parser.add_argument("--tasks", nargs="+", help="of the suite's tasks; all by default")
+    parser.add_argument(
+        "--report-only", action="store_true", help="run nothing, write the results of what is there"
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/fidelity_choice"))
+    arguments = parser.parse_args()
+    suite = arguments.suite
+    methods = arguments.methods or METHODS[suite]
+    if set(methods) - set(METHODS[suite]) or BASE not in methods:
+        parser.error(f"--methods of {suite} are {', '.join(METHODS[suite])}, and {BASE} must be among them")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    work = str(arguments.work)
+    if not arguments.report_only:
+        # Seed by seed, so that an interrupted benchmark has all methods for the seeds it has.
+        jobs = [
+            Job(suite, name, method, seed, work)
+            for seed in range(arguments.seeds)
+            for method in methods
+            for name in arguments.tasks or task_names(suite)
+        ]
+        unique = list({job.path: job for job in jobs if not job.path.exists()}.values())
+        os.environ["OMP_NUM_THREADS"] = "1"
+        with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+            for _ in pool.imap_unordered(run_one, unique):
+                pass
+    summary = summarise(suite, arguments.seeds, work, methods)
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    date = datetime.now(UTC).date().isoformat()
+    written = {
+        "made_by": f"python benchmarks/fidelity_choice.py {suite} --seeds {arguments.seeds}",
+        "date": date,
+        "machine": machine,
+        "tasks": summary,
+    }
+    (RESULTS / f"fidelity_choice_{suite}.json").write_text(json.dumps(written, indent=1) + "\n")
+    text = table(suite, summary, machine, date)
+    (RESULTS / f"fidelity_choice_{suite}.md").write_text(text)
+    figure(suite, summary, RESULTS / f"fidelity_choice_{suite}.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
