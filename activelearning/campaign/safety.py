@@ -160,25 +160,20 @@ class Guard:
         }
 
 
-def judge(expectations: Sequence[Expectation], answers: Mapping[str, MeasuredValue]) -> tuple[float, int]:
-    """Evidence for the other fidelities, in nats, and the number of answers it rests on.
+def judge(expectations: Iterable[Expectation], answers: Mapping[str, MeasuredValue]) -> list[float]:
+    """What the other fidelities were worth for each answer, in nats.
 
     Args:
         expectations: What was foretold.
         answers: The target's answers by candidate; those still out count for nothing.
     """
-    scores = list(_differences(expectations, answers))
-    return math.fsum(scores), len(scores)
-
-
-def _differences(
-    expectations: Iterable[Expectation], answers: Mapping[str, MeasuredValue]
-) -> Iterable[float]:
+    scores = []
     for expected in expectations:
         value = answers.get(expected.candidate)
         if value is not None:
             difference = log_score(value, *expected.joint) - log_score(value, *expected.alone)
-            yield max(-_MOST, min(_MOST, difference))
+            scores.append(max(-_MOST, min(_MOST, difference)))
+    return scores
 
 
 def log_score(value: MeasuredValue, mean: float, std: float) -> float:
