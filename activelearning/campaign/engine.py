@@ -300,7 +300,9 @@ class Engine:
         new = [f for f in made if f.round == index - 1 or f.key in awaited]
         return {
             "prequential": prequential(made, new),
-            "agreement": agreement(observations, self.parts.fidelities, figures),
+            "agreement": agreement(
+                observations, self.parts.fidelities, figures, target=self.parts.target.fidelity.index
+            ),
             "pending": [row.key for row in self.repository.evaluations(states=OPEN_STATES)],
         }
 

@@ -376,7 +376,9 @@ class Proposer:
         if self.guard is not None:
             others = frozenset(f.index for f in self.parts.fidelities if not f.is_target)
             shared = SharedLimit(others, self.guard.allowance)
-        quick = {source.fidelity.index for source in self.parts.sources if not source.is_queued}
+        # Answers in process are worth waiting for; not where fidelities are drawn blindly, whatever the answers say.
+        is_blind = self.parts.mode == "random"
+        quick = {source.fidelity.index for source in self.parts.sources if not (source.is_queued or is_blind)}
         budget = self.budget - math.fsum(planned.cost for planned in taken)
         return self._picked(scorer, pairs, budget, slots, shared=shared, patient=quick)
 
