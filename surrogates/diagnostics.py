@@ -106,12 +106,13 @@ def _bound_log_probability(model: FidelityGP, error: Tensor, variance: Tensor, b
     with torch.no_grad():
         known = model.forward(X.unsqueeze(-2))
         mean = (known.mean.squeeze(-1) - model.units.offset[fidelity]) / scale
-        posterior = known.variance.squeeze(-1) / scale.square()
+        lost = model.unexplained()
+        posterior = known.variance.squeeze(-1) / scale.square() - lost
     # A site narrower than the prior is left out by the formula of answers, a wide one by division of Gaussians: each
-    # form loses its digits where the other keeps them.
+    # form loses its digits where the other keeps them. What inducing points leave out is no part of the division.
     wide_variance = 1.0 / (1.0 / posterior - 1.0 / noise)
     wide_mean = wide_variance * (mean / posterior - target / noise)
     is_narrow = noise < model.hyperparameters.between.diagonal()[fidelity] + MEAN_VARIANCE
-    v = torch.where(is_narrow, variance - noise, wide_variance)
+    v = torch.where(is_narrow, variance - noise, wide_variance + lost)
     m = torch.where(is_narrow, target - error, wide_mean)
     return torch.special.log_ndtr(bounds.sign * (bounds.value - m) / (v + bounds.noise).sqrt())

@@ -68,6 +68,10 @@ class FidelityGP(Model, ABC):
     def left_out(self) -> tuple[Tensor, Tensor]:
         """Error of every standardised answer when it alone is left out, and the variance of that error, `n` each."""
 
+    def unexplained(self) -> Tensor:
+        """Variance of the standardised answers that none of them takes away, `n`: nought, but for inducing points."""
+        return torch.zeros_like(self.train_targets)
+
     @abstractmethod
     def condition_on_observations(
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
