@@ -22,7 +22,8 @@ from surrogates.evidence import Parametrisation
 from surrogates.feasibility import Feasibility
 from surrogates.fidelity_gp import FidelityGP
 from surrogates.map_fit import condition, fit_map, with_sites
-from surrogates.priors import Units, amplitudes, correlation, fidelity_column
+from surrogates.priors import Prior, Units, amplitudes, correlation, fidelity_column
+from surrogates.recalibration import inflation
 from surrogates.sparse_gp import SparseGP
 from surrogates.standardise import units_of
 
@@ -105,6 +106,7 @@ class GaussianProcessSurrogate(ABC):
         self._n_at_cold_fit = 0
         self._fits_since_cold = 0
         self._value = 0.0  # of the last fit, an observation
+        self._inflation = torch.ones(len(self.fidelities), dtype=torch.float64)
         self._feasibility = Feasibility()
         self.condition([])
 
@@ -129,7 +131,7 @@ class GaussianProcessSurrogate(ABC):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of hyper-parameters, units and data."""
         model = self._model
-        parts = [self._theta, model.units.offset, model.units.scale]
+        parts = [self._theta, model.units.offset, model.units.scale, model.inflation]
         parts += [model.train_inputs[0], model.train_targets, model.train_noise]
         sha = hashlib.sha256()
         for part in parts:
@@ -147,9 +149,9 @@ class GaussianProcessSurrogate(ABC):
             `n` (by fidelity), `n_bounds`, `n_inducing` (None where exact), `negative_log_posterior` (of the
             standardised answers that hyper-parameters were fitted to), `correlation`
             (`M x M`), `lengthscales` (least, median, greatest), and by fidelity, in its unit: `noise_std`,
-            `scale`, and of answers left out one by one (bounds aside; None where there are none) `loo_rmse`,
-            `loo_nlpd`, `loo_coverage_50`, `loo_coverage_90`, and for bounds `loo_bound_log_probability`; see
-            `surrogates.diagnostics.LeaveOneOut`.
+            `scale`, `inflation` (of variances, see `surrogates.recalibration`), and of answers left out one by one
+            (bounds aside; None where there are none) `loo_rmse`, `loo_nlpd`, `loo_coverage_50`, `loo_coverage_90`,
+            and for bounds `loo_bound_log_probability`; see `surrogates.diagnostics.LeaveOneOut`.
 
         Raises:
             InputError: an observation's fidelity is none of the campaign's.
@@ -212,6 +214,7 @@ class GaussianProcessSurrogate(ABC):
             "n_at_cold_fit": self._n_at_cold_fit,
             "fits_since_cold": self._fits_since_cold,
             "value": self._value,
+            "inflation": self._inflation.clone(),
             **self._signature(),
         }
 
@@ -232,6 +235,7 @@ class GaussianProcessSurrogate(ABC):
         self._n_at_cold_fit = int(state["n_at_cold_fit"])
         self._fits_since_cold = int(state["fits_since_cold"])
         self._value = float(state["value"])
+        self._inflation = state["inflation"].clone()
         self.condition([])
 
     def _standardise(self, observations: Sequence[Observation]) -> tuple[Data, Units]:
@@ -265,9 +269,23 @@ class GaussianProcessSurrogate(ABC):
         if is_cold:
             found.append(self._fit_cold(data, seed))
             self._n_at_cold_fit, self._fits_since_cold = n_all, 0
+            self._inflation = self._recalibrate(data, seed)
         theta, value = min(found, key=lambda pair: pair[1])
         self._value = value / n
         return theta, value
+
+    def _recalibrate(self, data: Data, seed: int) -> Tensor:
+        """What predictive variances lack, see `surrogates.recalibration`."""
+        if len(data.Y) > _SCANNED_ROWS:
+            data = data.rows(_spread_rows(data.fidelity, _SCANNED_ROWS, seed))
+
+        def fit(some: Data) -> Prior:
+            start = self._parametrisation.start(seed)
+            theta, _ = fit_map(start, some, self._parametrisation, self.max_iterations, scan=True)
+            with torch.no_grad():
+                return self._parametrisation.decode(theta)
+
+        return inflation(data, len(self.fidelities), fit)
 
     def _fit_cold(self, data: Data, seed: int) -> tuple[Tensor, float]:
         some = data
@@ -292,7 +310,8 @@ class GaussianProcessSurrogate(ABC):
         n_inducing = self._n_inducing(data)
         prior = self._parametrisation.decode(self._theta)
         gaussian = with_sites(data, prior, n_inducing)
-        return condition(prior, units, gaussian.X, gaussian.Y, gaussian.noise(prior.noise), n_inducing)
+        noise = gaussian.noise(prior.noise)
+        return condition(prior, units, gaussian.X, gaussian.Y, noise, n_inducing, self._inflation)
 
     def _figures(self, data: Data) -> dict[str, Any]:
         model = self._model
@@ -314,6 +333,7 @@ class GaussianProcessSurrogate(ABC):
             ],
             "noise_std": dict(zip(names, (hyperparameters.noise.sqrt() * units.scale).tolist(), strict=True)),
             "scale": dict(zip(names, (amplitudes(hyperparameters) * units.scale).tolist(), strict=True)),
+            "inflation": dict(zip(names, self._inflation.tolist(), strict=True)),
             **left_out.figures(names),
         }
 

@@ -71,10 +71,14 @@ def leave_one_out(model: FidelityGP, keep: Tensor, bounds: Bounds | None = None)
         keep: Rows of its training data that are answers, `n`, bool.
         bounds: What the other rows stand for.
     """
-    error, variance = model.left_out()
-    ratio = error.abs() / variance.sqrt()
-    nlpd = 0.5 * ((2.0 * math.pi * variance).log() + ratio.square())
     fidelity, scales = fidelity_column(model.train_inputs[0]), model.units.scale.tolist()
+    error, variance = model.left_out()
+    # Standard errors that are known are what they are.
+    learned = model.hyperparameters.noise[fidelity]
+    stated = (model.train_noise - learned).clamp_min(0.0)
+    inflated = (variance - stated) * model.inflation[fidelity] + stated
+    ratio = error.abs() / inflated.sqrt()
+    nlpd = 0.5 * ((2.0 * math.pi * inflated).log() + ratio.square())
 
     def means(values: Tensor, rows: Tensor) -> list[float | None]:
         chosen = [values[rows & (fidelity == index)] for index in range(len(scales))]
@@ -107,7 +111,7 @@ def _bound_log_probability(model: FidelityGP, error: Tensor, variance: Tensor, b
         known = model.forward(X.unsqueeze(-2))
         mean = (known.mean.squeeze(-1) - model.units.offset[fidelity]) / scale
         lost = model.unexplained()
-        posterior = known.variance.squeeze(-1) / scale.square() - lost
+        posterior = known.variance.squeeze(-1) / (scale.square() * model.inflation[fidelity]) - lost
     # A site narrower than the prior is left out by the formula of answers, a wide one by division of Gaussians: each
     # form loses its digits where the other keeps them. What inducing points leave out is no part of the division.
     wide_variance = 1.0 / (1.0 / posterior - 1.0 / noise)
@@ -115,4 +119,6 @@ def _bound_log_probability(model: FidelityGP, error: Tensor, variance: Tensor, b
     is_narrow = noise < model.hyperparameters.between.diagonal()[fidelity] + MEAN_VARIANCE
     v = torch.where(is_narrow, variance - noise, wide_variance + lost)
     m = torch.where(is_narrow, target - error, wide_mean)
-    return torch.special.log_ndtr(bounds.sign * (bounds.value - m) / (v + bounds.noise).sqrt())
+    learned = model.hyperparameters.noise[fidelity]
+    inflated = (v + learned) * model.inflation[fidelity] + bounds.noise - learned
+    return torch.special.log_ndtr(bounds.sign * (bounds.value - m) / inflated.sqrt())

@@ -173,6 +173,7 @@ class SparseGP(FidelityGP):
         train_Y: Standardised answers, `n`.
         train_noise: Noise variances of the standardised answers, `n`, positive.
         inducing: Inducing points, rows of train_X, `m`, long.
+        inflation: See `FidelityGP`.
     """
 
     def __init__(
@@ -183,8 +184,9 @@ class SparseGP(FidelityGP):
         train_Y: Tensor,
         train_noise: Tensor,
         inducing: Tensor,
+        inflation: Tensor | None = None,
     ) -> None:
-        super().__init__(hyperparameters, units, train_X, train_Y, train_noise)
+        super().__init__(hyperparameters, units, train_X, train_Y, train_noise, inflation)
         self.inducing = inducing
         self._U = train_X[inducing]
         f = _Factors.of(
@@ -257,7 +259,9 @@ class ConditionedGP(FidelityGP):
             torch.cat([old_X.expand(*batch, *old_X.shape[-2:]), X], dim=-2),
             torch.cat([old_Y.expand(*batch, old_Y.shape[-1]), Y], dim=-1),
             torch.cat([old_noise.expand(*batch, old_noise.shape[-1]), noise], dim=-1),
+            base.inflation,
         )
+        self._n_made = base._weights.shape[-2] if base._n_made is None else base._n_made
         self._base = base
         self._X = X
         self._known = base._project(X)

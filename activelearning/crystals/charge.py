@@ -11,8 +11,12 @@ import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pymatgen.core import Element
+
+# Most charges that are added one by one.
+FEW = 12
 
 
 def default_oxidation_states(symbol: str) -> tuple[int, ...]:
@@ -76,6 +80,14 @@ class ChargeSet:
         ends = ((first, first + self.step * (length - 1)) for first, length in self.runs)
         return max((max(abs(low), abs(high)) for low, high in ends), default=0)
 
+    @cached_property
+    def _one_by_one(self) -> tuple[int, tuple[int, ...]] | None:
+        """The lowest charge, and by how much others are above it, where these are so few that runs take longer."""
+        charges = sorted(first + self.step * i for first, length in self.runs for i in range(length))
+        if not 0 < len(charges) <= FEW:
+            return None
+        return charges[0], tuple(charge - charges[0] for charge in charges[1:])
+
     def __neg__(self) -> ChargeSet:
         """The set of the opposite charges."""
         runs = tuple((-first - self.step * (length - 1), length) for first, length in self.runs)
@@ -83,6 +95,12 @@ class ChargeSet:
 
     def added_to(self, charges: int) -> int:
         """The bit set of all sums of a charge of a bit set and one of these; sums below its first bit are lost."""
+        if self._one_by_one is not None:
+            lowest, above = self._one_by_one
+            result = charges
+            for by in above:
+                result |= charges << by
+            return shifted(result, lowest)
         result = 0
         for first, length in self.runs:
             spread, reached = charges, 1

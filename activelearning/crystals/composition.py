@@ -20,8 +20,9 @@ from activelearning.crystals.wyckoff import DEAD, CountAutomaton
 # Most memory for blocks (see `CompositionMasks`): made when first needed, dropped when this is full. 113 groups and
 # 22 elements take 2 MB with 16 atoms of an element and 60 MB with 80; all elements with 80 atoms of each 0.9 GB.
 BLOCK_BYTES = 2**30
-# Most charge sets that are remembered; a few hundred bytes each.
-KNOWN_SETS = 2**16
+# Most charge sets of begun compositions that are remembered, a few hundred bytes each. A trajectory asks for those that
+# it met before; more would only slow down what is looked up.
+KNOWN_SETS = 2**14
 # Entries of intermediate arrays that are worked on at a time, so that they stay small (and in cache).
 CHUNK = 2**20
 
@@ -59,6 +60,7 @@ class CompositionMasks:
             [ChargeSet.of(q) if is_allowed else nothing for q, is_allowed in zip(row, flags[1:], strict=True)]
             for row, flags in zip(totals, allowed.tolist(), strict=True)
         ]
+        self._added_by = [charges for row in self._added for charges in row]
         self._removed = [[-charges for charges in row] for row in self._added]
         completions = Completions(automaton, self._added, allowed[:, 0].tolist())
         self._offset, self._reach = completions.offset, completions.sets
@@ -76,42 +78,61 @@ class CompositionMasks:
 
     def nodes(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Automaton nodes, `n`, after counts, `n x E`, from roots, `n`; `DEAD` where the counts are not allowed."""
-        nodes = roots.copy()
-        rows, elements = np.nonzero(counts)
-        steps = counts[rows, elements] - 1
-        # The first element of each row, then the second, and so on: rows ascend, and elements within a row.
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        for i in range(int(rank.max(initial=-1)) + 1):
-            (at,) = (rank == i).nonzero()
-            found = nodes[rows[at]]
-            nodes[rows[at]] = np.where(found != DEAD, self._automaton.children[found, steps[at]], DEAD)
-        return nodes
+        rows, elements = counts.nonzero()
+        return self._nodes(roots, rows, counts[rows, elements])
 
     def masks(self, roots: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Allowed actions, `n x n_actions`, in states given by automaton roots, `n`, and counts so far, `n x E`."""
         n = len(counts)
-        nodes = self.nodes(roots, counts)
-        passed = np.where(counts.any(axis=1), self.n_elements - np.argmax(counts[:, ::-1] > 0, axis=1), 0)
-        later, may_stop = self._later[passed], self._may_stop[passed]
-        if self._must.any():
+        # Atoms of the elements present: rows ascend, and elements within a row. Of flags they are found twice as fast.
+        rows, elements = counts.astype(np.bool_).nonzero()
+        atoms = counts[rows, elements]
+        nodes = self._nodes(roots, rows, atoms)
+        passed = np.zeros(n, dtype=np.int64)
+        passed[rows] = elements + 1  # of a row's elements the last one stays
+        if self._has_must:
             skipped = (counts == 0) & self._must & (np.arange(self.n_elements) < passed[:, None])
             nodes[skipped.any(axis=1)] = DEAD
+        actions = elements * self.per_element + atoms - 1
+        sets: list[bytes] = []
+        # In parts, between which the memory of sets may be emptied.
+        for start in range(0, n, self._n_rows):
+            stop = min(start + self._n_rows, n)
+            part = slice(*rows.searchsorted((start, stop)))
+            sets += self._charge_sets(stop - start, rows[part] - start, actions[part])
         mask = np.zeros((n, self.n_actions), dtype=np.bool_)
         by_element = mask[:, :-1].reshape(n, self.n_elements, self.per_element)
-        # Nodes with few counts left together.
-        alive = np.flatnonzero(nodes != DEAD)
-        alive = alive[np.argsort(self._order[nodes[alive]], kind="stable")]
+        (alive,) = (nodes != DEAD).nonzero()
+        if len(alive) > self._n_rows:
+            # Nodes with few counts left together.
+            alive = alive[np.argsort(self._order[nodes[alive]], kind="stable")]
         for start in range(0, len(alive), self._n_rows):
-            rows = alive[start : start + self._n_rows]
-            while len(rows):
-                served = rows[: self._ensure(nodes[rows])]
-                words, is_neutral = self._words(nodes[served], counts[served])
-                words &= later[served, None]
+            pending = alive[start : start + self._n_rows]
+            while len(pending):
+                served = pending[: self._ensure(nodes[pending])]
+                at = nodes[served]
+                words, is_neutral = self._words(at, b"".join([sets[row] for row in served.tolist()]))
+                after = passed[served]
+                words &= self._later[after, None]
                 bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little", count=self.n_elements)
-                by_element[served, :, : words.shape[1]] = bits.transpose(0, 2, 1)
-                mask[served, -1] = is_neutral & may_stop[served] & self._automaton.is_accepting[nodes[served]]
-                rows = rows[len(served) :]
+                by_element[served, :, : words.shape[1]] = bits.view(np.bool_).transpose(0, 2, 1)
+                mask[served, -1] = is_neutral & self._may_stop[after] & self._automaton.is_accepting[at]
+                pending = pending[len(served) :]
         return mask
+
+    def _nodes(
+        self, roots: NDArray[np.int64], rows: NDArray[np.int64], atoms: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Nodes, `n`, from roots, `n`, by the atoms of one element after the other; rows, of each, ascend."""
+        nodes = roots.copy()
+        if len(rows):
+            first = rows.searchsorted(rows)
+            rank = np.arange(len(rows)) - first
+            steps = np.zeros((int(np.maximum.reduce(rank)) + 1, len(nodes)), dtype=np.int64)
+            steps[rank, rows] = atoms
+            for step in steps:
+                nodes = self._follow[nodes, step]
+        return nodes
 
     # ---------------------------------------------------------------- construction
 
@@ -123,9 +144,10 @@ class CompositionMasks:
                 union |= charges
         self._lowest = (union & -union).bit_length() - 1
         self._n_charges = union.bit_length() - self._lowest
+        self._frame = (1 << self._n_charges) - 1
         self._zero = self._offset - self._lowest
         self._n_bytes = -(-self._n_charges // 8)
-        self._known_sets: dict[tuple[int, int], int] = {}
+        self._forget_sets()
 
     def _frame_elements(self, must: NDArray[np.bool_]) -> None:
         """Which elements, and the stop, may follow when i elements have been passed."""
@@ -135,7 +157,7 @@ class CompositionMasks:
         self._n_words = -(-n // (8 * n_bytes))
         later = np.zeros((n + 1, self._n_words * n_bytes * 8), dtype=np.bool_)
         # None may be skipped that must be present.
-        self._must = must
+        self._must, self._has_must = must, bool(must.any())
         self._may_stop = np.zeros(n + 1, dtype=np.bool_)
         for passed in range(n + 1):
             required = passed + np.flatnonzero(must[passed:])
@@ -145,6 +167,10 @@ class CompositionMasks:
 
     def _frame_blocks(self) -> None:
         children = self._automaton.children
+        # By node and atoms, none of which lead nowhere; `DEAD` is the last node and stays so.
+        stay = np.append(np.arange(len(children)), DEAD)
+        nowhere = np.full((1, self.per_element), DEAD)
+        self._follow = np.column_stack([stay, np.vstack([children, nowhere])])
         # What a node leaves to the charges, by each element that may have led to it.
         levels = list({id(row): row for row in self._reach[1:]}.values())
         kinds: dict[tuple[int, ...], int] = {}
@@ -184,12 +210,11 @@ class CompositionMasks:
         #: By node: whether it has its blocks, the first row of each in the pool, and charges of any use.
         self._is_made = np.zeros(n_nodes, dtype=np.bool_)
         self._rows = np.zeros((n_nodes, self.per_element), dtype=np.int64)
-        self._useful = [0] * n_nodes
+        self._useful = np.zeros((n_nodes, self._n_bytes), dtype=np.uint8)
 
     def _ensure(self, nodes: NDArray[np.int64]) -> int:
         """Make the blocks of nodes, as far as there is room; returns how many of the nodes have them."""
-        missing = np.flatnonzero(~self._is_made[nodes])
-        for i in missing.tolist():
+        for i in (~self._is_made[nodes]).nonzero()[0].tolist():
             node = int(nodes[i])
             if self._is_made[node]:
                 continue
@@ -211,13 +236,13 @@ class CompositionMasks:
                 block, charges = self._blocks[n, kind]
                 self._rows[node, n] = block * self._n_charges
                 useful |= charges
-            self._useful[node] = useful
+            self._useful[node] = np.frombuffer(useful.to_bytes(self._n_bytes, "little"), dtype=np.uint8)
             self._is_made[node] = True
         return len(nodes)
 
     def _make(self, n: int, child: int) -> int:
         """Write the block of n + 1 atoms that lead to a child; returns the charges for which it has an element."""
-        full, n_bytes = (1 << self._n_charges) - 1, self._n_bytes
+        full, n_bytes = self._frame, self._n_bytes
         columns, inverse = self._columns[n]
         sets = [removed.added_to(reach[child]) >> self._lowest & full for reach, removed in columns]
         useful = 0
@@ -231,41 +256,68 @@ class CompositionMasks:
         return useful
 
     def _words(
-        self, nodes: NDArray[np.int64], counts: NDArray[np.int64]
+        self, nodes: NDArray[np.int64], charges: bytes
     ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.bool_]]:
-        """Elements as bits, `n x counts x n_words`, of states whose nodes have blocks, and whether they are neutral."""
-        useful, n_bytes = self._useful, self._n_bytes
-        packed = b"".join(
-            (charges & useful[node]).to_bytes(n_bytes, "little")
-            for charges, node in zip(self._charges(counts), nodes.tolist(), strict=True)
-        )
-        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little").view(np.bool_)
-        is_neutral = bits[self._zero :: 8 * n_bytes]
-        rows, charges = np.divmod(np.flatnonzero(bits), 8 * n_bytes)
-        largest = int(self._largest[nodes].max(initial=0))
-        blocks = self._rows[nodes, :largest].take(rows, axis=0)
-        blocks += charges[:, None]
+        """Elements as bits, `n x counts x n_words`, of states whose nodes have blocks, and whether they are neutral.
+
+        Args:
+            nodes: `n`.
+            charges: Sets of charges, `n_bytes` each.
+        """
+        n = len(nodes)
+        held = np.frombuffer(charges, dtype=np.uint8).reshape(n, -1) & self._useful[nodes]
+        is_neutral = (held[:, self._zero // 8] >> self._zero % 8 & 1).view(np.bool_)
+        largest = int(np.maximum.reduce(self._largest[nodes]))
+        found = np.zeros((n, largest, self._n_words), dtype=self._dtype)
+        if not largest:
+            return found, is_neutral
+        # Most sets keep to a small part of the frame.
+        (occupied,) = np.bitwise_or.reduce(held, axis=0).nonzero()
+        low, high = (occupied[0], occupied[-1] + 1) if len(occupied) else (0, 0)
+        width = 8 * (high - low)
+        bits = np.unpackbits(held[:, low:high], bitorder="little").view(np.bool_)
+        (places,) = bits.nonzero()
+        # Places ascend: one segment a row, which is empty where a row without a useful charge has no completion.
+        starts = np.arange(n + 1) * width
+        first = places.searchsorted(starts)
+        lengths = first[1:] - first[:-1]
+        # A block's row in the pool, less the place of the frame's first charge, plus the charge's place.
+        blocks = (self._rows[nodes, :largest] - (starts[:-1] - 8 * low)[:, None]).repeat(lengths, axis=0)
+        blocks += places[:, None]
         words = self._pool.reshape(-1, self._n_words).take(blocks, axis=0)
-        # Rows ascend: one segment a row. A row without a useful charge has no completion.
-        starts = np.flatnonzero(np.diff(rows, prepend=-1))
-        found = np.zeros((len(counts), largest, self._n_words), dtype=self._dtype)
-        found[rows[starts]] = np.bitwise_or.reduceat(words, starts, axis=0)
+        (filled,) = lengths.nonzero()
+        found[filled] = np.bitwise_or.reduceat(words, first[filled], axis=0)
         return found, is_neutral
 
-    def _charges(self, counts: NDArray[np.int64]) -> list[int]:
-        """Charges that each row's composition can have, as bit sets of the frame."""
-        known, full = self._known_sets, (1 << self._n_charges) - 1
-        if len(known) > KNOWN_SETS:
-            known.clear()
-        reached = [1 << self._zero] * len(counts)
-        rows, elements = np.nonzero(counts)
-        actions = elements * self.per_element + counts[rows, elements] - 1
+    def _charge_sets(self, n: int, rows: NDArray[np.int64], actions: NDArray[np.int64]) -> list[bytes]:
+        """Charges that each composition can have, `n`, as bit sets of the frame, `n_bytes` each.
+
+        Args:
+            n: Number of compositions.
+            rows: Composition of each action; ascending.
+            actions: Elements with their counts, in order of atomic number within a row.
+        """
+        if len(self._sets) > KNOWN_SETS:
+            self._forget_sets()
+        sets, packed, after = self._sets, self._packed_sets, self._set_after
+        n_actions, n_bytes, added, frame = self.n_actions, self._n_bytes, self._added_by, self._frame
+        reached = [0] * n
         for row, action in zip(rows.tolist(), actions.tolist(), strict=True):
-            key = (reached[row], action)
-            charges = known.get(key)
-            if charges is None:
-                element, n = divmod(action, self.per_element)
+            before = reached[row]
+            key = before * n_actions + action
+            number = after.get(key)
+            if number is None:
+                number = after[key] = len(sets)
                 # Charges outside the frame can't be completed.
-                charges = known[key] = self._added[element][n].added_to(key[0]) & full
-            reached[row] = charges
-        return reached
+                charges = added[action].added_to(sets[before]) & frame
+                sets.append(charges)
+                packed.append(charges.to_bytes(n_bytes, "little"))
+            reached[row] = number
+        return [packed[number] for number in reached]
+
+    def _forget_sets(self) -> None:
+        """Keep but set 0, of an empty composition: the charge zero."""
+        self._sets = [1 << self._zero]
+        self._packed_sets = [self._sets[0].to_bytes(self._n_bytes, "little")]
+        #: Number of the set that follows, by `number * n_actions + action`.
+        self._set_after: dict[int, int] = {}

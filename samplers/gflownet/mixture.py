@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,14 +41,16 @@ def draw(weights: Tensor, generator: torch.Generator) -> Tensor:
         SamplerError: a row has no positive, finite sum.
     """
     cumulative = weights.cumsum(dim=1)
-    if not (cumulative[:, -1] > 0.0).all():
+    # In a small batch calls take more time than numbers: arrays of numpy and its ufuncs make the least ado.
+    total = cumulative[:, -1:].detach().numpy()
+    if not np.logical_and.reduce(total > 0.0, axis=None):
         raise SamplerError(
             "There is nothing to draw from: an environment's mask allows no action in a state that has not ended, "
             "or a network's outputs are not numbers, as after a training that diverged."
         )
     # In (0, 1], so that the threshold is above 0 and at most the sum, whatever the rounding.
-    level = 1.0 - torch.rand(len(weights), 1, dtype=weights.dtype, generator=generator)
-    return torch.searchsorted(cumulative, level * cumulative[:, -1:]).squeeze(1)
+    level = 1.0 - torch.rand(total.shape, dtype=weights.dtype, generator=generator).numpy()
+    return torch.searchsorted(cumulative, torch.from_numpy(level * total)).squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -118,15 +121,17 @@ class BetaMixture:
         each = _log_beta_density(alpha, beta, u[rows, columns][:, None])
         return torch.logsumexp(self.log_weights.index_add(0, rows, each), dim=1)
 
+    @torch.no_grad()
     def sample(self, generator: torch.Generator) -> Tensor:
         """One draw of all coordinates, `n x c`, float64, inside the margin."""
-        k = draw(self.log_weights.exp(), generator)
-        index = k[:, None, None].expand(-1, 1, self.alpha.shape[2])
-        alpha, beta = self.alpha.gather(1, index).squeeze(1), self.beta.gather(1, index).squeeze(1)
+        k = draw(self.log_weights.exp(), generator).numpy()
+        rows = np.arange(len(k))
         # torch.distributions draws from the global generator only.
-        a = torch._standard_gamma(alpha, generator=generator)
-        b = torch._standard_gamma(beta, generator=generator)
-        return (a / (a + b)).clamp(U_MARGIN, 1.0 - U_MARGIN)
+        a, b = (
+            torch._standard_gamma(torch.from_numpy(shape.detach().numpy()[rows, k]), generator=generator)
+            for shape in (self.alpha, self.beta)
+        )
+        return (a / (a + b)).clamp_(U_MARGIN, 1.0 - U_MARGIN)
 
     @torch.no_grad()
     def sample_within(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,7 +97,7 @@ class _Step(NamedTuple):
     u: Tensor
     drawn: Tensor
     children: Tensor
-    is_done: Tensor
+    done: Tensor  # which of the m are at their ends now, long
     log_pf: Tensor  # without the Jacobian, m; zeros where it is not asked for
 
 
@@ -120,11 +121,14 @@ def _walk(
 ) -> Iterator[_Step]:
     """Steps of n trajectories from the source to their ends; `is_told` asks for their log P_F."""
     explores = isinstance(exploration, Tensor) or exploration > 0.0
-    epsilon = torch.as_tensor(exploration, dtype=torch.float64).expand(n)[:, None]
+    epsilon = torch.as_tensor(exploration, dtype=torch.float64).expand(n)[:, None] if explores else None
+    # What steps share that have nothing to tell or to draw.
+    untold = torch.zeros(n, dtype=torch.float64)
+    middle = torch.full((n, environment.n_continuous), 0.5, dtype=torch.float64)
     walking = torch.arange(n)
     states = environment.initial(n)
     for _ in range(environment.max_steps):
-        if len(walking) == 0:
+        if walking.numel() == 0:
             return
         here = None if condition is None else condition[walking]
         inputs, mask = encode(environment, states, here), environment.forward_mask(states)
@@ -136,38 +140,49 @@ def _walk(
             told = probabilities = policy.probabilities(features, mask)
             if temperature != 1.0:
                 probabilities = (told.log() / temperature).softmax(dim=1)
-            if explores:
+            if epsilon is not None:
                 share = epsilon[walking].to(told.dtype)
                 probabilities = torch.lerp(probabilities, _uniform(mask, told.dtype), share)
         actions = draw(probabilities, generator)
         drawn = environment.continuous_mask(states, actions)
-        log_pf = torch.zeros(len(walking), dtype=torch.float64)
+        log_pf = untold
         if is_told:
-            log_pf += told.gather(1, actions[:, None]).squeeze(1).log()
-        u = torch.full(drawn.shape, 0.5, dtype=torch.float64)
-        rows = drawn.any(dim=1).nonzero().squeeze(1)
-        if len(rows):
+            log_pf = told.gather(1, actions[:, None]).squeeze(1).log().double()
+        u = middle
+        rows = torch.from_numpy(np.logical_or.reduce(drawn.numpy(), axis=1).nonzero()[0])
+        if rows.numel():
+            u = u.clone()
             u[rows], log_density = _coordinates(
                 policy,
                 None if features is None else features[rows.to(features.device)],
                 drawn[rows],
                 _bounds(environment, states[rows], actions[rows]),
                 generator=generator,
-                epsilon=epsilon[walking[rows]] if explores else None,
+                epsilon=None if epsilon is None else epsilon[walking[rows]],
                 is_told=is_told,
             )
             if log_density is not None:
-                log_pf[rows] += log_density
+                log_pf = log_pf.index_add(0, rows, log_density)
         children = environment.step(states, actions, u)
         is_done = environment.is_terminal(children)
-        yield _Step(walking, states, inputs, mask, actions, u, drawn, children, is_done, log_pf)
-        going = (~is_done).nonzero().squeeze(1)
-        walking, states = walking[going], children[going]
+        done = is_done.nonzero().squeeze(1)
+        yield _Step(walking, states, inputs, mask, actions, u, drawn, children, done, log_pf)
+        states = children
+        if done.numel():
+            going = is_done.logical_not().nonzero().squeeze(1)
+            walking, states = walking[going], states[going]
+            untold, middle = untold[: going.numel()], middle[: going.numel()]
     if len(walking):
         raise SamplerError(
             f"{len(walking)} of {n} trajectories did not end within the {environment.max_steps} steps that "
             f"{type(environment).__name__}.max_steps allows; the environment's masks or its bound are wrong."
         )
+
+
+def _arrive(terminal: Tensor, step: _Step) -> None:
+    """Write where trajectories end in this step, if any, to their rows of `n x n_state`."""
+    if step.done.numel():
+        terminal.index_copy_(0, step.walking[step.done], step.children[step.done])
 
 
 def _coordinates(
@@ -246,7 +261,7 @@ def sample_forward(
     )
     for step in walk:
         steps.append(step)
-        terminal[step.walking[step.is_done]] = step.children[step.is_done]
+        _arrive(terminal, step)
     index, states, inputs, mask, actions, u, drawn, children, _, log_pf = (
         torch.cat(column) for column in zip(*steps, strict=True)
     )
@@ -267,7 +282,6 @@ def sample_forward(
     )
 
 
-@torch.no_grad()
 def sample_terminal(
     environment: Environment,
     policy: ForwardPolicy | None,
@@ -294,8 +308,11 @@ def sample_terminal(
             condition=None if condition is None else condition[start : start + size],
             is_told=False,
         )
-        for step in walk:
-            terminal[start + step.walking[step.is_done]] = step.children[step.is_done]
+        # Faster than without gradients alone. The states that are handed out are made outside it: they may be used
+        # for anything.
+        with torch.inference_mode():
+            for step in walk:
+                _arrive(terminal[start : start + size], step)
     return terminal
 
 

@@ -180,6 +180,23 @@ def test_a_full_memory_loses_nothing_on_the_way(monkeypatch):
         assert (scarce.masks(rows, counts) == plenty.masks(rows, counts)).all()
 
 
+def test_forgotten_charge_sets_are_found_again(monkeypatch):
+    states = [(1,), (-3, 3, 5), (-2, 4, 6), (-1, 7)]
+    limits = CountLimits((1, 4), 12, (1, 24))
+    plenty, roots = made([2, 62, 225], states, [False] * 4, limits, mixed=(1, 2))
+    monkeypatch.setattr(composition_module, "CHUNK", 32 * 12 * 5)
+    monkeypatch.setattr(composition_module, "KNOWN_SETS", 3)
+    forgetful, _ = made([2, 62, 225], states, [False] * 4, limits, mixed=(1, 2))
+    rng = np.random.default_rng(3)
+    counts = rng.integers(0, 7, (200, 4)) * (rng.random((200, 4)) < 0.5)
+    rows = roots[rng.integers(0, len(roots), 200)]
+    expected = plenty.masks(rows, counts)
+    assert expected.any(axis=1).sum() > 50
+    for _ in range(2):
+        assert (forgetful.masks(rows, counts) == expected).all()
+        assert len(forgetful._sets) < len(plenty._sets)
+
+
 def test_impossible_counts_have_no_action():
     limits = CountLimits((2, 2), 4, (1, 8))
     masks, roots = made([1], [(1,), (2,), (-2,)], [False] * 3, limits)

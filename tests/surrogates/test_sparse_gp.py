@@ -99,7 +99,8 @@ def test_sites_of_bounds_are_left_out_as_answers_are(site_noise: float) -> None:
     X, Y, noise = data()
     site, bound = 23, 0.4
     noise[site] = site_noise
-    model = SparseGP(prior(), UNITS, X, Y, noise, torch.arange(0, 20, 5))
+    inflation = torch.tensor([1.0, 1.7], dtype=torch.float64)
+    model = SparseGP(prior(), UNITS, X, Y, noise, torch.arange(0, 20, 5), inflation)
     Kuf = prior().covariance(X[model.inducing], X)
     Kuu = prior().covariance(X[model.inducing], X[model.inducing])
     Q = Kuf.T @ torch.linalg.solve(Kuu + 1e-6 * torch.eye(4, dtype=torch.float64), Kuf)
@@ -110,9 +111,12 @@ def test_sites_of_bounds_are_left_out_as_answers_are(site_noise: float) -> None:
     mean, variance = gain @ Y[rest], own - gain @ Q[rest, site]
     sign, bounds = torch.zeros(N, dtype=torch.float64), torch.full((N,), bound, dtype=torch.float64)
     sign[site] = 1.0
-    answer_noise = torch.full((N,), 0.02, dtype=torch.float64)
+    learned, stated = prior().noise[1], 0.02
+    answer_noise = torch.full((N,), float(learned) + stated, dtype=torch.float64)
     found = leave_one_out(model, sign == 0, Bounds(bounds, sign, answer_noise)).bound_log_probability
-    expected = torch.special.log_ndtr((bound - mean) / (variance + 0.02).sqrt())
+    # Inflated is what the model says, not the standard error that is known.
+    deviation = (1.7 * (variance + learned) + stated).sqrt()
+    expected = torch.special.log_ndtr((bound - mean) / deviation)
     assert found == (None, pytest.approx(float(expected), rel=1e-5))
 
 

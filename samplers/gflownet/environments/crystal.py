@@ -9,7 +9,7 @@ lattice parameters scaled to [0, 1] by their ranges and on the free fractional c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,7 @@ class CrystalEnvironment:
             self.n_actions += stage.n_actions
             self.n_inputs += stage.n_inputs
         self.n_continuous = max(stage.n_continuous for stage in self.stages)
+        self._continuous = [k for k, stage in enumerate(self.stages) if stage.n_continuous]
         self.max_steps = sum(stage.max_steps for stage in self.stages)
         self._lattice = next((stage for stage in self.stages if isinstance(stage, LatticeStage)), None)
         #: Whether continuous coordinates are restricted to `bounds`.
@@ -96,7 +97,7 @@ class CrystalEnvironment:
 
     def is_terminal(self, states: Tensor) -> Tensor:
         """`n`, bool."""
-        return states[:, 0] == self._end
+        return torch.from_numpy(states.numpy()[:, 0] == self._end)
 
     def encode(self, states: Tensor) -> Tensor:
         """Stage one-hot, and what each stage has decided, `n x n_inputs`, float32."""
@@ -106,11 +107,15 @@ class CrystalEnvironment:
         inputs[np.arange(len(rows)), at] = 1.0
         crystals = _Batch(self, rows)
         for k, stage in enumerate(self.stages):
-            begun = np.flatnonzero(at >= k)
-            if len(begun) and stage.n_inputs:
-                first = self._first_input[k]
-                part = stage.encode(crystals if len(begun) == len(rows) else crystals.take(begun))
-                inputs[begun, first : first + stage.n_inputs] = part
+            (begun,) = (at >= k).nonzero()
+            if not len(begun):
+                break
+            first = self._first_input[k]
+            columns = slice(first, first + stage.n_inputs)
+            if len(begun) == len(rows):
+                inputs[:, columns] = stage.encode(crystals)
+            else:
+                inputs[begun, columns] = stage.encode(crystals.take(begun))
         return torch.from_numpy(inputs)
 
     # ---------------------------------------------------------------- masks
@@ -121,7 +126,11 @@ class CrystalEnvironment:
         mask = np.zeros((len(rows), self.n_actions), dtype=np.bool_)
         for k, members, crystals in self._by_stage(rows):
             stage, first = self.stages[k], self._first_action[k]
-            mask[members, first : first + stage.n_actions] = stage.mask(crystals)
+            columns = slice(first, first + stage.n_actions)
+            if len(members) == len(rows):
+                mask[:, columns] = stage.mask(crystals)
+            else:
+                mask[members, columns] = stage.mask(crystals)
         return torch.from_numpy(mask)
 
     def backward_mask(self, states: Tensor) -> Tensor:
@@ -144,11 +153,10 @@ class CrystalEnvironment:
         """`n x c`, bool: coordinates that each action draws."""
         rows = states.numpy()
         drawn = np.zeros((len(rows), self.n_continuous), dtype=np.bool_)
-        for k, members, crystals in self._by_stage(rows):
+        for k, members, crystals in self._by_stage(rows, self._continuous):
             stage = self.stages[k]
-            if stage.n_continuous:
-                local = actions.numpy()[members] - self._first_action[k]
-                drawn[members, : stage.n_continuous] = stage.drawn(crystals, local)
+            local = actions.numpy()[members] - self._first_action[k]
+            drawn[members, : stage.n_continuous] = stage.drawn(crystals, local)
         return torch.from_numpy(drawn)
 
     # ---------------------------------------------------------------- steps
@@ -162,9 +170,11 @@ class CrystalEnvironment:
             local = taken[members] - self._first_action[k]
             block = stage.step(crystals, local, coordinates[members, : stage.n_continuous])
             children[members, self.columns[stage.name]] = block
-            while k < self._end and len(members):
-                done = self.stages[k].is_complete(_Batch(self, children[members]))
-                members, k = members[done], k + 1
+            while k < self._end:
+                at = children if len(members) == len(children) else children[members]
+                members, k = members[self.stages[k].is_complete(_Batch(self, at))], k + 1
+                if not len(members):
+                    break
                 children[members, 0] = k
         return torch.from_numpy(children)
 
@@ -184,13 +194,10 @@ class CrystalEnvironment:
         """`n`, float64: minus log |det ∂θ/∂u|, θ the free parameters scaled to [0, 1]."""
         rows, coordinates = states.numpy(), u.double().numpy()
         result = np.zeros(len(rows))
-        for k, members, crystals in self._by_stage(rows):
+        for k, members, crystals in self._by_stage(rows, self._continuous):
             stage = self.stages[k]
-            if stage.n_continuous:
-                local = actions.numpy()[members] - self._first_action[k]
-                result[members] = stage.log_jacobian(
-                    crystals, local, coordinates[members, : stage.n_continuous]
-                )
+            local = actions.numpy()[members] - self._first_action[k]
+            result[members] = stage.log_jacobian(crystals, local, coordinates[members, : stage.n_continuous])
         return torch.from_numpy(result)
 
     def bounds(self, states: Tensor, actions: Tensor, j: int, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,9 +256,11 @@ class CrystalEnvironment:
 
     # ---------------------------------------------------------------- batches
 
-    def _by_stage(self, rows: Floats) -> list[tuple[int, Integers, _Batch]]:
-        """Rows of each stage that is present: its index, the rows' indices, the rows."""
-        return self._grouped(rows, rows[:, 0].astype(np.int64))
+    def _by_stage(
+        self, rows: Floats, stages: Iterable[int] | None = None
+    ) -> list[tuple[int, Integers, _Batch]]:
+        """Rows of each stage (by default of all) that is present: its index, the rows' indices, the rows."""
+        return self._grouped(rows, rows[:, 0], range(self._end) if stages is None else stages)
 
     def _by_last_stage(self, rows: Floats) -> list[tuple[int, Integers, _Batch]]:
         """As `_by_stage`, by the stage of the last step; rows without a step are left out."""
@@ -260,12 +269,14 @@ class CrystalEnvironment:
             here = np.flatnonzero(at == k)
             if len(here):
                 at[here[self.stages[k].is_empty(_Batch(self, rows[here]))]] -= 1
-        return self._grouped(rows, at)
+        return self._grouped(rows, at, range(self._end))
 
-    def _grouped(self, rows: Floats, at: Integers) -> list[tuple[int, Integers, _Batch]]:
+    def _grouped(
+        self, rows: Floats, at: Integers | Floats, stages: Iterable[int]
+    ) -> list[tuple[int, Integers, _Batch]]:
         groups = []
-        for k in range(self._end):
-            members = np.flatnonzero(at == k)
+        for k in stages:
+            (members,) = (at == k).nonzero()
             if len(members):
                 chosen = rows if len(members) == len(rows) else rows[members]
                 groups.append((k, members, _Batch(self, chosen)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,8 @@ class CompositionStage:
         self._space = space
         base = space.base
         self._has_group = space.order.index("space_group") < space.order.index("composition")
+        #: Of each group's compositions; where the group comes later, of those that at least one group holds.
+        self._roots = space.roots if self._has_group else np.array([space.any_root])
         self._n_elements, self._per_element = len(base.elements), base.max_atoms_per_element
         self._max_elements, self._max_atoms = base.n_elements[1], base.max_atoms
         self._column = {symbol: e for e, symbol in enumerate(base.elements)}
@@ -41,33 +44,38 @@ class CompositionStage:
     def encode(self, crystals: Crystals) -> Inputs:
         """Counts, presence and last element, atoms and number of elements so far."""
         n, n_elements = len(crystals), self._n_elements
-        counts = crystals.counts
-        present = counts > 0
-        n_present = present.sum(axis=1)
-        rows = np.arange(n)
+        counts = crystals.block(self.name)[:, :-1]
+        present = counts.astype(np.bool_)
+        rows, elements = present.nonzero()
+        n_present = np.bincount(rows, minlength=n)
         inputs = np.zeros((n, self.n_inputs), dtype=np.float32)
-        inputs[:, :n_elements] = counts / self._per_element
+        np.divide(counts, self._per_element, out=inputs[:, :n_elements], casting="same_kind")
         inputs[:, n_elements : 2 * n_elements] = present
-        begun = np.flatnonzero(n_present)
-        last = self._last(counts)
-        inputs[begun, 2 * n_elements + last[begun]] = 1.0
-        inputs[:, 3 * n_elements] = counts.sum(axis=1) / self._max_atoms
-        inputs[rows, 3 * n_elements + 1 + n_present] = 1.0
+        ends = n_present.cumsum()[n_present > 0] - 1
+        inputs[rows[ends], 2 * n_elements + elements[ends]] = 1.0
+        np.divide(
+            np.add.reduce(counts, axis=1), self._max_atoms, out=inputs[:, 3 * n_elements], casting="same_kind"
+        )
+        inputs[np.arange(n), 3 * n_elements + 1 + n_present] = 1.0
         return inputs
-
-    def _last(self, counts: Integers) -> Integers:
-        """Index of the last element present, `n`; E - 1 where there is none."""
-        last: Integers = self._n_elements - 1 - np.argmax(counts[:, ::-1] > 0, axis=1)
-        return last
 
     def mask(self, crystals: Crystals) -> Flags:
         """`n x n_actions`."""
         counts = crystals.counts
-        if self._has_group:
-            roots = self._space.roots[crystals.groups]
-        else:
-            roots = np.full(len(counts), self._space.any_root, dtype=np.int64)
-        return self._space.masks.masks(roots, counts)
+        at = crystals.groups if self._has_group else np.zeros(len(counts), dtype=np.int64)
+        (begun,) = np.bitwise_or.reduce(counts, axis=1).nonzero()
+        if len(begun) == len(counts):
+            return self._space.masks.masks(self._roots[at], counts)
+        mask: Flags = self._first_masks[at]
+        if len(begun):
+            mask[begun] = self._space.masks.masks(self._roots[at[begun]], counts[begun])
+        return mask
+
+    @cached_property
+    def _first_masks(self) -> Flags:
+        """Masks before the first element, by group, `G x n_actions`: every trajectory asks for one of them."""
+        nothing = np.zeros((len(self._roots), self._n_elements), dtype=np.int64)
+        return self._space.masks.masks(self._roots, nothing)
 
     def drawn(self, crystals: Crystals, actions: Integers) -> Flags:
         """`n x 0`."""

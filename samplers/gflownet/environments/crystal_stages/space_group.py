@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from activelearning.spaces.crystal import CrystalSpace
 
 N_SYSTEMS, N_SYMMETRIES = len(LATTICE_SYSTEMS), len(POINT_SYMMETRIES)
+# Pairs of a system and a symmetry, either of which may be undecided, as the group is.
+UNDECIDED = (N_SYSTEMS + 1) * (N_SYMMETRIES + 1)
 
 
 class SpaceGroupStage:
@@ -36,6 +38,7 @@ class SpaceGroupStage:
         base = space.base
         self._n_groups = len(base.space_groups)
         self._first = N_SYSTEMS + N_SYMMETRIES
+        self._firsts = np.array([0, N_SYSTEMS, self._first])
         self.n_actions = self._first + self._n_groups
         self.n_inputs = self.n_actions + 2
         self._numbers = [group.number for group in base.space_groups]
@@ -44,33 +47,50 @@ class SpaceGroupStage:
         self._has_symmetry = np.arange(N_SYMMETRIES) == base.symmetries[:, None]
         # Columns: step, system, symmetry.
         self._step = {1: base.systems + 1, 2: base.symmetries + 1}
-        self._sizes = np.array(
-            [
-                [np.log(group.multiplicity) / np.log(192), min(w.multiplicity for w in group.wyckoff) / 16]
-                for group in base.space_groups
-            ],
-            dtype=np.float32,
-        )
+        #: Inputs, and where the group is chosen first masks, by `_progress`.
+        self._encoded = self._encode_all()
+        if not self._is_composed:
+            begun = np.array(list(np.ndindex(N_SYSTEMS + 1, N_SYMMETRIES + 1)))
+            allowed = np.broadcast_to(space.is_group_allowed, (len(begun), self._n_groups))
+            self._masks = self._mask(begun, allowed)
+
+    def _encode_all(self) -> Inputs:
+        groups = self._space.base.space_groups
+        inputs = np.zeros((UNDECIDED + len(groups), self.n_inputs), dtype=np.float32)
+        begun = np.array(list(np.ndindex(N_SYSTEMS + 1, N_SYMMETRIES + 1)))
+        system = np.append(begun[:, 0], self._step[1])
+        symmetry = np.append(begun[:, 1], self._step[2])
+        group = np.append(np.zeros(UNDECIDED, dtype=np.int64), np.arange(1, len(groups) + 1))
+        for decided, first in ((system, 0), (symmetry, N_SYSTEMS), (group, self._first)):
+            (rows,) = decided.nonzero()
+            inputs[rows, first + decided[rows] - 1] = 1.0
+        inputs[UNDECIDED:, -2:] = [
+            [np.log(group.multiplicity) / np.log(192), min(w.multiplicity for w in group.wyckoff) / 16]
+            for group in groups
+        ]
+        return inputs
+
+    def _progress(self, crystals: Crystals) -> Integers:
+        """A number for what is decided, `n`: system and symmetry up to `UNDECIDED`, then the groups."""
+        system, symmetry, group = crystals.block(self.name).T
+        decided = np.where(group > 0, group + (UNDECIDED - 1), system * (N_SYMMETRIES + 1) + symmetry)
+        return decided.astype(np.int64)
 
     def encode(self, crystals: Crystals) -> Inputs:
         """System, symmetry and group one-hot, log size of the general and size of the least position."""
-        block = crystals.block(self.name).astype(np.int64)
-        inputs = np.zeros((len(block), self.n_inputs), dtype=np.float32)
-        for column, first in enumerate((0, N_SYSTEMS, self._first)):
-            rows = np.flatnonzero(block[:, column])
-            inputs[rows, first + block[rows, column] - 1] = 1.0
-        rows = np.flatnonzero(block[:, 2])
-        inputs[rows, -2:] = self._sizes[block[rows, 2] - 1]
-        return inputs
+        encoded: Inputs = self._encoded[self._progress(crystals)]
+        return encoded
 
     def mask(self, crystals: Crystals) -> Flags:
         """`n x n_actions`."""
-        block = crystals.block(self.name).astype(np.int64)
+        if not self._is_composed:
+            mask: Flags = self._masks[self._progress(crystals)]
+            return mask
+        return self._mask(crystals.block(self.name).astype(np.int64), self._space.group_mask(crystals.counts))
+
+    def _mask(self, block: Integers, allowed: Flags) -> Flags:
+        """`n x n_actions`, of blocks in which the group is not chosen, given the groups allowed, `n x G`."""
         mask = np.zeros((len(block), self.n_actions), dtype=np.bool_)
-        if self._is_composed:
-            allowed = self._space.group_mask(crystals.counts)
-        else:
-            allowed = np.broadcast_to(self._space.is_group_allowed, (len(block), self._n_groups))
         system, symmetry = block[:, 0], block[:, 1]
         for progress in range(3):
             rows = np.flatnonzero((system > 0).astype(np.int64) + (symmetry > 0) == progress)
@@ -94,9 +114,8 @@ class SpaceGroupStage:
     def step(self, crystals: Crystals, actions: Integers, u: Floats) -> Floats:
         """`n x 3`."""
         block = crystals.block(self.name).copy()
-        column = (actions >= N_SYSTEMS).astype(np.int64) + (actions >= self._first)
-        first = np.array([0, N_SYSTEMS, self._first])[column]
-        block[np.arange(len(block)), column] = actions - first + 1
+        column = self._firsts.searchsorted(actions, side="right") - 1
+        block[np.arange(len(block)), column] = actions - self._firsts[column] + 1
         return block
 
     def is_complete(self, crystals: Crystals) -> Flags:
@@ -112,7 +131,7 @@ class SpaceGroupStage:
         block = crystals.block(self.name).copy()
         rows = np.arange(len(block))
         column = (block > 0).sum(axis=1) - 1
-        actions = np.array([0, N_SYSTEMS, self._first])[column] + block[rows, column].astype(np.int64) - 1
+        actions = self._firsts[column] + block[rows, column].astype(np.int64) - 1
         block[rows, column] = 0.0
         return actions, np.zeros((len(block), 0)), block
 
