@@ -221,6 +221,8 @@ class GaussianProcessSurrogate(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take hyper-parameters up; call `fit` or `condition` for the data.
 
+        A state of an earlier version, which did not keep all that a warm fit goes by, leaves the next fit a cold one.
+
         Raises:
             StoreError: the state is of another kind of surrogate, number of features or fidelities.
         """
@@ -231,6 +233,8 @@ class GaussianProcessSurrogate(ABC):
                 f"The stored surrogate has {_said(stored)}, the campaign's {_said(mine)}; neither may change within a "
                 f"campaign. Go on with what is stored, or give the campaign another name."
             )
+        if not set(self.state_dict()) <= set(state):
+            return
         self._theta = state["theta"].clone()
         self._n_at_cold_fit = int(state["n_at_cold_fit"])
         self._fits_since_cold = int(state["fits_since_cold"])
