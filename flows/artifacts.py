@@ -126,12 +126,12 @@ def model_markdown(judged: Mapping[str, Mapping[str, Any]]) -> str:
     if targets:
         lines += [
             "",
-            "| with the target | shared | Pearson | Spearman | learned |",
-            "|---|---:|---:|---:|---:|",
+            "| fidelity | with the target | shared | Pearson | Spearman | learned |",
+            "|---|---|---:|---:|---:|---:|",
         ]
         for fidelity, target in targets.items():
             shown = [number_text(target[key], 3) for key in ("pearson", "spearman", "learned")]
-            lines.append(f"| {fidelity} | {target['n']} | {' | '.join(shown)} |")
+            lines.append(f"| {fidelity} | {target['target']} | {target['n']} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 

@@ -131,7 +131,7 @@ class GaussianProcessSurrogate(ABC):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of hyper-parameters, units and data."""
         model = self._model
-        parts = [self._theta, model.units.offset, model.units.scale, model.inflation]
+        parts = [self._theta, model.units.offset, model.units.scale, self._inflation]
         parts += [model.train_inputs[0], model.train_targets, model.train_noise]
         sha = hashlib.sha256()
         for part in parts:
@@ -149,7 +149,7 @@ class GaussianProcessSurrogate(ABC):
             `n` (by fidelity), `n_bounds`, `n_inducing` (None where exact), `negative_log_posterior` (of the
             standardised answers that hyper-parameters were fitted to), `correlation`
             (`M x M`), `lengthscales` (least, median, greatest), and by fidelity, in its unit: `noise_std`,
-            `scale`, `inflation` (of variances, see `surrogates.recalibration`), and of answers left out one by one
+            `scale`, `inflation` (of predicted variances, see `predict`), and of answers left out one by one
             (bounds aside; None where there are none) `loo_rmse`, `loo_nlpd`, `loo_coverage_50`, `loo_coverage_90`,
             and for bounds `loo_bound_log_probability`; see `surrogates.diagnostics.LeaveOneOut`.
 
@@ -194,7 +194,12 @@ class GaussianProcessSurrogate(ABC):
         return self._feasibility.probability(X[:, :-1], fidelity_column(X))
 
     def predict(self, candidates: Sequence[Candidate], fidelity: int) -> Prediction:
-        """Posterior of the noise-free answer at one fidelity, `n`, in its unit."""
+        """Posterior of the noise-free answer at one fidelity, `n`, in its unit, recalibrated.
+
+        Its variance is that of `model` times the factor that cross-validation says it lacks
+        (`surrogates.recalibration`). Acquisitions go by `model` as it is: they weigh queries against one another, and
+        under variances that are wider everywhere a search of few answers keeps exploring for too long.
+        """
         features = self.space.features(candidates)
         X = torch.cat(
             [features, torch.full((len(features), 1), float(fidelity), dtype=torch.float64)], dim=-1
@@ -205,7 +210,7 @@ class GaussianProcessSurrogate(ABC):
                 distribution = self._model(chunk.unsqueeze(-2))
                 means.append(distribution.mean.squeeze(-1))
                 variances.append(distribution.variance.squeeze(-1))
-        return Prediction(torch.cat(means), torch.cat(variances).sqrt())
+        return Prediction(torch.cat(means), (torch.cat(variances) * self._inflation[fidelity]).sqrt())
 
     def state_dict(self) -> dict[str, Any]:
         """Hyper-parameters, from which the next fit starts, and what says whether it will be a cold one."""
@@ -221,6 +226,8 @@ class GaussianProcessSurrogate(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take hyper-parameters up; call `fit` or `condition` for the data.
 
+        A state of an earlier version, which did not keep all that a warm fit goes by, leaves the next fit a cold one.
+
         Raises:
             StoreError: the state is of another kind of surrogate, number of features or fidelities.
         """
@@ -231,6 +238,8 @@ class GaussianProcessSurrogate(ABC):
                 f"The stored surrogate has {_said(stored)}, the campaign's {_said(mine)}; neither may change within a "
                 f"campaign. Go on with what is stored, or give the campaign another name."
             )
+        if not set(self.state_dict()) <= set(state):
+            return
         self._theta = state["theta"].clone()
         self._n_at_cold_fit = int(state["n_at_cold_fit"])
         self._fits_since_cold = int(state["fits_since_cold"])
@@ -310,8 +319,7 @@ class GaussianProcessSurrogate(ABC):
         n_inducing = self._n_inducing(data)
         prior = self._parametrisation.decode(self._theta)
         gaussian = with_sites(data, prior, n_inducing)
-        noise = gaussian.noise(prior.noise)
-        return condition(prior, units, gaussian.X, gaussian.Y, noise, n_inducing, self._inflation)
+        return condition(prior, units, gaussian.X, gaussian.Y, gaussian.noise(prior.noise), n_inducing)
 
     def _figures(self, data: Data) -> dict[str, Any]:
         model = self._model

@@ -63,8 +63,9 @@ class LeaveOneOut:
 def leave_one_out(model: FidelityGP, keep: Tensor, bounds: Bounds | None = None) -> LeaveOneOut:
     """How answers left out one at a time are predicted, hyper-parameters as they are.
 
-    Rasmussen & Williams (2006), eq. 5.10 to 5.12. A bound has no error; what counts is the probability of what it
-    says, its own site left out and the others as they are.
+    Rasmussen & Williams (2006), eq. 5.10 to 5.12. Hyper-parameters have seen what is left out, which flatters a
+    surrogate of many lengthscales; `surrogates.recalibration` tells by how much. A bound has no error; what counts is
+    the probability of what it says, its own site left out and the others as they are.
 
     Args:
         model: The model.
@@ -73,12 +74,8 @@ def leave_one_out(model: FidelityGP, keep: Tensor, bounds: Bounds | None = None)
     """
     fidelity, scales = fidelity_column(model.train_inputs[0]), model.units.scale.tolist()
     error, variance = model.left_out()
-    # Standard errors that are known are what they are.
-    learned = model.hyperparameters.noise[fidelity]
-    stated = (model.train_noise - learned).clamp_min(0.0)
-    inflated = (variance - stated) * model.inflation[fidelity] + stated
-    ratio = error.abs() / inflated.sqrt()
-    nlpd = 0.5 * ((2.0 * math.pi * inflated).log() + ratio.square())
+    ratio = error.abs() / variance.sqrt()
+    nlpd = 0.5 * ((2.0 * math.pi * variance).log() + ratio.square())
 
     def means(values: Tensor, rows: Tensor) -> list[float | None]:
         chosen = [values[rows & (fidelity == index)] for index in range(len(scales))]
@@ -110,14 +107,13 @@ def _bound_log_probability(model: FidelityGP, error: Tensor, variance: Tensor, b
     with torch.no_grad():
         known = model.forward(X.unsqueeze(-2))
         mean = (known.mean.squeeze(-1) - model.units.offset[fidelity]) / scale
-        posterior = known.variance.squeeze(-1) / scale.square() / model.inflation[fidelity]
+        lost = model.unexplained()
+        posterior = known.variance.squeeze(-1) / scale.square() - lost
     # A site narrower than the prior is left out by the formula of answers, a wide one by division of Gaussians: each
-    # form loses its digits where the other keeps them.
+    # form loses its digits where the other keeps them. What inducing points leave out is no part of the division.
     wide_variance = 1.0 / (1.0 / posterior - 1.0 / noise)
     wide_mean = wide_variance * (mean / posterior - target / noise)
     is_narrow = noise < model.hyperparameters.between.diagonal()[fidelity] + MEAN_VARIANCE
-    v = torch.where(is_narrow, variance - noise, wide_variance)
+    v = torch.where(is_narrow, variance - noise, wide_variance + lost)
     m = torch.where(is_narrow, target - error, wide_mean)
-    learned = model.hyperparameters.noise[fidelity]
-    inflated = (v + learned) * model.inflation[fidelity] + bounds.noise - learned
-    return torch.special.log_ndtr(bounds.sign * (bounds.value - m) / inflated.sqrt())
+    return torch.special.log_ndtr(bounds.sign * (bounds.value - m) / (v + bounds.noise).sqrt())

@@ -2,12 +2,10 @@
 
 Every posterior here has the form
 
-    mean(x) = offset + scale · P(x)ᵀ w,        cov(x, z) = spread spread' · (k(x, z) − P(x)ᵀ P(z)),
+    mean(x) = offset + scale · P(x)ᵀ w,        cov(x, z) = scale scale' · (k(x, z) − P(x)ᵀ P(z)),
 
 with k the prior covariance and P(x) a column of `r` numbers, which for an exact Gaussian process is the whitened
 covariance of x with the data (Rasmussen & Williams, *Gaussian Processes for Machine Learning*, 2006, algorithm 2.1).
-The spread of a fidelity is its scale times the factor by which its deviations are known to be too small
-(`surrogates.recalibration`), 1 where nothing is known of that.
 That form is what lets acquisitions score thousands of queries with one triangular solve, see
 `activelearning.acquisition.posterior.ProjectedModel`.
 """
@@ -45,17 +43,10 @@ class FidelityGP(Model, ABC):
         train_inputs: Features and fidelity index, a tuple of one `(batch) x n x (d + 1)`.
         train_targets: Standardised answers, `(batch) x n`.
         train_noise: Noise variances of the standardised answers, `(batch) x n`.
-        inflation: Factor on each fidelity's variances, noise included, `M`.
     """
 
     def __init__(
-        self,
-        hyperparameters: Prior,
-        units: Units,
-        train_X: Tensor,
-        train_Y: Tensor,
-        train_noise: Tensor,
-        inflation: Tensor | None = None,
+        self, hyperparameters: Prior, units: Units, train_X: Tensor, train_Y: Tensor, train_noise: Tensor
     ) -> None:
         super().__init__()
         self.hyperparameters = hyperparameters
@@ -63,11 +54,6 @@ class FidelityGP(Model, ABC):
         self.train_inputs = (train_X,)
         self.train_targets = train_Y
         self.train_noise = train_noise
-        self.inflation = torch.ones_like(units.scale) if inflation is None else inflation
-        self._spread = units.scale * self.inflation.sqrt()
-        # Rows of P that the model was made with; further ones, of answers it was conditioned on, move the mean as the
-        # inflated covariance says.
-        self._n_made: int | None = None
 
     @abstractmethod
     def _project(self, X: Tensor) -> Tensor:
@@ -81,6 +67,10 @@ class FidelityGP(Model, ABC):
     @abstractmethod
     def left_out(self) -> tuple[Tensor, Tensor]:
         """Error of every standardised answer when it alone is left out, and the variance of that error, `n` each."""
+
+    def unexplained(self) -> Tensor:
+        """Variance of the standardised answers that none of them takes away, `n`: nought, but for inducing points."""
+        return torch.zeros_like(self.train_targets)
 
     @abstractmethod
     def condition_on_observations(
@@ -109,47 +99,40 @@ class FidelityGP(Model, ABC):
     def noise_variance(self, X: Tensor) -> Tensor:
         """Learned noise variance of answers at X `... x (d + 1)`, in the fidelity's unit squared, `...`."""
         fidelity = fidelity_column(X)
-        return self.hyperparameters.noise[fidelity] * self._spread[fidelity].square()
+        return self.hyperparameters.noise[fidelity] * self.units.scale[fidelity].square()
 
     def forward(self, X: Tensor) -> MultivariateNormal:
         """Posterior of the noise-free answers at X `(b) x q x (d + 1)`, in each fidelity's unit."""
         fidelity = fidelity_column(X)
-        spread = self._spread[fidelity]
+        scale = self.units.scale[fidelity]
         projected = self._project(X)
+        mean = (projected.transpose(-1, -2) @ self._weights).squeeze(-1)
         covariance = self.hyperparameters.covariance(X, X) - projected.transpose(-1, -2) @ projected
         # Rounding may leave a tiny negative variance next to an observation of (almost) no noise.
         floor = _SMALLEST * self.hyperparameters.between.diagonal()[fidelity]
         lack = (floor - covariance.diagonal(dim1=-1, dim2=-2)).clamp_min(0.0)
         covariance = covariance + torch.diag_embed(lack)
-        covariance = spread.unsqueeze(-1) * covariance * spread.unsqueeze(-2)
+        covariance = scale.unsqueeze(-1) * covariance * scale.unsqueeze(-2)
         # As an operator, so that it is factorised only where somebody samples.
-        return MultivariateNormal(self._mean(projected, fidelity), to_linear_operator(covariance))
-
-    def _mean(self, projected: Tensor, fidelity: Tensor) -> Tensor:
-        """Posterior mean, `(b) x q`, in the fidelities' units, from P `(b) x r x q`."""
-        n = self._n_made
-        made, further = projected[..., :n, :], projected[..., n or projected.shape[-2] :, :]
-        mean = self.units.scale[fidelity] * (made.transpose(-1, -2) @ self._weights[..., :n, :]).squeeze(-1)
-        if n is not None:
-            moved = (further.transpose(-1, -2) @ self._weights[..., n:, :]).squeeze(-1)
-            mean = mean + self._spread[fidelity] * moved
-        return self.units.offset[fidelity] + mean
+        return MultivariateNormal(self.units.offset[fidelity] + scale * mean, to_linear_operator(covariance))
 
     def project(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean, `n`, and what is known of the prior, `r x n`, of rows X `n x (d + 1)`, in their units."""
         fidelity = fidelity_column(X)
+        scale = self.units.scale[fidelity]
         projected = self._project(X)
-        return self._mean(projected, fidelity), projected * self._spread[fidelity]
+        mean = (projected.T @ self._weights).squeeze(-1)
+        return self.units.offset[fidelity] + scale * mean, projected * scale
 
     def prior_covariance(self, X: Tensor, Z: Tensor) -> Tensor:
         """Prior covariance, `n x p`, of answers at X `n x (d + 1)` and Z `p x (d + 1)`, in their units."""
-        of_x, of_z = (self._spread[fidelity_column(rows)] for rows in (X, Z))
-        return of_x.unsqueeze(-1) * self.hyperparameters.covariance(X, Z) * of_z
+        scale_x, scale_z = (self.units.scale[fidelity_column(rows)] for rows in (X, Z))
+        return scale_x.unsqueeze(-1) * self.hyperparameters.covariance(X, Z) * scale_z
 
     def prior_covariance_at_place(self, fidelity: Tensor, other: Tensor) -> Tensor:
         """Prior covariance, `n`, of answers at the same features and two fidelities (`n` each, long)."""
         prior = self.hyperparameters.between[fidelity, other] + MEAN_VARIANCE * (fidelity == other)
-        return self._spread[fidelity] * prior * self._spread[other]
+        return self.units.scale[fidelity] * prior * self.units.scale[other]
 
     def posterior(
         self,
@@ -211,13 +194,7 @@ class FidelityGP(Model, ABC):
         if noise is None:
             variance = self.hyperparameters.noise[fidelity]
         else:
-            variance = noise.squeeze(-1).expand(standardised.shape) / self._spread[fidelity].square()
-        gain = self.inflation[fidelity].sqrt()
-        if bool((gain != 1.0).any()):
-            # What an answer differs from what was expected of it is so much less of a surprise.
-            n = self._n_made
-            made = self._project(X)[..., :n, :].transpose(-1, -2) @ self._weights[..., :n, :]
-            standardised = made.squeeze(-1) + (standardised - made.squeeze(-1)) / gain
+            variance = noise.squeeze(-1).expand(standardised.shape) / scale.square()
         return batch, X, standardised, variance
 
 
@@ -230,19 +207,12 @@ class ExactGP(FidelityGP):
         train_X: Features and fidelity index, `(batch) x n x (d + 1)`; n may be 0.
         train_Y: Standardised answers, `(batch) x n`.
         train_noise: Noise variances of the standardised answers, `n`, positive.
-        inflation: See `FidelityGP`.
     """
 
     def __init__(
-        self,
-        hyperparameters: Prior,
-        units: Units,
-        train_X: Tensor,
-        train_Y: Tensor,
-        train_noise: Tensor,
-        inflation: Tensor | None = None,
+        self, hyperparameters: Prior, units: Units, train_X: Tensor, train_Y: Tensor, train_noise: Tensor
     ) -> None:
-        super().__init__(hyperparameters, units, train_X, train_Y, train_noise, inflation)
+        super().__init__(hyperparameters, units, train_X, train_Y, train_noise)
         covariance = hyperparameters.covariance(train_X, train_X) + torch.diag_embed(train_noise)
         self._factor = torch.linalg.cholesky(covariance)
         self._whitened = torch.linalg.solve_triangular(self._factor, train_Y.unsqueeze(-1), upper=False)
@@ -257,16 +227,13 @@ class ExactGP(FidelityGP):
         """See `FidelityGP.condition_on_observations`."""
         batch, X, standardised, variance = self._standardise(X, Y, noise)
         old_X, old_Y, old_noise = self.train_inputs[0], self.train_targets, self.train_noise
-        model = type(self)(
+        return type(self)(
             self.hyperparameters,
             self.units,
             torch.cat([old_X.expand(*batch, *old_X.shape[-2:]), X], dim=-2),
             torch.cat([old_Y.expand(*batch, old_Y.shape[-1]), standardised], dim=-1),
             torch.cat([old_noise.expand(*batch, old_noise.shape[-1]), variance], dim=-1),
-            self.inflation,
         )
-        model._n_made = old_Y.shape[-1] if self._n_made is None else self._n_made
-        return model
 
     def left_out(self) -> tuple[Tensor, Tensor]:
         """In closed form: Sundararajan & Keerthi (2001); Rasmussen & Williams (2006), eq. 5.12."""

@@ -19,13 +19,7 @@ _SITE_ROUNDS = 3
 
 
 def condition(
-    prior: Prior,
-    units: Units,
-    X: Tensor,
-    Y: Tensor,
-    noise: Tensor,
-    n_inducing: int | None,
-    inflation: Tensor | None = None,
+    prior: Prior, units: Units, X: Tensor, Y: Tensor, noise: Tensor, n_inducing: int | None
 ) -> FidelityGP:
     """The model that knows standardised answers: exact, or sparse where there are more than `n_inducing`.
 
@@ -36,12 +30,10 @@ def condition(
         Y: Standardised answers, `n`.
         noise: Noise variances, `n`, positive.
         n_inducing: Most inducing points; None for the exact model.
-        inflation: Factor on each fidelity's variances, `M`; 1 by default.
     """
     if n_inducing is None or len(Y) <= n_inducing:
-        return ExactGP(prior, units, X, Y, noise, inflation)
-    inducing = choose_inducing(prior, X, noise, n_inducing)
-    return SparseGP(prior, units, X, Y, noise, inducing, inflation)
+        return ExactGP(prior, units, X, Y, noise)
+    return SparseGP(prior, units, X, Y, noise, choose_inducing(prior, X, noise, n_inducing))
 
 
 def with_sites(data: Data, hyperparameters: Prior, n_inducing: int | None = None) -> GaussianData:

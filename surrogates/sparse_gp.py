@@ -173,7 +173,6 @@ class SparseGP(FidelityGP):
         train_Y: Standardised answers, `n`.
         train_noise: Noise variances of the standardised answers, `n`, positive.
         inducing: Inducing points, rows of train_X, `m`, long.
-        inflation: See `FidelityGP`.
     """
 
     def __init__(
@@ -184,9 +183,8 @@ class SparseGP(FidelityGP):
         train_Y: Tensor,
         train_noise: Tensor,
         inducing: Tensor,
-        inflation: Tensor | None = None,
     ) -> None:
-        super().__init__(hyperparameters, units, train_X, train_Y, train_noise, inflation)
+        super().__init__(hyperparameters, units, train_X, train_Y, train_noise)
         self.inducing = inducing
         self._U = train_X[inducing]
         f = _Factors.of(
@@ -203,6 +201,8 @@ class SparseGP(FidelityGP):
         root = vectors * (values / (1.0 + values)).sqrt()
         self._root = torch.linalg.solve_triangular(f.inducing.T, root, upper=True)
         self._whitened = ((vectors.T @ f.answers) / (values * (1.0 + values)).sqrt()).unsqueeze(-1)
+        lost = prior_variance(hyperparameters, train_X) - f.scaled.square().sum(0) * train_noise
+        self._lost = lost.clamp_min(0.0)
         self._left_out = self._leave_one_out(f)
 
     @property
@@ -219,6 +219,10 @@ class SparseGP(FidelityGP):
         """Under the covariance Q + Λ that the mean is of, its variance with what inducing points leave out."""
         return self._left_out
 
+    def unexplained(self) -> Tensor:
+        """What inducing points leave out."""
+        return self._lost
+
     def _project(self, X: Tensor) -> Tensor:
         return self._root.T @ self.hyperparameters.covariance(self._U, X)
 
@@ -228,9 +232,7 @@ class SparseGP(FidelityGP):
         beta = torch.linalg.solve_triangular(f.inner, f.answers.unsqueeze(-1), upper=False)
         kept = (1.0 - solved.square().sum(0)).clamp_min(_NEGLIGIBLE)
         error = (self.train_targets - f.root_noise * (solved.T @ beta).squeeze(-1)) / kept
-        lost = prior_variance(self.hyperparameters, self.train_inputs[0])
-        lost = (lost - f.scaled.square().sum(0) * self.train_noise).clamp_min(0.0)
-        return error, self.train_noise / kept + lost
+        return error, self.train_noise / kept + self._lost
 
 
 class ConditionedGP(FidelityGP):
@@ -255,9 +257,7 @@ class ConditionedGP(FidelityGP):
             torch.cat([old_X.expand(*batch, *old_X.shape[-2:]), X], dim=-2),
             torch.cat([old_Y.expand(*batch, old_Y.shape[-1]), Y], dim=-1),
             torch.cat([old_noise.expand(*batch, old_noise.shape[-1]), noise], dim=-1),
-            base.inflation,
         )
-        self._n_made = base._weights.shape[-2] if base._n_made is None else base._n_made
         self._base = base
         self._X = X
         self._known = base._project(X)
@@ -281,6 +281,10 @@ class ConditionedGP(FidelityGP):
     def left_out(self) -> tuple[Tensor, Tensor]:
         """Of the other model's answers, which are those that were measured."""
         return self._base.left_out()
+
+    def unexplained(self) -> Tensor:
+        """Of the other model's answers."""
+        return self._base.unexplained()
 
     def _project(self, X: Tensor) -> Tensor:
         old = self._base._project(X)

@@ -1,4 +1,4 @@
-"""How the fidelities agree with the target: on candidates that both measured, and as the model has learned it."""
+"""How the fidelities agree with their target: on candidates that both measured, and as the model has learned it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,29 @@ MIN_PAIRS = 3
 
 
 def agreement(
-    observations: Sequence[Observation], fidelities: Sequence[Fidelity], figures: Mapping[str, Any]
+    observations: Sequence[Observation],
+    fidelities: Sequence[Fidelity],
+    figures: Mapping[str, Any],
+    *,
+    target: int,
 ) -> dict[str, dict[str, Any]]:
-    """Correlation of each other fidelity with the target.
+    """Correlation of each other fidelity with its target.
+
+    Of several targets that is the one of the property that the fidelity measures, else the (first) objective's.
 
     Args:
         observations: All answers; bounds are left out, repeated answers averaged.
         fidelities: The campaign's fidelities.
         figures: Of the surrogate's fit; its `correlation`, `M x M`, is taken where it gives one.
+        target: Index of the (first) objective's target.
 
     Returns:
-        By fidelity `{n, pearson, spearman, learned}`: `n` candidates were measured at both. Answers carry noise and
-        are of those candidates that were chosen, so that `pearson` is not what `learned`, the model's prior correlation
-        of noise-free answers over the whole space, would be with many answers. None is what can't be told.
+        By fidelity that is no target `{target, n, pearson, spearman, learned}`: `n` candidates were measured at both.
+        Answers carry noise and are of those candidates that were chosen, so that `pearson` is not what `learned`, the
+        model's prior correlation of noise-free answers over the whole space, would be with many answers. None is what
+        can't be told.
     """
-    (target,) = [f for f in fidelities if f.is_target]
+    targets = {f.property: f for f in fidelities if f.is_target}
     values: dict[int, dict[str, list[float]]] = {f.index: {} for f in fidelities}
     for o in observations:
         if o.censoring is Censoring.NONE:
@@ -39,16 +47,18 @@ def agreement(
     learned = figures.get("correlation")
     found: dict[str, dict[str, Any]] = {}
     for f in fidelities:
-        if f.index == target.index:
+        if f.is_target:
             continue
-        shared = [key for key in values[f.index] if key in values[target.index]]
+        its = targets.get(f.property, fidelities[target])
+        shared = [key for key in values[f.index] if key in values[its.index]]
         mine = np.array([np.mean(values[f.index][key]) for key in shared])
-        theirs = np.array([np.mean(values[target.index][key]) for key in shared])
+        theirs = np.array([np.mean(values[its.index][key]) for key in shared])
         found[f.name] = {
+            "target": its.name,
             "n": len(shared),
             "pearson": _pearson(mine, theirs),
             "spearman": _pearson(rankdata(mine), rankdata(theirs)),  # ties share their mean rank
-            "learned": None if learned is None else float(learned[f.index][target.index]),
+            "learned": None if learned is None else float(learned[f.index][its.index]),
         }
     return found
 

@@ -181,7 +181,10 @@ class SafetyConfig(_Model):
 
     enabled: bool = True
     credit: float = Field(
-        0.05, ge=0, le=1, description="share of the total budget for the others while they have proved nothing"
+        0.05,
+        ge=0,
+        le=1,
+        description="share of the total budget for the others while they have proved nothing",
     )
     target_share: float = Field(
         0.3,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from activelearning.campaign.config import parse_config
 from activelearning.errors import ConfigError
 
 # What may differ when a campaign is continued; all else would make its rounds incomparable. Where the store and the
@@ -14,11 +15,12 @@ _STEPS = ("steps", "warm_steps", "max_iterations")
 
 
 def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Compare a stored config with the one at hand.
+    """Compare a stored config with the one at hand; a key that the stored one lacks has its default there.
 
     Raises:
         ConfigError: naming the first key that may not change.
     """
+    old = _filled(old)
     for path in differences(old, new):
         if path[0] in _FREE:
             continue
@@ -33,6 +35,17 @@ def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
             f"stopping, max_in_flight and the step counts of surrogate and sampler. Set the key back, or give "
             f"the campaign another name."
         )
+
+
+def _filled(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored config with the defaults of keys that are younger than it is.
+
+    One with a key that is no more does not parse, and is compared as it stands, so that this key is named.
+    """
+    try:
+        return parse_config(stored).to_json()
+    except ConfigError:
+        return stored
 
 
 def differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -280,7 +280,7 @@ class Engine:
             for expected in summary.get("safety", {}).get("expected", ())
         ]
         answers = {candidate.key: m for candidate, name, m in self.repository.answers() if name == target}
-        money = self.repository.charged()
+        money = self.repository.charged(from_round=1)  # the initial design is what its own share says
         spent_target = money.pop(target, 0.0)
         standing = Standing(
             scores=judge(expectations, answers),
@@ -300,7 +300,9 @@ class Engine:
         new = [f for f in made if f.round == index - 1 or f.key in awaited]
         return {
             "prequential": prequential(made, new),
-            "agreement": agreement(observations, self.parts.fidelities, figures),
+            "agreement": agreement(
+                observations, self.parts.fidelities, figures, target=self.parts.target.fidelity.index
+            ),
             "pending": [row.key for row in self.repository.evaluations(states=OPEN_STATES)],
         }
 

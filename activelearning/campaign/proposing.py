@@ -27,7 +27,7 @@ from activelearning.campaign.seeds import seed_for
 from activelearning.candidate import Candidate
 from activelearning.contracts.acquisition import AcquisitionContext, Goals, Scorer
 from activelearning.contracts.sampler import LogReward, Proposal
-from activelearning.contracts.surrogate import FeasibilityModel
+from activelearning.contracts.surrogate import FeasibilityModel, Surrogate
 from activelearning.measurement import Measurement
 from activelearning.spaces.box import BoxSpace
 
@@ -376,7 +376,9 @@ class Proposer:
         if self.guard is not None:
             others = frozenset(f.index for f in self.parts.fidelities if not f.is_target)
             shared = SharedLimit(others, self.guard.allowance)
-        quick = {source.fidelity.index for source in self.parts.sources if not source.is_queued}
+        # Answers in process are worth waiting for; not where fidelities are drawn blindly, whatever the answers say.
+        is_blind = self.parts.mode == "random"
+        quick = {source.fidelity.index for source in self.parts.sources if not (source.is_queued or is_blind)}
         budget = self.budget - math.fsum(planned.cost for planned in taken)
         return self._picked(scorer, pairs, budget, slots, shared=shared, patient=quick)
 
@@ -418,7 +420,7 @@ class Proposer:
         )
         if not picked:
             return []
-        noise = dict(zip(picked, self._noise(inputs[picked]).tolist(), strict=True))
+        noise = dict(zip(picked, expected_noise(self.parts.surrogate, inputs[picked]).tolist(), strict=True))
         predicted: dict[int, tuple[float, float]] = {}
         for index in sorted({pairs[i][1] for i in picked}):
             mine = [i for i in picked if pairs[i][1] == index]
@@ -445,24 +447,32 @@ class Proposer:
         asked = [(i, planned) for i, planned in enumerate(chosen) if planned.fidelity == target]
         if not asked:
             return []
-        X = self._inputs([(planned.candidate, target) for _, planned in asked])
-        with torch.no_grad():
-            (joint, joint_variance), (alone, alone_variance) = (
-                joint_posterior(model, rows.unsqueeze(-2), noisy=True)
-                for model, rows in (
-                    (self.parts.surrogate.model, X),
-                    (self.guard.alone.model, only_fidelity(X)),
-                )
+        candidates = [planned.candidate for _, planned in asked]
+        X = self._inputs([(candidate, target) for candidate in candidates])
+        (joint, joint_std), (alone, alone_std) = (
+            self._foretold(surrogate, candidates, index, rows)
+            for surrogate, index, rows in (
+                (self.parts.surrogate, target, X),
+                (self.guard.alone, 0, only_fidelity(X)),
             )
+        )
         return [
             Expectation(
                 planned.candidate.key,
-                (float(joint[row]), float(joint_variance[row].sqrt())),
-                (float(alone[row]), float(alone_variance[row].sqrt())),
+                (float(joint[row]), float(joint_std[row])),
+                (float(alone[row]), float(alone_std[row])),
                 independent=i < n_independent or self.guard.standing.trust is Trust.REFUTED,
             )
             for row, (i, planned) in enumerate(asked)
         ]
+
+    @staticmethod
+    def _foretold(
+        surrogate: Surrogate, candidates: Sequence[Candidate], index: int, X: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, `n`, of answers with their noise."""
+        prediction = surrogate.predict(candidates, index)
+        return prediction.mean, torch.hypot(prediction.std, expected_noise(surrogate, X))
 
     def _diversity(self, X: Tensor) -> Diversity | None:
         """What holds the batch apart, told of the work in flight."""
@@ -474,11 +484,12 @@ class Proposer:
         diversity.take(self._inputs(self.pending))
         return diversity
 
-    def _noise(self, X: Tensor) -> Tensor:
-        """Standard deviation, `n`, that the model expects of answers about their noise-free values."""
-        model, single = self.parts.surrogate.model, X.unsqueeze(-2)
-        with torch.no_grad():
-            noisy, free = (
-                joint_posterior(model, single, noisy=noisy)[1].flatten() for noisy in (True, False)
-            )
-        return (noisy - free).clamp_min(0.0).sqrt()
+
+def expected_noise(surrogate: Surrogate, X: Tensor) -> Tensor:
+    """Standard deviation, `n`, that a surrogate's model expects of answers about their noise-free values."""
+    single = X.unsqueeze(-2)
+    with torch.no_grad():
+        noisy, free = (
+            joint_posterior(surrogate.model, single, noisy=noisy)[1].flatten() for noisy in (True, False)
+        )
+    return (noisy - free).clamp_min(0.0).sqrt()

@@ -82,8 +82,8 @@ class Standing:
         scores: What the other fidelities were worth for each answer of the target, in nats.
         n_target: Queries of the target chosen so far, the initial design aside.
         n_independent: Those of them chosen as if there were no other fidelities.
-        spent_target: Spent and reserved at the target.
-        spent_others: Spent and reserved at the others.
+        spent_target: Spent and reserved at the target, the initial design aside.
+        spent_others: The same at the others.
     """
 
     scores: Sequence[float] = ()
@@ -161,19 +161,19 @@ class Guard:
 
 
 def judge(expectations: Iterable[Expectation], answers: Mapping[str, MeasuredValue]) -> list[float]:
-    """What the other fidelities were worth for each answer, in nats, from -3 to 3.
+    """What the other fidelities were worth for each answer, in nats.
 
     Args:
         expectations: What was foretold.
-        answers: The target's answers by candidate; those still out are left out.
+        answers: The target's answers by candidate; those still out count for nothing.
     """
-    found = []
+    scores = []
     for expected in expectations:
         value = answers.get(expected.candidate)
         if value is not None:
             difference = log_score(value, *expected.joint) - log_score(value, *expected.alone)
-            found.append(max(-_MOST, min(_MOST, difference)))
-    return found
+            scores.append(max(-_MOST, min(_MOST, difference)))
+    return scores
 
 
 def log_score(value: MeasuredValue, mean: float, std: float) -> float:

@@ -21,8 +21,8 @@ def diagnostics(database: Database, name: str) -> dict[str, dict[str, Any]]:
         `{left_out, forecasts, new, target}`: `left_out` are the figures of the last fit (`n, rmse, nlpd, coverage_50,
         coverage_90, bound_log_probability`; None each where the surrogate gives none), `forecasts` the scores of all
         answers that had been predicted (see `activelearning.report.prequential.score`), those since the last fit
-        included, `new` those that were new at the last fit, and `target` the correlation with the target, None for
-        the target itself.
+        included, `new` those that were new at the last fit, and `target` the correlation with its target (see
+        `activelearning.campaign.agreement`), None for a target itself.
 
     Raises:
         InputError: the store holds no such campaign.

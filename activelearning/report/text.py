@@ -46,8 +46,8 @@ def diagnostics_text(judged: Mapping[str, Any]) -> str:
         parts.append(f"{forecast['n']} forecasts, {_judged(forecast)}")
     if target is not None:
         parts.append(
-            f"correlation with the target {number_text(target['learned'])} learned, {number_text(target['pearson'])} "
-            f"on {target['n']} shared"
+            f"correlation with {target['target']} {number_text(target['learned'])} learned, "
+            f"{number_text(target['pearson'])} on {target['n']} shared"
         )
     return "; ".join(parts) or "nothing to judge by yet"
 

@@ -165,7 +165,7 @@ class LedgerEntry(Base):
 
 
 class Checkpoint(Base):
-    """Warm state of a component (surrogate, sampler) as of the last committed round."""
+    """Warm state of a component (surrogate, surrogate.alone, sampler) as of the last committed round."""
 
     __tablename__ = "checkpoints"
     campaign: Mapped[str] = mapped_column(ForeignKey("campaigns.name"), primary_key=True)

@@ -108,13 +108,13 @@ class Repository:
         # What was reserved and settled in other orders may leave rounding behind, never a debt.
         return Balance(total=total, reserved=max(float(reserved), 0.0), spent=float(spent))
 
-    def charged(self) -> dict[str, float]:
-        """What is spent and reserved of each fidelity, by name."""
+    def charged(self, *, from_round: int = 0) -> dict[str, float]:
+        """What is spent and reserved of each fidelity, by name, by evaluations of a round and those after it."""
         amount = func.sum(LedgerEntry.reserved + LedgerEntry.spent)
         query = (
             select(Evaluation.fidelity, amount)
             .join(LedgerEntry, LedgerEntry.evaluation_key == Evaluation.key)
-            .where(Evaluation.campaign == self.campaign)
+            .where(Evaluation.campaign == self.campaign, Evaluation.round >= from_round)
             .group_by(Evaluation.fidelity)
         )
         with self.database.read() as session:

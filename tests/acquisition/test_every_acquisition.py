@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from activelearning.contracts import Acquisition, AcquisitionContext, Scorer
+from activelearning.contracts import Acquisition, AcquisitionContext, Goals, Objective, Scorer
 from activelearning.contracts.registry import load_plugin, plugin_names
 from surrogates.coregionalised_gp import CoregionalisedGP, Hyperparameters, Units
 
@@ -14,8 +14,8 @@ from surrogates.coregionalised_gp import CoregionalisedGP, Hyperparameters, Unit
 BLIND = {"random"}
 ALL = list(plugin_names("acquisitions"))
 SEEING = [name for name in ALL if name not in BLIND]
-# Utilities in nats; those of the others are in the target's unit.
-IN_NATS = {"mf_gibbon", "mf_mes"}
+# Utilities in nats, or of objectives without unit; those of the others are in the target's unit.
+WITHOUT_UNIT = {"mf_gibbon", "mf_mes", "mf_hypervolume"}
 # Draws for comparisons that hold in expectation.
 MANY: dict[str, dict[str, Any]] = {"mf_gibbon": {"n_max_samples": 4000}, "mf_mes": {"n_max_samples": 4000}}
 
@@ -56,7 +56,11 @@ def scorer(
 ) -> Scorer:
     acquisition = load_plugin("acquisitions", name)(**params)
     assert isinstance(acquisition, Acquisition)
-    scorer: Scorer = acquisition.build(AcquisitionContext(gp, [], 0, maximize, best, GRID, pending, seed=3))
+    goals = Goals((Objective(0, maximize),))
+    answered = gp.train_inputs[0]
+    scorer: Scorer = acquisition.build(
+        AcquisitionContext(gp, [], 0, maximize, best, GRID, pending, seed=3, goals=goals, answered=answered)
+    )
     return scorer
 
 
@@ -67,7 +71,7 @@ def queries(n: int = 11) -> Tensor:
 
 
 def test_acquisitions_are_registered() -> None:
-    assert {"mf_gibbon", "mf_mes", "mf_ucb", "mf_kg", "target_ei", "random"} <= set(ALL)
+    assert {"mf_gibbon", "mf_mes", "mf_ucb", "mf_kg", "mf_hypervolume", "target_ei", "random"} <= set(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -146,7 +150,7 @@ def test_utilities_are_in_the_target_s_unit_or_in_none(name: str, factor: float)
     plain = scorer(name, surrogate())(queries())
     moved = surrogate(offset=(7.0, 0.0), scale=(factor, 1.0))
     found = scorer(name, moved, best=7.0 + 0.7 * factor)(queries())
-    expected = plain if name in IN_NATS else factor * plain
+    expected = plain if name in WITHOUT_UNIT else factor * plain
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9 * float(expected.abs().max()))
 
 

@@ -120,3 +120,19 @@ def test_kinds_of_diversity_that_are_none_are_refused(bench: Any) -> None:
         bench.config({"acquisition.diversity": "much"})
     with pytest.raises(ConfigError, match=r"acquisition\.replicates"):
         bench.config({"acquisition.replicates": 0})
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("random", {"low", "high"}), ("after", {"low"})])
+def test_fidelities_drawn_blindly_wait_for_no_answers(bench: Any, mode: str, asked: set[str]) -> None:
+    """By blind utilities `low` is always the better bargain: only where it counts are its answers waited for."""
+    changes = {
+        "acquisition.mode": mode,
+        "fidelities.0.cost": 0.01,
+        "stopping.max_rounds": 3,
+        "safety.enabled": False,
+    }
+    with bench.open(bench.config(changes)) as engine:
+        run(engine)
+    rows = bench.evaluations()
+    for index in (1, 2, 3):
+        assert {row.fidelity for row in rows if row.round == index} == asked

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from activelearning.campaign.continuation import check_continuation
 from activelearning.campaign.tick import run
 from activelearning.errors import ConfigError
+from activelearning.store.database import open_database
+from activelearning.store.models import Campaign, Checkpoint
 
 
 @pytest.mark.parametrize(
@@ -68,6 +72,65 @@ def test_a_fidelity_more_is_refused(bench: Any) -> None:
     more = [*bench.value()["fidelities"], {"name": "dft", "oracle": "function", "cost": 1.0}]
     with pytest.raises(ConfigError, match="'fidelities'"):
         check_continuation(bench.config().to_json(), bench.config(fidelities=more).to_json())
+
+
+def older(config: dict[str, Any], *dotted: str) -> dict[str, Any]:
+    """A config as it was stored before some keys existed."""
+    config = copy.deepcopy(config)
+    for path in dotted:
+        *parents, last = path.split(".")
+        here: Any = config
+        for part in parents:
+            here = here[int(part)] if isinstance(here, list) else here[part]
+        del here[last]
+    return config
+
+
+YOUNG = ("safety", "constraints", "acquisition.diversity", "fidelities.0.charge", "initial_design.share")
+
+
+def test_keys_younger_than_the_stored_config_have_their_defaults(bench: Any) -> None:
+    stored = older(bench.config().to_json(), *YOUNG)
+    before = copy.deepcopy(stored)
+    check_continuation(stored, bench.config().to_json())
+    assert stored == before
+
+
+@pytest.mark.parametrize(
+    ("key", "default", "value"),
+    [
+        ("safety.credit", 0.1, 0.2),
+        ("safety.enabled", True, False),
+        ("acquisition.diversity", "none", "distance"),
+        ("fidelities.0.charge", "fixed", "measured"),
+    ],
+)
+def test_a_younger_key_may_not_leave_its_default(bench: Any, key: str, default: Any, value: Any) -> None:
+    stored = older(bench.config().to_json(), *YOUNG)
+    with pytest.raises(ConfigError) as caught:
+        check_continuation(stored, bench.config({key: value}).to_json())
+    assert f"another '{key}': it was {default!r} and is now {value!r}" in " ".join(str(caught.value).split())
+
+
+def test_a_stored_key_that_is_no_more_is_named(bench: Any) -> None:
+    stored = {**bench.config().to_json(), "warp": 9}
+    with pytest.raises(ConfigError, match="another 'warp': it was 9 and is now None"):
+        check_continuation(stored, bench.config().to_json())
+
+
+def test_a_campaign_stored_before_a_key_existed_goes_on(bench: Any) -> None:
+    with bench.open(bench.config({"stopping.max_rounds": 1})) as engine:
+        run(engine)
+    database = open_database(bench.store)
+    with database.write() as session:
+        row = session.get_one(Campaign, "small")
+        row.config = older(row.config, *YOUNG)
+        session.execute(delete(Checkpoint).where(Checkpoint.component == "surrogate.alone"))
+    database.close()
+    with bench.open(bench.config({"stopping.max_rounds": 2})) as engine:
+        run(engine)
+        assert engine.round == 3
+        assert "safety" in engine.repository.stored_config()
 
 
 def test_a_refused_change_leaves_the_store_as_it_was(bench: Any) -> None:

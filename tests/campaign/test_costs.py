@@ -36,6 +36,7 @@ METERED_CONFIG: dict[str, Any] = {
     "initial_design": {"per_fidelity": {"low": 8, "high": 1}},
     "budget": {"total": 14.0, "per_round": 3.0},
     "acquisition.batch_size": 3,
+    "safety.enabled": False,  # `low` tells nothing, and is asked all the same
 }
 
 
@@ -64,8 +65,13 @@ def test_costs_are_learned_and_reservations_stay_the_oracle_s_word(bench: Any) -
     # The costs are no exponential of the features; by the oracle's word the error would be 1.
     assert sum(errors) / len(errors) < 0.2
     assert high == [1.0]
-    learned = _summaries(bench)[-1]["costs"]["low"]
-    assert learned["bias"] == pytest.approx(0.4, abs=0.1)
+    summaries = _summaries(bench)
+    learned = summaries[-1]["costs"]["low"]
+    before = [row.cost_paid / row.cost_reserved for row in low if row.round < len(summaries) - 1]
+    assert learned["n"] == len(before)
+    # At average features the median is the geometric mean, but for a prior that ten times the scatter leaves wide.
+    assert learned["bias"] == pytest.approx(math.exp(sum(map(math.log, before)) / len(before)), rel=0.02)
+    assert learned["bias"] < 0.5
     assert learned["slope_variance"] > 0
 
 

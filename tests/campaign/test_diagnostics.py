@@ -46,7 +46,11 @@ def _rounds(bench: Any) -> list[dict[str, Any]]:
 def test_answers_are_judged_by_what_was_predicted_for_them(bench: Any) -> None:
     bench.write("oracle.py", NOISY)
     surrogate = {"type": "multi_fidelity_gp", "max_iterations": 20}
-    changes = {"initial_design.per_fidelity.low": 5, "budget": {"total": 12.0, "per_round": 2.0}}
+    changes = {
+        "initial_design.per_fidelity.low": 5,
+        "budget": {"total": 12.0, "per_round": 2.0},
+        "safety.enabled": False,  # answers at random prove nothing, and would soon be asked of the target alone
+    }
     with bench.open(bench.config(changes, surrogate=surrogate)) as engine:
         run(engine)
         made = report.forecasts(engine.database, "small")
@@ -72,8 +76,9 @@ def test_answers_are_judged_by_what_was_predicted_for_them(bench: Any) -> None:
                 logs, inside = [], []
                 for row in wanted:
                     value = values[row.key]
-                    # The model's own, the noise that it had learned by then, and the known standard error.
-                    noise = rounds[row.round]["surrogate"]["noise_std"][fidelity]
+                    # The model's own, the noise that it had learned by then, inflated, and the known standard error.
+                    fitted = rounds[row.round]["surrogate"]
+                    noise = fitted["noise_std"][fidelity] * math.sqrt(fitted["inflation"][fidelity])
                     assert row.predicted_noise == pytest.approx(noise, rel=1e-6)
                     deviation = math.hypot(row.predicted_std, noise, value["std"] or 0.0)
                     logs.append(stats.norm.logpdf(value["value"], row.predicted_mean, deviation))
@@ -141,7 +146,7 @@ def test_agreement_is_that_of_candidates_measured_at_both() -> None:
     bound = Observation(BoxCandidate((0.6, 0.5)), 1, 100.0, None, Censoring.LOWER)
     beside = Observation(BoxCandidate((0.6, 0.5)), 0, 1.0)
     figures = {"correlation": [[1.0, -0.3], [-0.3, 1.0]]}
-    found = agreement([*known, alone, bound, beside], FIDELITIES, figures)
+    found = agreement([*known, alone, bound, beside], FIDELITIES, figures, target=1)
     low, high = [o.value for o in known[::2]], [o.value for o in known[1::2]]
     assert list(found) == ["low"]
     assert found["low"]["n"] == 8
@@ -155,18 +160,44 @@ def test_repeated_answers_are_averaged_and_ties_share_their_rank() -> None:
     doubled = [*known, Observation(known[0].candidate, 0, known[0].value + 2.0)]
     low, high = [o.value for o in known[::2]], [o.value for o in known[1::2]]
     low[0] += 1.0
-    assert agreement(doubled, FIDELITIES, {})["low"]["pearson"] == pytest.approx(
+    assert agreement(doubled, FIDELITIES, {}, target=1)["low"]["pearson"] == pytest.approx(
         stats.pearsonr(low, high).statistic
     )
     tied = [Observation(o.candidate, o.fidelity, float(round(o.value))) for o in known]
     low, high = [o.value for o in tied[::2]], [o.value for o in tied[1::2]]
-    assert agreement(tied, FIDELITIES, {})["low"]["spearman"] == pytest.approx(
+    assert agreement(tied, FIDELITIES, {}, target=1)["low"]["spearman"] == pytest.approx(
         stats.spearmanr(low, high).statistic
     )
 
 
+def test_each_fidelity_is_compared_with_the_target_of_its_property() -> None:
+    def fidelity(name: str, index: int, prop: str, is_target: bool) -> Fidelity:
+        return Fidelity(name, index, prop, None, 1.0, is_target)
+
+    fidelities = [
+        fidelity("low", 0, "y", False),
+        fidelity("high", 1, "y", True),
+        fidelity("gap", 2, "gap", True),
+        fidelity("quick", 3, "gap", False),
+        fidelity("hot", 4, "y_hot", False),
+    ]
+    values = torch.rand(7, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    known = [
+        Observation(BoxCandidate((float(i), 0.0)), m, float(values[i, m])) for i in range(7) for m in range(5)
+    ]
+    correlation = torch.arange(25.0).reshape(5, 5).tolist()
+    found = agreement(known, fidelities, {"correlation": correlation}, target=1)
+    expected = {"low": (0, 1, "high"), "quick": (3, 2, "gap"), "hot": (4, 1, "high")}
+    assert list(found) == list(expected)
+    for name, (mine, its, target) in expected.items():
+        assert found[name]["target"] == target
+        assert found[name]["n"] == 7
+        assert found[name]["pearson"] == pytest.approx(stats.pearsonr(values[:, mine], values[:, its])[0])
+        assert found[name]["learned"] == correlation[mine][its]
+
+
 def test_too_few_or_constant_answers_have_no_correlation() -> None:
-    few = agreement(_answers(2), FIDELITIES, {})["low"]
-    assert few == {"n": 2, "pearson": None, "spearman": None, "learned": None}
+    few = agreement(_answers(2), FIDELITIES, {}, target=1)["low"]
+    assert few == {"target": "high", "n": 2, "pearson": None, "spearman": None, "learned": None}
     flat = [Observation(o.candidate, o.fidelity, 1.0 if o.fidelity else o.value) for o in _answers(5)]
-    assert agreement(flat, FIDELITIES, {})["low"]["pearson"] is None
+    assert agreement(flat, FIDELITIES, {}, target=1)["low"]["pearson"] is None

@@ -41,7 +41,7 @@ def test_status_as_text(run: Run, finished: str) -> None:
     assert ran.out.startswith("tiny: finished (all 2 rounds are done)")
     assert "evaluations  high:" in ran.out
     assert "model        low: left out, rmse" in ran.out
-    assert "correlation with the target" in ran.out
+    assert "correlation with high" in ran.out
 
 
 def test_best_as_json(run: Run, finished: str) -> None:

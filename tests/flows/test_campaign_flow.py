@@ -101,6 +101,7 @@ def test_prefect_shows_the_flow_its_tasks_tags_and_artifacts(tiny: Tiny, open_en
     assert "| low | left out | " in model
     assert "| low | forecasts, now | " in model
     assert "| with the target |" in model
+    assert "| low | high |" in model
     table = min(by_key["tiny-1-branin-batch"], key=lambda a: a.created)
     assert table.type == "table"
     assert '"fidelity": "high"' in table.data

@@ -42,7 +42,7 @@ BOUNDS = [
 def without(model: CoregionalisedGP, row: int) -> CoregionalisedGP:
     keep = torch.arange(len(model.train_targets)) != row
     X, Y, noise = model.train_inputs[0][keep], model.train_targets[keep], model.train_noise[keep]
-    return CoregionalisedGP(model.hyperparameters, model.units, X, Y, noise, model.inflation)
+    return CoregionalisedGP(model.hyperparameters, model.units, X, Y, noise)
 
 
 def test_left_out_answers_are_predicted_as_by_a_model_without_them() -> None:

@@ -157,6 +157,20 @@ def test_warm_start_and_state() -> None:
     assert surrogate.fingerprint != restored.fingerprint
 
 
+@pytest.mark.parametrize("missing", [("inflation",), ("inflation", "value", "fits_since_cold")], ids=str)
+def test_a_state_of_an_earlier_version_is_followed_by_a_cold_fit(missing: tuple[str, ...]) -> None:
+    observations = answers(points(12), 0) + answers(points(20, seed=1), 1, -1.0)
+    other = MultiFidelityGP(SPACE, fidelities("p", "p"))
+    other.fit(observations[:14], seed=5)
+    state = {key: value for key, value in other.state_dict().items() if key not in missing}
+    restored, fresh = (MultiFidelityGP(SPACE, fidelities("p", "p")) for _ in range(2))
+    restored.load_state_dict(state)
+    assert restored.fit(observations, seed=0) == fresh.fit(observations, seed=0)
+    assert restored.fingerprint == fresh.fingerprint
+    with pytest.raises(StoreError, match="neither may change"):
+        MultiFidelityGP(SPACE, fidelities("p")).load_state_dict(state)
+
+
 def test_condition_keeps_hyperparameters() -> None:
     surrogate = MultiFidelityGP(SPACE, fidelities("p"))
     surrogate.fit(answers(points(12), 0), seed=0)

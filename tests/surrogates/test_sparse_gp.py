@@ -10,6 +10,7 @@ from torch import Tensor
 
 from surrogates.coregionalised_gp import CoregionalisedGP, Hyperparameters, Units
 from surrogates.data import GaussianData
+from surrogates.diagnostics import Bounds, leave_one_out
 from surrogates.hyperparameters import Coordinates
 from surrogates.priors import MEAN_VARIANCE
 from surrogates.sparse_gp import CollapsedBound, ConditionedGP, SparseGP, choose_inducing
@@ -90,6 +91,31 @@ def test_left_out_is_what_leaving_out_gives() -> None:
         assert float(error[i]) == pytest.approx(float(Y[i] - gain @ Y[rest]), abs=1e-6)
         expected = prior().covariance(X[i : i + 1], X[i : i + 1]).squeeze() - gain @ Q[rest, i] + noise[i]
         assert float(variance[i]) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("site_noise", [1e-3, 1.0, 2.0, 1e6])
+def test_sites_of_bounds_are_left_out_as_answers_are(site_noise: float) -> None:
+    """A site as wide as the prior or wider too, where few inducing points leave much unexplained."""
+    X, Y, noise = data()
+    site, bound = 23, 0.4
+    noise[site] = site_noise
+    model = SparseGP(prior(), UNITS, X, Y, noise, torch.arange(0, 20, 5))
+    Kuf = prior().covariance(X[model.inducing], X)
+    Kuu = prior().covariance(X[model.inducing], X[model.inducing])
+    Q = Kuf.T @ torch.linalg.solve(Kuu + 1e-6 * torch.eye(4, dtype=torch.float64), Kuf)
+    rest = torch.arange(N) != site
+    gain = Q[site, rest] @ torch.linalg.inv(Q[rest][:, rest] + torch.diag(noise[rest]))
+    own = prior().covariance(X[site : site + 1], X[site : site + 1]).squeeze()
+    assert float(own - Q[site, site]) > 0.1
+    mean, variance = gain @ Y[rest], own - gain @ Q[rest, site]
+    sign, bounds = torch.zeros(N, dtype=torch.float64), torch.full((N,), bound, dtype=torch.float64)
+    sign[site] = 1.0
+    learned, stated = prior().noise[1], 0.02
+    answer_noise = torch.full((N,), float(learned) + stated, dtype=torch.float64)
+    found = leave_one_out(model, sign == 0, Bounds(bounds, sign, answer_noise)).bound_log_probability
+    deviation = (variance + learned + stated).sqrt()
+    expected = torch.special.log_ndtr((bound - mean) / deviation)
+    assert found == (None, pytest.approx(float(expected), rel=1e-5))
 
 
 def test_bound_is_that_of_gpytorch() -> None:
