@@ -56,7 +56,7 @@ RESULTS = Path(__file__).parent / "results"
 SMALLEST = 1e-6  # regrets are compared in logarithms, from this up
 BEYOND = 1.2  # of the task's budget that a campaign may spend
 K = 10
-INITIAL_SHARE = 0.1  # of the task's budget
+INITIAL_SHARE = {"sweep": 0.1, "box": 0.2, "materials": 0.1}  # of the task's budget
 BATCH = 8
 PER_ROUND = {"sweep": 2.0, "box": 1.5, "materials": 2.0}
 SAMPLER = {"type": "gflownet", "steps": 150, "warm_steps": 60, "batch_size": 64, "hidden": [64, 64]}
@@ -163,7 +163,7 @@ def config_of(suite: str, task: Task, method: str, seed: int) -> dict[str, Any]:
         total=total,
         **sections,
         acquisition=acquisition,
-        initial_design={"share": INITIAL_SHARE / BEYOND},
+        initial_design={"share": INITIAL_SHARE[suite] / BEYOND},
     )
     value["budget"]["per_round"] = PER_ROUND[suite]
     if suite == "sweep":  # nothing is left to be found

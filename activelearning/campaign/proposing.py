@@ -449,6 +449,7 @@ class Proposer:
             return []
         candidates = [planned.candidate for _, planned in asked]
         X = self._inputs([(candidate, target) for candidate in candidates])
+        n_known = sum(index == target for _, index in self.answered)
         (joint, joint_std), (alone, alone_std) = (
             self._foretold(surrogate, candidates, index, rows)
             for surrogate, index, rows in (
@@ -462,6 +463,7 @@ class Proposer:
                 (float(joint[row]), float(joint_std[row])),
                 (float(alone[row]), float(alone_std[row])),
                 independent=i < n_independent or self.guard.standing.trust is Trust.REFUTED,
+                n_known=n_known,
             )
             for row, (i, planned) in enumerate(asked)
         ]

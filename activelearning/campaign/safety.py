@@ -6,9 +6,9 @@ the surrogate of all fidelities and by one that knows the target's answers alone
 predictive densities is what the other fidelities were worth (the prequential evidence of Dawid, J. R. Stat. Soc. A 147,
 1984).
 
-    proven      evidence >= 2: the others may have up to `1 - target_share` of what is spent
-    unproven    in between: the others have no more than `credit` of the total budget
-    refuted     evidence <= -2: as unproven, and the target's queries are chosen as if there were no others
+    proven      evidence >= 2: the others may have up to `1 - target_share` of what is spent beyond `credit`
+    unproven    in between: beyond `credit`, a share of the total budget, as much of that as there is evidence for it
+    refuted     evidence <= -2: the credit alone, and the target's queries are chosen as if there were no others
 
 Of the target's queries a share, `independent_share`, is always chosen as if there were no other fidelities, so that a
 source that misleads only in places can't hide the best candidates for good; it is one half as soon as one answer of the
@@ -31,6 +31,8 @@ from activelearning.measurement import Censoring, MeasuredValue
 
 EVIDENCE = 2.0  # nats for or against the other fidelities that decide; odds of seven
 _MISLED_SHARE = 0.5  # of the target's queries chosen independently, once an answer was all but ruled out
+_LATEST = 10  # answers of the target that evidence rests on
+_FEWEST = 3  # answers of the target from which predictions are judged
 _MOST = 3.0  # nats that one answer may weigh: an outlier must not decide alone, nor for ever
 
 
@@ -51,12 +53,14 @@ class Expectation:
         joint: Mean and standard deviation by the surrogate of all fidelities.
         alone: The same by the one of the target alone.
         independent: Whether the query was chosen as if there were no other fidelities.
+        n_known: Answers of the target that both surrogates knew.
     """
 
     candidate: str
     joint: tuple[float, float]
     alone: tuple[float, float]
     independent: bool
+    n_known: int
 
     def to_json(self) -> dict[str, Any]:
         """As a round's summary keeps it."""
@@ -65,13 +69,14 @@ class Expectation:
             "joint": list(self.joint),
             "alone": list(self.alone),
             "independent": self.independent,
+            "n_known": self.n_known,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Expectation:
         """Read it back."""
         (jm, js), (am, as_) = value["joint"], value["alone"]
-        return cls(value["candidate"], (jm, js), (am, as_), bool(value["independent"]))
+        return cls(value["candidate"], (jm, js), (am, as_), bool(value["independent"]), int(value["n_known"]))
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ class Standing:
 
     @property
     def evidence(self) -> float:
-        """For the other fidelities, in nats."""
-        return math.fsum(self.scores)
+        """For the other fidelities, in nats, by the latest answers: surrogates learn, and trust follows."""
+        return math.fsum(self.scores[-_LATEST:])
 
     @property
     def is_misled(self) -> bool:
@@ -117,8 +122,8 @@ class Standing:
             total: The whole budget.
         """
         allowed = config.credit * total
-        if self.trust is Trust.PROVEN:
-            allowed += self.spent_target * (1.0 - config.target_share) / config.target_share
+        proved = min(max(self.evidence / EVIDENCE, 0.0), 1.0)
+        allowed += proved * self.spent_target * (1.0 - config.target_share) / config.target_share
         return max(allowed - self.spent_others, 0.0)
 
     def n_due(self, config: SafetyConfig) -> int:
@@ -170,7 +175,7 @@ def judge(expectations: Iterable[Expectation], answers: Mapping[str, MeasuredVal
     scores = []
     for expected in expectations:
         value = answers.get(expected.candidate)
-        if value is not None:
+        if value is not None and expected.n_known >= _FEWEST:
             difference = log_score(value, *expected.joint) - log_score(value, *expected.alone)
             scores.append(max(-_MOST, min(_MOST, difference)))
     return scores

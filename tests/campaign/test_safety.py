@@ -115,8 +115,10 @@ def test_scores_are_log_densities_and_log_probabilities(
         assert found == pytest.approx(exact, rel=1e-6, abs=1e-9)
 
 
-def _expected(joint: tuple[float, float], alone: tuple[float, float], candidate: str = "a") -> Expectation:
-    return Expectation(candidate, joint, alone, independent=False)
+def _expected(
+    joint: tuple[float, float], alone: tuple[float, float], candidate: str = "a", n_known: int = 3
+) -> Expectation:
+    return Expectation(candidate, joint, alone, independent=False, n_known=n_known)
 
 
 def test_evidence_is_the_difference_of_scores_and_no_answer_weighs_more_than_three_nats() -> None:
@@ -124,6 +126,7 @@ def test_evidence_is_the_difference_of_scores_and_no_answer_weighs_more_than_thr
     [score] = judge([_expected((0.0, 0.5), (0.0, 1.0)), _expected((0.0, 1.0), (0.0, 1.0), "out")], answers)
     assert score == pytest.approx(math.log(2.0))
     assert judge([_expected((0.0, 1.0), (50.0, 1.0), "b")], answers) == [-3.0]
+    assert judge([_expected((0.0, 1.0), (50.0, 1.0), "b", n_known=2)], answers) == []
     assert judge([_expected((50.0, 1.0), (0.0, 1.0), "b")], answers) == [3.0]
 
 
@@ -135,13 +138,15 @@ def test_verdicts_allowances_and_dues() -> None:
     assert proven.n_due(config) == 2
     unproven = Standing(scores=[1.0], n_target=10, n_independent=1, spent_target=10.0, spent_others=4.0)
     assert unproven.trust is Trust.UNPROVEN
-    assert unproven.allowance(config, 50.0) == pytest.approx(1.0)
+    assert unproven.allowance(config, 50.0) == pytest.approx(1.0 + 0.5 * 30.0)  # half proven
     assert unproven.n_due(config) == 1
     misled = Standing(scores=[3.0, 3.0, -3.0], n_target=10, spent_others=6.0)
     assert misled.trust is Trust.PROVEN
     assert misled.n_due(config) == 5
     assert misled.allowance(config, 50.0) == 0.0
     assert Standing(scores=[-1.0, -1.5]).trust is Trust.REFUTED
+    assert Standing(scores=[-1.0, -1.5]).allowance(config, 50.0) == pytest.approx(5.0)
+    assert Standing(scores=[-3.0] + [0.3] * 10).trust is Trust.PROVEN  # long ago
 
 
 class _Feature:
