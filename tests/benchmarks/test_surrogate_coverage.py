@@ -87,8 +87,7 @@ def test_rows_are_means_over_seeds(tmp_path):
                 }
                 found = {
                     "fidelities": {"high": figures},
-                    "figures": {"loo_coverage_90": {"high": 0.95}},
-                    "inflation": {"high": 1.0 + 3.0 * seed},
+                    "figures": {"loo_coverage_90": {"high": 0.95}, "inflation": {"high": 1.0 + 3.0 * seed}},
                 }
                 (tmp_path / f"t-{design}-{n}-{seed}.json").write_text(json.dumps(found))
     rows = coverage.summarise(tmp_path, 2, ["t"])
@@ -98,39 +97,5 @@ def test_rows_are_means_over_seeds(tmp_path):
         12.706 * 0.05, rel=1e-3
     )  # t with one degree of freedom
     assert rows[0]["mean_square_z"] == pytest.approx(5.5)
-    # Half of |z| = 1, 1, 2, 4 is inside with no inflation, three quarters with halved errors.
-    assert rows[0]["inflated_coverage_90"] == pytest.approx((0.5 + 0.75) / 2)
+    assert rows[0]["inflation"] == pytest.approx(2.5)
     assert "Outside of 80% to 97% are 0 of 6" in coverage.table(rows, 2, "m", "d")
-
-
-def test_inflation_leaves_candidates_out_at_all_fidelities(universe, monkeypatch):
-    """Errors of two standard deviations each give (4 + 4 n) / (4 + n), and nothing asked was learned."""
-    import surrogates.multi_fidelity_gp
-
-    learned, asked = [], []
-
-    class Stub:
-        def __init__(self, space, fidelities):
-            learned.append(set())
-            asked.append([])
-
-        def fit(self, observations, *, seed):
-            learned[-1].update(o.candidate for o in observations)
-
-    def predict(model, universe, candidates, fidelity):
-        asked[-1].extend((c, fidelity) for c in candidates)
-        truth = [universe.answers[universe.candidates.index(c), fidelity] for c in candidates]
-        return np.array(truth) - 2.0 * 0.3, np.full(len(truth), 0.3)
-
-    monkeypatch.setattr(surrogates.multi_fidelity_gp, "MultiFidelityGP", Stub)
-    monkeypatch.setattr(coverage, "predict", predict)
-    observations = coverage.training_set(universe, np.arange(40), 50)
-    found = coverage.inflation(universe, observations, seed=0)
-    exact = [o for o in observations if o.censoring == Censoring.NONE]
-    n_high = sum(o.fidelity == 1 for o in exact)
-    assert found == pytest.approx({"low": (4 + 4 * 40) / 44, "high": (4 + 4 * n_high) / (4 + n_high)})
-    assert sorted((c.key, f) for fold in asked for c, f in fold) == sorted(
-        (o.candidate.key, o.fidelity) for o in exact
-    )
-    for known, left_out in zip(learned, asked, strict=True):
-        assert not known & {c for c, _ in left_out}
