@@ -52,7 +52,6 @@ from botorch.optim.initializers import gen_batch_initial_conditions
 from botorch.utils.sampling import boltzmann_sample, draw_sobol_samples
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from problems import problem
-from regret import RESULTS, regret_at
 from torch import Tensor
 
 from activelearning.campaign.config import InitialDesignConfig
@@ -75,6 +74,8 @@ REFIT = 1.2  # growth of the data at which hyper-parameters are fitted again
 
 # (cumulative cost, best target value so far, fidelity, value)
 Point = tuple[float, float | None, str, float]
+
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,13 @@ def initial_counts(of: Mapping[str, Any], total: float, share: float = 0.2) -> d
     ]
     counts = design_counts(InitialDesignConfig(share=share), fidelities, len(of["bounds"]), total)
     return {f.name: counts[f.index] for f in fidelities}
+
+
+def regret_at(points: Sequence[Sequence[Any]], cost: float, optimum: float) -> float:
+    """Simple regret of the best target answer paid for by `cost`; before any, that of the first."""
+    known = [best for _, best, _ in points if best is not None]
+    paid = [best for spent, best, _ in points if best is not None and spent <= cost * (1 + 1e-9)]
+    return abs((paid[-1] if paid else known[0]) - optimum)
 
 
 def run(

@@ -42,6 +42,9 @@ def _filled(stored: Mapping[str, Any]) -> Mapping[str, Any]:
 
     One with a key that is no more does not parse, and is compared as it stands, so that this key is named.
     """
+    # Before there was a safety rule, nothing was foretold that it could go by.
+    if "safety" not in stored:
+        stored = {**stored, "safety": {"enabled": False}}
     try:
         return parse_config(stored).to_json()
     except ConfigError:

@@ -274,18 +274,18 @@ class Engine:
         if self.parts.alone is None:
             return None
         target = self.parts.target.name
-        expectations = [
-            Expectation.from_json(expected)
-            for summary in self.repository.round_summaries()
-            for expected in summary.get("safety", {}).get("expected", ())
-        ]
-        answers = {candidate.key: m for candidate, name, m in self.repository.answers() if name == target}
+        answers = self.repository.answers_by_round(target)
+        foretold = []
+        for index, summary in enumerate(self.repository.round_summaries()):
+            for stored in summary.get("safety", {}).get("expected", ()):
+                expected = Expectation.from_json(stored)
+                foretold.append((expected, answers.get((index, expected.candidate))))
         money = self.repository.charged(from_round=1)  # the initial design is what its own share says
         spent_target = money.pop(target, 0.0)
         standing = Standing(
-            scores=judge(expectations, answers),
-            n_target=len(expectations),
-            n_independent=sum(expected.independent for expected in expectations),
+            scores=judge(foretold),
+            n_target=len(foretold),
+            n_independent=sum(expected.independent for expected, _ in foretold),
             spent_target=spent_target,
             spent_others=math.fsum(money.values()),
         )

@@ -30,6 +30,7 @@ from activelearning.contracts.sampler import LogReward, Proposal
 from activelearning.contracts.surrogate import FeasibilityModel, Surrogate
 from activelearning.measurement import Measurement
 from activelearning.spaces.box import BoxSpace
+from activelearning.store.records import COST_TOLERANCE
 
 REFERENCE_SIZE = 256  # untrained samples that stand for the space where an acquisition needs its maximum
 UNTRAINED_SIZE = 1024  # samples over which the mean score of an untrained sampler is taken: it is noisy
@@ -238,9 +239,12 @@ class Proposer:
         reference = float(utilities.max())
 
         def logs_of(utilities: Tensor, pairs: Sequence[Pair]) -> Tensor:
+            # What can't be paid for is worth nothing, and being cheap must not make it look better than that.
+            costs = self.costs.expected(pairs)
+            dear = costs.clamp_min(self.parts.target.fidelity.cost)
             return log_per_cost(
                 utilities,
-                self.costs.expected(pairs),
+                torch.where(self._payable(pairs), costs, dear),
                 reference_utility=reference,
                 exponent=self.cost_exponent,
             )
@@ -252,9 +256,11 @@ class Proposer:
         elif self.parts.mode == "random":
             logs = logs[:, targets].max(dim=1, keepdim=True).values
         anchors = logs.max(dim=0).values
+        # Columns that nothing can be paid for in would pass for a steep reward.
+        open_ = self._payable(known).reshape(-1, n).any(dim=0) if logs.shape[1] == n else slice(None)
         stated = self.config.acquisition.reward_exponent
         exponent = (
-            least_exponent(logs.flatten(), anchors.expand_as(logs).flatten(), GAIN)
+            least_exponent(logs[:, open_].flatten(), anchors.expand_as(logs)[:, open_].flatten(), GAIN)
             if stated == "auto"
             else stated
         )
@@ -302,8 +308,22 @@ class Proposer:
             ]
         pairs = self._expanded(candidates)
         scores = per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs), self.cost_exponent)
+        scores = scores.masked_fill(~self._payable(pairs), -math.inf)
         picked = scores.reshape(len(candidates), n).argmax(dim=1).tolist()
         return [(candidate, int(index)) for candidate, index in zip(candidates, picked, strict=True)]
+
+    def _payable(self, pairs: Sequence[Pair]) -> Tensor:
+        """Whether each query could be paid for by itself, `n`, bool: the other fidelities have an allowance."""
+        if self.guard is None:
+            return torch.ones(len(pairs), dtype=torch.bool)
+        allowance = self.guard.allowance * (1.0 + COST_TOLERANCE)
+        return torch.tensor(
+            [
+                self.parts.fidelities[index].is_target or self.costs.reserved(index, candidate) <= allowance
+                for candidate, index in pairs
+            ],
+            dtype=torch.bool,
+        )
 
     def _fresh(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Without what was asked as often as it may be and without repetitions, in order."""

@@ -165,16 +165,16 @@ class Guard:
         }
 
 
-def judge(expectations: Iterable[Expectation], answers: Mapping[str, MeasuredValue]) -> list[float]:
-    """What the other fidelities were worth for each answer, in nats.
+def judge(foretold: Iterable[tuple[Expectation, MeasuredValue | None]]) -> list[float]:
+    """What the other fidelities were worth for each answer, in nats, from -3 to 3.
+
+    What was foretold from fewer than three answers of the target is not judged: neither surrogate knew its scale.
 
     Args:
-        expectations: What was foretold.
-        answers: The target's answers by candidate; those still out count for nothing.
+        foretold: What was foretold of each query, and its answer; None, which is left out, where there is none yet.
     """
     scores = []
-    for expected in expectations:
-        value = answers.get(expected.candidate)
+    for expected, value in foretold:
         if value is not None and expected.n_known >= _FEWEST:
             difference = log_score(value, *expected.joint) - log_score(value, *expected.alone)
             scores.append(max(-_MOST, min(_MOST, difference)))

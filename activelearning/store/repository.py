@@ -270,6 +270,23 @@ class Repository:
                 for candidate, fidelity, row in session.execute(query)
             ]
 
+    def answers_by_round(self, fidelity: str) -> dict[tuple[int, str], MeasuredValue]:
+        """Measured values of one fidelity's own property, by round and the candidate's key."""
+        query = (
+            select(Evaluation.round, Evaluation.candidate_key, MeasurementRow)
+            .join(MeasurementRow, MeasurementRow.evaluation_key == Evaluation.key)
+            .where(
+                Evaluation.campaign == self.campaign,
+                Evaluation.fidelity == fidelity,
+                MeasurementRow.property == Evaluation.property,
+            )
+        )
+        with self.database.read() as session:
+            return {
+                (round_, key): MeasuredValue(row.value, row.unit, row.std, Censoring(row.censoring))
+                for round_, key, row in session.execute(query)
+            }
+
     def outcomes(self) -> list[tuple[Candidate, str, bool]]:
         """Every (candidate, fidelity name) that was asked, and whether it answered; what has not ended is left out."""
         query = (

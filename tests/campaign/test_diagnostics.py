@@ -76,9 +76,9 @@ def test_answers_are_judged_by_what_was_predicted_for_them(bench: Any) -> None:
                 logs, inside = [], []
                 for row in wanted:
                     value = values[row.key]
-                    # The model's own, the noise that it had learned by then, inflated, and the known standard error.
+                    # The model's own, the noise that it had learned by then, and the known standard error.
                     fitted = rounds[row.round]["surrogate"]
-                    noise = fitted["noise_std"][fidelity] * math.sqrt(fitted["inflation"][fidelity])
+                    noise = fitted["noise_std"][fidelity]
                     assert row.predicted_noise == pytest.approx(noise, rel=1e-6)
                     deviation = math.hypot(row.predicted_std, noise, value["std"] or 0.0)
                     logs.append(stats.norm.logpdf(value["value"], row.predicted_mean, deviation))

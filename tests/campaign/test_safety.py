@@ -123,11 +123,13 @@ def _expected(
 
 def test_evidence_is_the_difference_of_scores_and_no_answer_weighs_more_than_three_nats() -> None:
     answers = {"a": MeasuredValue(0.0, None), "b": MeasuredValue(50.0, None)}
-    [score] = judge([_expected((0.0, 0.5), (0.0, 1.0)), _expected((0.0, 1.0), (0.0, 1.0), "out")], answers)
+    [score] = judge(
+        [(_expected((0.0, 0.5), (0.0, 1.0)), answers["a"]), (_expected((0.0, 1.0), (0.0, 1.0)), None)]
+    )
     assert score == pytest.approx(math.log(2.0))
-    assert judge([_expected((0.0, 1.0), (50.0, 1.0), "b")], answers) == [-3.0]
-    assert judge([_expected((0.0, 1.0), (50.0, 1.0), "b", n_known=2)], answers) == []
-    assert judge([_expected((50.0, 1.0), (0.0, 1.0), "b")], answers) == [3.0]
+    assert judge([(_expected((0.0, 1.0), (50.0, 1.0), "b"), answers["b"])]) == [-3.0]
+    assert judge([(_expected((0.0, 1.0), (50.0, 1.0), "b", n_known=2), answers["b"])]) == []
+    assert judge([(_expected((50.0, 1.0), (0.0, 1.0), "b"), answers["b"])]) == [3.0]
 
 
 def test_verdicts_allowances_and_dues() -> None:
