@@ -25,9 +25,10 @@ Methods, with the same budget and paired seeds:
     botorch_mf_mes, botorch_mf_kg, botorch_log_ei    BoTorch's own loops (`botorch_loops.py`)
 
 Campaigns may spend a fifth more than the budget of the task, at whose end the single-fidelity run is taken, so that it
-shows by how much a method is dearer. The price of a method is what it had spent when it first had the regret with which
-the paired single-fidelity run ended, over that run's whole spend. Where a list of candidates is exhausted of better
-ones, a campaign ends.
+shows by how much a method is dearer. The price of a method is what it had spent when it first had the regret that the
+paired single-fidelity run had when the task's budget was spent, over that budget; the price of reaching it is the same
+over what the single-fidelity run itself had spent when it first had that regret. Campaigns of the sweep end when they
+have the best of the list.
 
 Every finished campaign is kept in `--work`, so that an interrupted benchmark goes on where it was. Results are written
 to `benchmarks/results/fidelity_choice_<suite>.{json,md,png}`, for the seeds that are finished with every method.
@@ -36,6 +37,7 @@ to `benchmarks/results/fidelity_choice_<suite>.{json,md,png}`, for the seeds tha
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import multiprocessing
@@ -341,27 +343,34 @@ def table(suite: str, summary: Mapping[str, Any], machine: str, date: str) -> st
     lines = [
         f"# What the choice of fidelity is worth: {suite}",
         "",
-        f"{date}; {machine}. The price of a method is the cost at which it first had the regret with which the paired "
-        "single-fidelity run ended, over that run's whole spend (initial design included): median over seeds with its "
-        f"95 % interval by order statistics; `never` is beyond {BEYOND:g}. Made by "
+        f"{date}; {machine}. The price of a method is the cost at which it first had the regret that the paired "
+        "single-fidelity run had when the task's budget was spent, over that budget (initial design included): median "
+        f"over seeds with its 95 % interval by order statistics; `never` is beyond {BEYOND:g}. Made by "
         f"`python benchmarks/fidelity_choice.py {suite}`, which says what the tasks and methods are.",
         "",
     ]
     if suite == "sweep":
         seeds = sorted({found["seeds"] for found in summary.values()})
         lines += [f"Seeds in a cell: {', '.join(map(str, seeds))}.", ""]
-        for method in METHODS["sweep"]:
-            if method == BASE:
-                continue
+        reached = next(iter(summary.values()))["methods"][BASE]["price"]
+        lines += [
+            f"The single-fidelity run itself first had its final regret at {_shown(reached)} of the budget; the price "
+            "of reaching it counts from there.",
+            "",
+        ]
+        others = [m for m in next(iter(summary.values()))["methods"] if m != BASE]
+        for method, (key, title) in itertools.product(
+            others, (("price", "Price"), ("price_of_reaching", "Price of reaching it"))
+        ):
             lines += [
-                f"Price of `{method}`, by the correlation of the cheap source with the target:",
+                f"{title}, `{method}`, by the correlation of the cheap source with the target:",
                 "",
                 "| cost of a cheap answer | " + " | ".join(map(_relation, RELATIONS)) + " |",
                 "|---" * (len(RELATIONS) + 1) + "|",
             ]
             for cost in COSTS:
                 cells = [
-                    _shown(summary[f"{cost:g} {r}"]["methods"][method]["price"])
+                    _shown(summary[f"{cost:g} {r}"]["methods"][method][key])
                     if f"{cost:g} {r}" in summary
                     else "–"
                     for r in RELATIONS
@@ -370,7 +379,7 @@ def table(suite: str, summary: Mapping[str, Any], machine: str, date: str) -> st
             lines.append("")
         return "\n".join(lines)
     lines += [
-        "Beside it: the same over the cost at which the single-fidelity run itself first had that regret; the "
+        "Beside it: the price of reaching that regret, over the cost at which the single-fidelity run itself did; the "
         "difference of log10 regret from the single-fidelity run's when the budget is spent, with its paired 95 % "
         "interval; mean and diversity (mean distance over the square root of the number of features) of the best "
         f"{K} at the target.",
@@ -386,10 +395,14 @@ def table(suite: str, summary: Mapping[str, Any], machine: str, date: str) -> st
             lines.append(
                 f"| {name} ({found['total']:g}, {found['seeds']}) | {method} | {f['median_final_regret']:.3g} "
                 f"| {_shown(f['price'])} | {_shown(f['price_of_reaching'])} "
-                f"| {mean:+.2f} [{low:+.2f}, {high:+.2f}] | {f['top_k_mean']:.4g} | {diversity} "
+                f"| {_signed(mean, low, high)} | {f['top_k_mean']:.4g} | {diversity} "
                 f"| {f['target_answers']:.1f} | {f['cpu_seconds']:.0f} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _signed(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else f"{mean:+.2f}"
 
 
 def _relation(relation: float | str) -> str:
