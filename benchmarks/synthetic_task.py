@@ -2,8 +2,8 @@
 
 Points are a Sobol set of the unit cube. The target f and an independent g are draws from the same Gaussian process
 (Matérn-5/2), standardised over the pool and made orthogonal there, so that the cheap source rho f + sqrt(1 - rho²) g
-correlates with the target by exactly rho. A source that misleads in places is the target but for two dents as deep as
-the target is wide: the best point and its neighbours look poor, and a poor point far from it looks best of all.
+correlates with the target by exactly rho. A source that misleads in places is the target but for a hollow of four
+standard deviations at its best point, which hides it, and a hill of that height at an ordinary point far from it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Array = npt.NDArray[np.float64]
 DIMENSION = 6
 SIZE = 1024
 LENGTHSCALE = 0.6
-DENT = 0.3  # radius of a dent, in units of the cube
-DEPTH = 4.0  # of a dent, in standard deviations of the target
+DENT = 0.3  # radius of hollow and hill, in units of the cube
+DEPTH = 4.0  # of them, in standard deviations of the target
 PLACES = "places"
 TOTAL = 40.0
 ORACLE = f"{Path(__file__).resolve().parent / 'table_oracle.py'}:TableOracle"
