@@ -1,6 +1,4 @@
-"""BoTorch's own loops on the box problems, as baselines: simple regret against cumulative cost, one query at a time.
-
-    python benchmarks/botorch_loops.py --seeds 20 --processes 2
+"""BoTorch's own loops on the box problems, as baselines of `fidelity_choice.py`: one query at a time.
 
 Methods:
 
@@ -20,18 +18,10 @@ expected. A loop ends when nothing more can be paid for.
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
-import os
-import platform
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import gpytorch
@@ -74,8 +64,6 @@ REFIT = 1.2  # growth of the data at which hyper-parameters are fitted again
 
 # (cumulative cost, best target value so far, fidelity, value)
 Point = tuple[float, float | None, str, float]
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -131,13 +119,6 @@ def initial_counts(of: Mapping[str, Any], total: float, share: float = 0.2) -> d
     ]
     counts = design_counts(InitialDesignConfig(share=share), fidelities, len(of["bounds"]), total)
     return {f.name: counts[f.index] for f in fidelities}
-
-
-def regret_at(points: Sequence[Sequence[Any]], cost: float, optimum: float) -> float:
-    """Simple regret of the best target answer paid for by `cost`; before any, that of the first."""
-    known = [best for _, best, _ in points if best is not None]
-    paid = [best for spent, best, _ in points if best is not None and spent <= cost * (1 + 1e-9)]
-    return abs((paid[-1] if paid else known[0]) - optimum)
 
 
 def run(
@@ -398,98 +379,3 @@ def answer(params: Mapping[str, Any], features: Tensor, space: BoxSpace) -> floa
     level = FUNCTIONS[params["function"]].levels[params["fidelity"]]
     value = float(level(np.array([candidate.values]))[0])
     return -value if params.get("reversed") else value
-
-
-def run_one(job: tuple[str, str, int, str]) -> None:
-    """Run one loop and keep its trace."""
-    name, method, seed, work = job
-    path = Path(work) / f"{name}-{method}-{seed}.json"
-    if path.exists():
-        return
-    torch.set_num_threads(1)
-    of, total = PROBLEMS[name]
-    begin = time.process_time()
-    points = run(of, method, seed, total)
-    seconds = time.process_time() - begin
-    path.write_text(json.dumps({"points": points, "cpu_seconds": seconds}))
-    print(f"{name} / {method} / seed {seed}: best {points[-1][1]:.4g} in {seconds:.0f} CPU-s", flush=True)
-
-
-def summarise(work: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Final regrets, evaluations and CPU seconds of every problem and method."""
-    summary: dict[str, Any] = {}
-    for name, (of, total) in PROBLEMS.items():
-        summary[name] = {"total": total, "methods": {}}
-        for method in METHODS:
-            runs = [json.loads((work / f"{name}-{method}-{seed}.json").read_text()) for seed in seeds]
-            regrets = [regret_at([p[:3] for p in r["points"]], total, of["optimum"]) for r in runs]
-            summary[name]["methods"][method] = {
-                "final_regret": regrets,
-                "median_final_regret": float(np.median(regrets)),
-                "evaluations": float(np.mean([len(r["points"]) for r in runs])),
-                "target_evaluations": float(
-                    np.mean([sum(p[2] == "high" for p in r["points"]) for r in runs])
-                ),
-                "cpu_seconds": float(np.mean([r["cpu_seconds"] for r in runs])),
-            }
-    return summary
-
-
-def table(summary: Mapping[str, Any], seeds: Sequence[int], machine: str) -> str:
-    """The results as Markdown."""
-    lines = [
-        "# BoTorch's own loops",
-        "",
-        f"Seeds {seeds[0]} to {seeds[-1]}; {machine}. Regret of the best answer at the target when the budget is "
-        "spent, first design included. Made by `python benchmarks/botorch_loops.py`.",
-        "",
-        "| problem | budget | method | median regret | answers | of the target | CPU-s |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, found in summary.items():
-        for method, f in found["methods"].items():
-            lines.append(
-                f"| {name} | {found['total']:g} | {method} | {f['median_final_regret']:.3g} "
-                f"| {f['evaluations']:.1f} | {f['target_evaluations']:.1f} | {f['cpu_seconds']:.0f} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Run what is missing, then write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/botorch_loops"), help="finished loops are kept here"
-    )
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    seeds = range(arguments.seeds)
-    # Seed by seed, so that an interrupted benchmark has all methods for the seeds it has.
-    jobs = [
-        (name, method, seed, str(arguments.work)) for seed in seeds for name in PROBLEMS for method in METHODS
-    ]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        for _ in pool.imap_unordered(run_one, jobs):
-            pass
-    summary = summarise(arguments.work, seeds)
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    written = {
-        "made_by": f"python benchmarks/botorch_loops.py --seeds {arguments.seeds}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine,
-        "effort": {method: asdict(effort) for method, effort in EFFORT.items()},
-        "problems": summary,
-    }
-    (RESULTS / "botorch_loops.json").write_text(json.dumps(written, indent=1) + "\n")
-    text = table(summary, seeds, machine)
-    (RESULTS / "botorch_loops.md").write_text(text)
-    print(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,6 @@ together, so that the sets of candidates need not be nested. A ρ_t may be negat
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,7 @@ from activelearning.contracts import Space
 from activelearning.errors import ConfigError
 from activelearning.fidelity import Fidelity
 from surrogates.base import GaussianProcessSurrogate
-from surrogates.data import GaussianData
-from surrogates.evidence import AutogradEvidence, Evidence, Parametrisation
+from surrogates.evidence import Groups, Parametrisation
 from surrogates.hyperparameters import (
     AMPLITUDE_LIMITS,
     AMPLITUDE_SIGMA,
@@ -80,7 +78,7 @@ class AutoregressiveHyperparameters:
 
 
 @dataclass(frozen=True)
-class AutoregressiveCoordinates:
+class AutoregressiveCoordinates(Groups):
     """θ = (log lengthscales by fidelity, log s, ρ, log noise variances), each in the order of fidelities.
 
     Attributes:
@@ -92,16 +90,9 @@ class AutoregressiveCoordinates:
     order: tuple[int, ...]
 
     @property
-    def parts(self) -> list[slice]:
-        """Where the four groups lie in θ."""
-        d, m = self.n_features, len(self.order)
-        ends = np.cumsum([0, m * d, m, m - 1, m]).tolist()
-        return [slice(start, end) for start, end in itertools.pairwise(ends)]
-
-    @property
-    def size(self) -> int:
-        """Length of θ."""
-        return self.parts[-1].stop
+    def widths(self) -> tuple[int, ...]:
+        """Number of coordinates in each group."""
+        return (len(self.order) * self.n_features, len(self.order), len(self.order) - 1, len(self.order))
 
     def start(self, seed: int) -> Tensor:
         """θ at the prior's mode, whatever the seed."""
@@ -150,10 +141,6 @@ class AutoregressiveCoordinates:
             + half_square(theta[regression], REGRESSION_SIGMA)
             + half_square(theta[noise] - NOISE_LOCATION, NOISE_SIGMA)
         )
-
-    def evidence(self, data: GaussianData) -> Evidence:
-        """−log(evidence × prior) as a function of θ."""
-        return AutogradEvidence(self, data)
 
 
 class AutoregressiveGP(GaussianProcessSurrogate):

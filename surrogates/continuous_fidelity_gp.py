@@ -13,13 +13,11 @@ measures anything else.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +26,7 @@ from activelearning.errors import ConfigError
 from activelearning.fidelity import Fidelity
 from surrogates.autoregressive_gp import fidelity_order
 from surrogates.base import GaussianProcessSurrogate
-from surrogates.data import GaussianData
-from surrogates.evidence import AutogradEvidence, Evidence, Parametrisation
+from surrogates.evidence import Groups, Parametrisation
 from surrogates.hyperparameters import (
     AMPLITUDE_LIMITS,
     AMPLITUDE_SIGMA,
@@ -94,7 +91,7 @@ class ContinuousHyperparameters:
 
 
 @dataclass(frozen=True)
-class ContinuousCoordinates:
+class ContinuousCoordinates(Groups):
     """θ = (log lengthscales of k, those of k', log a, log p, log noise variances).
 
     Attributes:
@@ -106,16 +103,9 @@ class ContinuousCoordinates:
     levels: tuple[float, ...]
 
     @property
-    def parts(self) -> list[slice]:
-        """Where the five groups lie in θ."""
-        d = self.n_features
-        ends = np.cumsum([0, d, d, 1, 1, len(self.levels)]).tolist()
-        return [slice(start, end) for start, end in itertools.pairwise(ends)]
-
-    @property
-    def size(self) -> int:
-        """Length of θ."""
-        return self.parts[-1].stop
+    def widths(self) -> tuple[int, ...]:
+        """Number of coordinates in each group."""
+        return (self.n_features, self.n_features, 1, 1, len(self.levels))
 
     def start(self, seed: int) -> Tensor:
         """θ at the prior's mode, whatever the seed."""
@@ -160,10 +150,6 @@ class ContinuousCoordinates:
             + half_square(theta[power], POWER_SIGMA)
             + half_square(theta[noise] - NOISE_LOCATION, NOISE_SIGMA)
         )
-
-    def evidence(self, data: GaussianData) -> Evidence:
-        """−log(evidence × prior) as a function of θ."""
-        return AutogradEvidence(self, data)
 
 
 class ContinuousFidelityGP(GaussianProcessSurrogate):

@@ -29,8 +29,7 @@ from activelearning.errors import ConfigError
 from activelearning.fidelity import Fidelity
 from surrogates.base import GaussianProcessSurrogate
 from surrogates.coregionalised_gp import Hyperparameters
-from surrogates.data import GaussianData
-from surrogates.evidence import AutogradEvidence, Evidence, Parametrisation
+from surrogates.evidence import Groups, Parametrisation
 from surrogates.hyperparameters import Coordinates, half_square
 
 _WEIGHT_LIMITS = (-20.0, 20.0)
@@ -78,7 +77,7 @@ class DeepKernelHyperparameters:
 
 
 @dataclass(frozen=True)
-class DeepKernelCoordinates:
+class DeepKernelCoordinates(Groups):
     """θ = (those of the coregionalised kernel, what the weights and biases differ by from where they start).
 
     Weights are in units of 1/√(number of inputs of their layer), so that one prior suits all widths.
@@ -102,16 +101,16 @@ class DeepKernelCoordinates:
         return [(out, into) for into, out in itertools.pairwise([d, *self.hidden, d])]
 
     @property
-    def size(self) -> int:
-        """Length of θ."""
-        return self.kernel.size + sum(out * (into + 1) for out, into in self.shapes)
+    def widths(self) -> tuple[int, ...]:
+        """Number of the kernel's hyper-parameters, and of the network's weights."""
+        return (self.kernel.size, sum(out * (into + 1) for out, into in self.shapes))
 
     @cached_property
     def drawn(self) -> Tensor:
         """Weights and biases from which those of θ = 0 begin: standard normal in hidden layers, 0 in the last."""
         generator = torch.Generator().manual_seed(self.seed % 2**63)
         n_hidden = sum(out * (into + 1) for out, into in self.shapes[:-1])
-        weights = torch.zeros(self.size - self.kernel.size, dtype=torch.float64)
+        weights = torch.zeros(self.widths[1], dtype=torch.float64)
         weights[:n_hidden] = torch.randn(n_hidden, generator=generator, dtype=torch.float64)
         return weights
 
@@ -121,7 +120,7 @@ class DeepKernelCoordinates:
 
     def limits(self) -> list[tuple[float, float]]:
         """Box of θ that keeps the model's linear algebra sound."""
-        return self.kernel.limits() + [_WEIGHT_LIMITS] * (self.size - self.kernel.size)
+        return self.kernel.limits() + [_WEIGHT_LIMITS] * self.widths[1]
 
     def scans(self) -> list[tuple[slice, tuple[float, ...]]]:
         """Those of the kernel."""
@@ -142,10 +141,6 @@ class DeepKernelCoordinates:
         """−log prior density at θ, up to a constant."""
         kernel, weights = theta[: self.kernel.size], theta[self.kernel.size :]
         return self.kernel.negative_log_prior(kernel) + half_square(weights, self.weight_sigma)
-
-    def evidence(self, data: GaussianData) -> Evidence:
-        """−log(evidence × prior) as a function of θ."""
-        return AutogradEvidence(self, data)
 
 
 class DeepKernelGP(GaussianProcessSurrogate):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
@@ -51,6 +53,50 @@ class Parametrisation(Protocol):
     def evidence(self, data: GaussianData) -> Evidence:
         """−log(evidence × prior) as a function of θ."""
         ...
+
+
+class Groups(ABC):
+    """A vector θ whose groups of coordinates lie one after another, with the evidence by automatic differentiation."""
+
+    @property
+    @abstractmethod
+    def widths(self) -> tuple[int, ...]:
+        """Number of coordinates in each group."""
+
+    @property
+    def parts(self) -> list[slice]:
+        """Where the groups lie in θ."""
+        ends = np.cumsum([0, *self.widths]).tolist()
+        return [slice(start, end) for start, end in itertools.pairwise(ends)]
+
+    @property
+    def size(self) -> int:
+        """Length of θ."""
+        return sum(self.widths)
+
+    @abstractmethod
+    def start(self, seed: int) -> Tensor:
+        """See `Parametrisation`."""
+
+    @abstractmethod
+    def limits(self) -> list[tuple[float, float]]:
+        """See `Parametrisation`."""
+
+    @abstractmethod
+    def scans(self) -> list[tuple[slice, tuple[float, ...]]]:
+        """See `Parametrisation`."""
+
+    @abstractmethod
+    def decode(self, theta: Tensor) -> Prior:
+        """See `Parametrisation`."""
+
+    @abstractmethod
+    def negative_log_prior(self, theta: Tensor) -> Tensor:
+        """See `Parametrisation`."""
+
+    def evidence(self, data: GaussianData) -> Evidence:
+        """−log(evidence × prior) as a function of θ."""
+        return AutogradEvidence(self, data)
 
 
 class Evidence(Protocol):

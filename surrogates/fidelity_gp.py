@@ -72,7 +72,6 @@ class FidelityGP(Model, ABC):
         """Variance of the standardised answers that none of them takes away, `n`: nought, but for inducing points."""
         return torch.zeros_like(self.train_targets)
 
-    @abstractmethod
     def condition_on_observations(
         self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
     ) -> FidelityGP:
@@ -85,6 +84,8 @@ class FidelityGP(Model, ABC):
             noise: Their noise variances, as Y, in the fidelity's unit squared; the learned noise by default.
             **kwargs: Unused.
         """
+        _, X, standardised, variance = self._standardise(X, Y, noise)
+        return ConditionedGP(self, X, standardised, variance)
 
     @property
     def num_outputs(self) -> int:
@@ -250,3 +251,56 @@ class ExactGP(FidelityGP):
             solved = torch.linalg.solve_triangular(self._factor, flat.flatten(1), upper=False)
             return solved.reshape(flat.shape).movedim(0, -2)
         return torch.linalg.solve_triangular(self._factor, cross, upper=False)
+
+
+class ConditionedGP(FidelityGP):
+    """A model that knows further answers, `q`, beside those of another whose own form stays.
+
+    The posterior of the other is the prior here: P(x) gains the rows C⁻¹ cov(further, x), with C the Cholesky factor of
+    the further answers' covariance.
+
+    Args:
+        base: The other model.
+        X: Further queries, `(batch) x q x (d + 1)`.
+        Y: Their standardised answers, `(batch) x q`.
+        noise: Their noise variances, `(batch) x q`.
+    """
+
+    def __init__(self, base: FidelityGP, X: Tensor, Y: Tensor, noise: Tensor) -> None:
+        batch = Y.shape[:-1]
+        old_X, old_Y, old_noise = base.train_inputs[0], base.train_targets, base.train_noise
+        super().__init__(
+            base.hyperparameters,
+            base.units,
+            torch.cat([old_X.expand(*batch, *old_X.shape[-2:]), X], dim=-2),
+            torch.cat([old_Y.expand(*batch, old_Y.shape[-1]), Y], dim=-1),
+            torch.cat([old_noise.expand(*batch, old_noise.shape[-1]), noise], dim=-1),
+        )
+        self._base = base
+        self._X = X
+        self._known = base._project(X)
+        mean = (self._known.transpose(-1, -2) @ base._weights).squeeze(-1)
+        covariance = base.hyperparameters.covariance(X, X) - self._known.transpose(-1, -2) @ self._known
+        self._factor = torch.linalg.cholesky(covariance + torch.diag_embed(noise))
+        further = torch.linalg.solve_triangular(self._factor, (Y - mean).unsqueeze(-1), upper=False)
+        old = base._weights
+        self._whitened = torch.cat([old.expand(*batch, *old.shape[-2:]), further], dim=-2)
+
+    @property
+    def _weights(self) -> Tensor:
+        return self._whitened
+
+    def left_out(self) -> tuple[Tensor, Tensor]:
+        """Of the other model's answers, which are those that were measured."""
+        return self._base.left_out()
+
+    def unexplained(self) -> Tensor:
+        """Of the other model's answers."""
+        return self._base.unexplained()
+
+    def _project(self, X: Tensor) -> Tensor:
+        old = self._base._project(X)
+        cross = self.hyperparameters.covariance(self._X, X) - self._known.transpose(-1, -2) @ old
+        factor = self._factor.expand(*cross.shape[:-2], *self._factor.shape[-2:])
+        further = torch.linalg.solve_triangular(factor, cross, upper=False)
+        return torch.cat([old.expand(*further.shape[:-2], *old.shape[-2:]), further], dim=-2)

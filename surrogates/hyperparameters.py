@@ -8,7 +8,6 @@ Hellsten & Nardi (ICML 2024).
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from surrogates.coregionalised_gp import Hyperparameters
 from surrogates.data import GaussianData
-from surrogates.evidence import Evidence
+from surrogates.evidence import Evidence, Groups
 
 LENGTHSCALE_LOCATION, LENGTHSCALE_SIGMA = math.sqrt(2.0), math.sqrt(3.0)
 AMPLITUDE_SIGMA = 1.0
@@ -35,7 +34,7 @@ _LIMIT = 4.0  # of the coordinate of a partial correlation: |tanh| ≤ 0.9993
 
 
 @dataclass(frozen=True)
-class Coordinates:
+class Coordinates(Groups):
     """How hyper-parameters of d features and M fidelities lie in one unconstrained vector θ.
 
     θ = (log lengthscales, log amplitudes, coordinates of partial correlations, log noise variances).
@@ -59,16 +58,14 @@ class Coordinates:
         return len(self.order)
 
     @property
-    def parts(self) -> list[slice]:
-        """Where the four groups lie in θ."""
-        d, m = self.n_features, self.n_fidelities
-        ends = np.cumsum([0, d, m, m * (m - 1) // 2, m]).tolist()
-        return [slice(start, end) for start, end in itertools.pairwise(ends)]
-
-    @property
-    def size(self) -> int:
-        """Length of θ."""
-        return self.parts[-1].stop
+    def widths(self) -> tuple[int, ...]:
+        """Number of coordinates in each group."""
+        return (
+            self.n_features,
+            self.n_fidelities,
+            self.n_fidelities * (self.n_fidelities - 1) // 2,
+            self.n_fidelities,
+        )
 
     def prior_mode(self) -> Tensor:
         """θ at the prior's mode."""

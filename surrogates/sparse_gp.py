@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -209,12 +208,6 @@ class SparseGP(FidelityGP):
     def _weights(self) -> Tensor:
         return self._whitened
 
-    def condition_on_observations(
-        self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
-    ) -> ConditionedGP:
-        """See `FidelityGP.condition_on_observations`; the further answers are taken in exactly."""
-        return _conditioned(self, X, Y, noise)
-
     def left_out(self) -> tuple[Tensor, Tensor]:
         """Under the covariance Q + Λ that the mean is of, its variance with what inducing points leave out."""
         return self._left_out
@@ -233,67 +226,3 @@ class SparseGP(FidelityGP):
         kept = (1.0 - solved.square().sum(0)).clamp_min(_NEGLIGIBLE)
         error = (self.train_targets - f.root_noise * (solved.T @ beta).squeeze(-1)) / kept
         return error, self.train_noise / kept + self._lost
-
-
-class ConditionedGP(FidelityGP):
-    """A model that knows further answers, `q`, beside those of another whose own form stays.
-
-    The posterior of the other is the prior here: P(x) gains the rows C⁻¹ cov(further, x), with C the Cholesky factor of
-    the further answers' covariance.
-
-    Args:
-        base: The other model.
-        X: Further queries, `(batch) x q x (d + 1)`.
-        Y: Their standardised answers, `(batch) x q`.
-        noise: Their noise variances, `(batch) x q`.
-    """
-
-    def __init__(self, base: FidelityGP, X: Tensor, Y: Tensor, noise: Tensor) -> None:
-        batch = Y.shape[:-1]
-        old_X, old_Y, old_noise = base.train_inputs[0], base.train_targets, base.train_noise
-        super().__init__(
-            base.hyperparameters,
-            base.units,
-            torch.cat([old_X.expand(*batch, *old_X.shape[-2:]), X], dim=-2),
-            torch.cat([old_Y.expand(*batch, old_Y.shape[-1]), Y], dim=-1),
-            torch.cat([old_noise.expand(*batch, old_noise.shape[-1]), noise], dim=-1),
-        )
-        self._base = base
-        self._X = X
-        self._known = base._project(X)
-        mean = (self._known.transpose(-1, -2) @ base._weights).squeeze(-1)
-        covariance = base.hyperparameters.covariance(X, X) - self._known.transpose(-1, -2) @ self._known
-        self._factor = torch.linalg.cholesky(covariance + torch.diag_embed(noise))
-        further = torch.linalg.solve_triangular(self._factor, (Y - mean).unsqueeze(-1), upper=False)
-        old = base._weights
-        self._whitened = torch.cat([old.expand(*batch, *old.shape[-2:]), further], dim=-2)
-
-    @property
-    def _weights(self) -> Tensor:
-        return self._whitened
-
-    def condition_on_observations(
-        self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any
-    ) -> ConditionedGP:
-        """See `FidelityGP.condition_on_observations`."""
-        return _conditioned(self, X, Y, noise)
-
-    def left_out(self) -> tuple[Tensor, Tensor]:
-        """Of the other model's answers, which are those that were measured."""
-        return self._base.left_out()
-
-    def unexplained(self) -> Tensor:
-        """Of the other model's answers."""
-        return self._base.unexplained()
-
-    def _project(self, X: Tensor) -> Tensor:
-        old = self._base._project(X)
-        cross = self.hyperparameters.covariance(self._X, X) - self._known.transpose(-1, -2) @ old
-        factor = self._factor.expand(*cross.shape[:-2], *self._factor.shape[-2:])
-        further = torch.linalg.solve_triangular(factor, cross, upper=False)
-        return torch.cat([old.expand(*further.shape[:-2], *old.shape[-2:]), further], dim=-2)
-
-
-def _conditioned(model: FidelityGP, X: Tensor, Y: Tensor, noise: Tensor | None) -> ConditionedGP:
-    _, X, standardised, variance = model._standardise(X, Y, noise)
-    return ConditionedGP(model, X, standardised, variance)

@@ -140,7 +140,7 @@ class AcquisitionConfig(PluginSection):
     )
     shares: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None,
-        description="of mode `funnel`: share of the total that each fidelity may cost; default: equal ones",
+        description="of mode `funnel`: share of the total that each fidelity cheaper than the target may cost",
     )
 
 

@@ -382,7 +382,6 @@ class Engine:
         sampler_state = self.repository.checkpoint("sampler")
         if sampler_state is not None:
             self.parts.sampler.load_state_dict(unpack(sampler_state))
-        answers = self.repository.answers()
         proposer = Proposer(
             config=self.config,
             parts=self.parts,
@@ -399,7 +398,9 @@ class Engine:
             guard=self._guard(),
         )
         if self.parts.mode == "funnel":
-            return FunnelProposer(**vars(proposer), answers=answers, charged=self.repository.charged())
+            return FunnelProposer(
+                **vars(proposer), answers=self.repository.answers(), charged=self.repository.charged()
+            )
         return proposer
 
     def _learn_costs(self) -> dict[str, Any]:

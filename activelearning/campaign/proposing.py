@@ -104,8 +104,9 @@ class Proposer:
         acquisition = self.config.acquisition
         untrained = self.parts.sampler.sample_untrained(UNTRAINED_SIZE, seed=self._seed("sampler.untrained"))
         reference = [proposal.candidate for proposal in untrained[:REFERENCE_SIZE]]
-        alone = None if self.guard is None else self._alone_scorer(self.guard, reference)
-        scorer = self._scorer(reference, alone)
+        context = self._context(reference)
+        alone = None if self.guard is None else self._alone_scorer(self.guard, context)
+        scorer = self._scorer(context, alone)
         timings = {}
 
         begin = time.perf_counter()
@@ -155,24 +156,23 @@ class Proposer:
 
     # -- scoring ------------------------------------------------------------------------------------------------------
 
-    def _reference(self, untrained: Sequence[Candidate]) -> Tensor:
-        """Features, `m x d`, of what stands for the space."""
-        return self.parts.space.features(list(dict.fromkeys([*self.observed, *untrained])))
-
-    def _scorer(self, untrained: Sequence[Candidate], alone: AloneScorer | None = None) -> Scorer:
-        """Utilities of all queries, as far as the other fidelities are trusted."""
-        context = AcquisitionContext(
+    def _context(self, untrained: Sequence[Candidate]) -> AcquisitionContext:
+        """What the acquisition may go by; the candidates asked and the untrained ones stand for the space."""
+        return AcquisitionContext(
             model=self.parts.surrogate.model,
             fidelities=self.parts.fidelities,
             target=self.parts.target.fidelity.index,
             maximize=self.parts.goals.objectives[0].maximize,
             best=self.best,
-            reference=self._reference(untrained),
+            reference=self.parts.space.features(list(dict.fromkeys([*self.observed, *untrained]))),
             pending=self._inputs(self.pending),
             seed=self._seed("acquisition"),
             goals=self.parts.goals,
             answered=self._inputs(self.answered),
         )
+
+    def _scorer(self, context: AcquisitionContext, alone: AloneScorer | None) -> Scorer:
+        """Utilities of all queries, as far as the other fidelities are trusted."""
         scorer = self.parts.acquisition.build(context)
         if self.guard is not None:
             cheapest = min(f.cost for f in self.parts.fidelities if not f.is_target)
@@ -184,27 +184,23 @@ class Proposer:
             )
         return self._feasible(scorer)
 
-    def _alone_scorer(self, guard: Guard, untrained: Sequence[Candidate]) -> AloneScorer:
+    def _alone_scorer(self, guard: Guard, context: AcquisitionContext) -> AloneScorer:
         """Utilities of the target's queries as if there were no other fidelities."""
         target = self.parts.target.fidelity
-        objective = replace(self.parts.goals.objectives[0], fidelity=0)
 
         def of_target(pairs: Sequence[Pair]) -> Tensor:
             return only_fidelity(self._inputs([pair for pair in pairs if pair[1] == target.index]))
 
-        context = AcquisitionContext(
+        alone = replace(
+            context,
             model=guard.alone.model,
             fidelities=(replace(target, index=0),),
             target=0,
-            maximize=objective.maximize,
-            best=self.best,
-            reference=self._reference(untrained),
             pending=of_target(self.pending),
-            seed=self._seed("acquisition"),
-            goals=Goals((objective,)),
+            goals=Goals((replace(self.parts.goals.objectives[0], fidelity=0),)),
             answered=of_target(self.answered),
         )
-        return AloneScorer(self.parts.acquisition.build(context), target.index)
+        return AloneScorer(self.parts.acquisition.build(alone), target.index)
 
     def _feasible(self, scorer: Scorer) -> Scorer:
         surrogate = self.parts.surrogate
@@ -468,33 +464,26 @@ class Proposer:
         if not asked:
             return []
         candidates = [planned.candidate for _, planned in asked]
-        X = self._inputs([(candidate, target) for candidate in candidates])
+        alone = self.guard.alone.predict(candidates, 0)
+        X = only_fidelity(self._inputs([(candidate, target) for candidate in candidates]))
+        alone_std = torch.hypot(alone.std, expected_noise(self.guard.alone, X))
         n_known = sum(index == target for _, index in self.answered)
-        (joint, joint_std), (alone, alone_std) = (
-            self._foretold(surrogate, candidates, index, rows)
-            for surrogate, index, rows in (
-                (self.parts.surrogate, target, X),
-                (self.guard.alone, 0, only_fidelity(X)),
+        found = []
+        for (i, planned), mean, std in zip(asked, alone.mean.tolist(), alone_std.tolist(), strict=True):
+            # Every query that was picked has its prediction.
+            assert planned.predicted_mean is not None
+            assert planned.predicted_std is not None
+            assert planned.predicted_noise is not None
+            found.append(
+                Expectation(
+                    planned.candidate.key,
+                    (planned.predicted_mean, math.hypot(planned.predicted_std, planned.predicted_noise)),
+                    (mean, std),
+                    independent=i < n_independent or self.guard.standing.trust is Trust.REFUTED,
+                    n_known=n_known,
+                )
             )
-        )
-        return [
-            Expectation(
-                planned.candidate.key,
-                (float(joint[row]), float(joint_std[row])),
-                (float(alone[row]), float(alone_std[row])),
-                independent=i < n_independent or self.guard.standing.trust is Trust.REFUTED,
-                n_known=n_known,
-            )
-            for row, (i, planned) in enumerate(asked)
-        ]
-
-    @staticmethod
-    def _foretold(
-        surrogate: Surrogate, candidates: Sequence[Candidate], index: int, X: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, `n`, of answers with their noise."""
-        prediction = surrogate.predict(candidates, index)
-        return prediction.mean, torch.hypot(prediction.std, expected_noise(surrogate, X))
+        return found
 
     def _diversity(self, X: Tensor) -> Diversity | None:
         """What holds the batch apart, told of the work in flight."""

@@ -11,9 +11,10 @@ from torch import Tensor
 from surrogates.coregionalised_gp import CoregionalisedGP, Hyperparameters, Units
 from surrogates.data import GaussianData
 from surrogates.diagnostics import Bounds, leave_one_out
+from surrogates.fidelity_gp import ConditionedGP
 from surrogates.hyperparameters import Coordinates
 from surrogates.priors import MEAN_VARIANCE
-from surrogates.sparse_gp import CollapsedBound, ConditionedGP, SparseGP, choose_inducing
+from surrogates.sparse_gp import CollapsedBound, SparseGP, choose_inducing
 
 D, M, N = 2, 2, 40
 COORDINATES = Coordinates.of(D, M, 0)
