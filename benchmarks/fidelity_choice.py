@@ -30,8 +30,12 @@ paired single-fidelity run had when the task's budget was spent, over that budge
 over what the single-fidelity run itself had spent when it first had that regret. Campaigns of the sweep end when they
 have the best of the list.
 
-Every finished campaign is kept in `--work`, so that an interrupted benchmark goes on where it was. Results are written
-to `benchmarks/results/fidelity_choice_<suite>.{json,md,png}`, for the seeds that are finished with every method.
+BoTorch's loops end with the budget of the task and their recommendation, and are not made for reversed sources; their
+single-fidelity loop is the same there as on the straight ones.
+
+Every finished campaign is kept in `--work` with a digest of its config, so that an interrupted benchmark goes on where
+it was and a changed one begins anew. Results are written to `benchmarks/results/fidelity_choice_<suite>.{json,md,png}`;
+a method is compared on the seeds that are finished with it and with the single-fidelity campaign.
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +58,8 @@ import numpy as np
 from scipy import stats
 from tasks import Task
 from top_k import top_k
+
+from activelearning.candidate import digest
 
 RESULTS = Path(__file__).parent / "results"
 SMALLEST = 1e-6  # regrets are compared in logarithms, from this up
@@ -87,8 +94,12 @@ class Job(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Where its result is kept. A single-fidelity campaign of the sweep is the same in all its cells."""
-        task = "any" if self.suite == "sweep" and self.method == BASE else self.task
+        """Where its result is kept. What asks the target alone does not differ by the other sources."""
+        task = self.task
+        if self.suite == "sweep" and self.method == BASE:
+            task = "any"
+        elif self.suite == "box" and self.method in (BASE, "random", "botorch_log_ei"):
+            task = self.task.split()[0]
         return Path(self.work) / f"{self.suite}-{task}-{self.method}-{self.seed}.json"
 
 
@@ -99,6 +110,12 @@ def task_names(suite: str) -> list[str]:
     if suite == "box":
         return ["branin", "branin reversed", "hartmann6", "borehole"]
     return ["crystal", "obelix"]
+
+
+def methods_of(suite: str, task: str) -> list[str]:
+    """Methods that are compared on a task."""
+    without = BOTORCH[:2] if task.endswith("reversed") else ()
+    return [method for method in METHODS[suite] if method not in without]
 
 
 def make_task(suite: str, name: str, seed: int, work: Path) -> Task:
@@ -136,8 +153,9 @@ def _box_problem(name: str) -> dict[str, Any]:
     return problem(function, reversed_levels=reversed_levels)
 
 
-def config_of(suite: str, task: Task, method: str, seed: int) -> dict[str, Any]:
+def config_of(job: Job, task: Task) -> dict[str, Any]:
     """Config of one campaign."""
+    suite, method, seed = job.suite, job.method, job.seed
     total = BEYOND * task.total
     acquisition = {"type": "mf_gibbon", "batch_size": BATCH, **task.sections.get("acquisition", {})}
     sections: dict[str, Any] = {"sampler": task.sections.get("sampler"), "safety": {}}
@@ -174,13 +192,16 @@ def config_of(suite: str, task: Task, method: str, seed: int) -> dict[str, Any]:
 
 
 def run_one(job: Job) -> None:
-    """Run one campaign and keep its trace."""
-    if job.path.exists():
-        return
+    """Run one campaign and keep its trace, where that has not been done."""
     work = Path(job.work)
     task = make_task(job.suite, job.task, job.seed, work)
+    plain = _botorch_config(task) if job.method in BOTORCH else config_of(job, task)
+    config = digest({key: value for key, value in plain.items() if key != "name"})
+    if job.path.exists() and json.loads(job.path.read_text()).get("config") == config:
+        return
     begin = time.process_time()
     found = _botorch(job, task) if job.method in BOTORCH else _campaign(job, task)
+    found["config"] = config
     found["cpu_seconds"] = time.process_time() - begin
     found["optimum"], found["total"] = task.optimum, task.total
     partial = job.path.with_suffix(".partial")
@@ -200,7 +221,7 @@ def _campaign(job: Job, task: Task) -> dict[str, Any]:
     from activelearning.campaign.tick import run
     from activelearning.report import trace
 
-    config = parse_config(config_of(job.suite, task, job.method, job.seed))
+    config = parse_config(config_of(job, task))
     store = job.path.with_suffix(".db")
     for leftover in store.parent.glob(f"{store.name}*"):  # of a run that was interrupted
         leftover.unlink()
@@ -220,13 +241,20 @@ def _campaign(job: Job, task: Task) -> dict[str, Any]:
     return {"points": points, "top": [best.mean, best.diversity]}
 
 
+def _botorch_config(task: Task) -> dict[str, Any]:
+    import botorch_loops
+
+    effort = {method: asdict(effort) for method, effort in botorch_loops.EFFORT.items()}
+    return {"fidelities": list(task.fidelities), "total": task.total, "effort": effort}
+
+
 def _botorch(job: Job, task: Task) -> dict[str, Any]:
     import botorch_loops
 
     of = _box_problem(job.task)
     method = job.method.removeprefix("botorch_")
     counts = botorch_loops.initial_counts(of, task.total)  # as the campaigns have them
-    points = botorch_loops.run(of, method, job.seed, BEYOND * task.total, counts)
+    points = botorch_loops.run(of, method, job.seed, task.total, counts)
     at_target = [p for p in points if p[2] == task.target]
     values = sorted((p[3] for p in at_target), reverse=task.objective["direction"] == "maximize")[:K]
     return {"points": [p[:3] for p in points], "top": [float(np.mean(values)), None]}
@@ -265,64 +293,72 @@ def interval_of_median(values: Sequence[float]) -> tuple[float, float, float]:
     return middle, ordered[max(low - 1, 0)], ordered[min(n - low, n - 1)]
 
 
-def finished(suite: str, seeds: int, work: str, methods: Sequence[str]) -> dict[str, list[int]]:
-    """Seeds of each task that are finished with every method."""
-    return {
-        name: [s for s in range(seeds) if all(Job(suite, name, m, s, work).path.exists() for m in methods)]
-        for name in task_names(suite)
-    }
-
-
 def summarise(suite: str, seeds: int, work: str, methods: Sequence[str]) -> dict[str, Any]:
     """Figures of each task and method."""
     summary: dict[str, Any] = {}
-    for name, done in finished(suite, seeds, work, methods).items():
-        if not done:
+    for name in task_names(suite):
+        done = {
+            m: {s: json.loads(path.read_text()) for s, path in _kept(suite, name, m, seeds, work)}
+            for m in methods_of(suite, name)
+            if m in methods
+        }
+        if not done.get(BASE):
             continue
-        runs = {m: [json.loads(Job(suite, name, m, s, work).path.read_text()) for s in done] for m in methods}
-        total = runs[BASE][0]["total"]
+        base = done[BASE]
+        total = next(iter(base.values()))["total"]
+        target = next(iter(base.values()))["points"][0][2]  # the one fidelity that these campaigns ask
         # All tasks but two of the boxes are maximised.
         maximize = not (suite == "box" and name.split()[0] in ("branin", "hartmann6"))
-        curves = {m: [regrets(run, maximize) for run in found] for m, found in runs.items()}
-        ends = [regret_at(curve, total) for curve in curves[BASE]]
-        reached = [price(curve, end, total) for curve, end in zip(curves[BASE], ends, strict=True)]
         grid = np.linspace(0.0, BEYOND * total, 61)[1:]
         figures: dict[str, Any] = {}
-        for m in methods:
-            values = np.array([[regret_at(curve, c) for c in grid] for curve in curves[m]])
-            final = [regret_at(curve, total) for curve in curves[m]]
-            logs = np.log10(np.maximum(final, SMALLEST)) - np.log10(np.maximum(ends, SMALLEST))
-            prices = [price(curve, end, total) for curve, end in zip(curves[m], ends, strict=True)]
-            half = float(stats.t.ppf(0.975, len(logs) - 1) * stats.sem(logs)) if len(logs) > 1 else math.nan
-            figures[m] = {
-                "final_regret": final,
-                "median_final_regret": float(np.median(final)),
-                "prices": [p if math.isfinite(p) else None for p in prices],
-                "price": _finite(interval_of_median(prices)),
-                "price_of_reaching": _finite(
-                    interval_of_median([p / r for p, r in zip(prices, reached, strict=True)])
-                ),
-                "log10_regret_against_single": [
-                    float(logs.mean()),
-                    float(logs.mean()) - half,
-                    float(logs.mean()) + half,
-                ],
-                "top_k_mean": float(np.mean([run["top"][0] for run in runs[m]])),
-                "top_k_diversity": _mean([run["top"][1] for run in runs[m]]),
-                "target_answers": float(
-                    np.mean([sum(p[2] in _targets(runs[BASE]) for p in r["points"]) for r in runs[m]])
-                ),
-                "cpu_seconds": float(np.mean([run["cpu_seconds"] for run in runs[m]])),
-                "median_curve": [float(v) for v in np.median(values, axis=0)],
-                "quartiles": np.quantile(values, [0.25, 0.75], axis=0).tolist(),
-            }
-        summary[name] = {"total": total, "seeds": len(done), "cost": grid.tolist(), "methods": figures}
+        for m, found in done.items():
+            paired = sorted(set(found) & set(base))
+            if paired:
+                runs = [found[s] for s in paired]
+                figures[m] = _figures(runs, [base[s] for s in paired], total, grid, target, maximize)
+        summary[name] = {"total": total, "seeds": len(base), "cost": grid.tolist(), "methods": figures}
     return summary
 
 
-def _targets(runs: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Name of the target: the one fidelity that single-fidelity runs ask."""
-    return {p[2] for p in runs[0]["points"]}
+def _kept(suite: str, task: str, method: str, seeds: int, work: str) -> list[tuple[int, Path]]:
+    paths = [(s, Job(suite, task, method, s, work).path) for s in range(seeds)]
+    return [(s, path) for s, path in paths if path.exists()]
+
+
+def _figures(
+    runs: Sequence[Mapping[str, Any]],
+    base: Sequence[Mapping[str, Any]],
+    total: float,
+    grid: np.ndarray,
+    target: str,
+    maximize: bool,
+) -> dict[str, Any]:
+    """Figures of a method's campaigns beside the single-fidelity ones of the same seeds."""
+    curves = [regrets(run, maximize) for run in runs]
+    single = [regrets(run, maximize) for run in base]
+    ends = [regret_at(curve, total) for curve in single]
+    reached = [price(curve, end, total) for curve, end in zip(single, ends, strict=True)]
+    values = np.array([[regret_at(curve, c) for c in grid] for curve in curves])
+    final = [regret_at(curve, total) for curve in curves]
+    logs = np.log10(np.maximum(final, SMALLEST)) - np.log10(np.maximum(ends, SMALLEST))
+    prices = [price(curve, end, total) for curve, end in zip(curves, ends, strict=True)]
+    return {
+        "seeds": len(runs),
+        "final_regret": final,
+        "median_final_regret": float(np.median(final)),
+        "prices": [p if math.isfinite(p) else None for p in prices],
+        "price": _finite(interval_of_median(prices)),
+        "price_of_reaching": _finite(
+            interval_of_median([p / r for p, r in zip(prices, reached, strict=True)])
+        ),
+        "log10_regret_against_single": list(interval_of_median(logs.tolist())),
+        "top_k_mean": float(np.mean([run["top"][0] for run in runs])),
+        "top_k_diversity": _mean([run["top"][1] for run in runs]),
+        "target_answers": float(np.mean([sum(p[2] == target for p in run["points"]) for run in runs])),
+        "cpu_seconds": float(np.mean([run["cpu_seconds"] for run in runs])),
+        "median_curve": [float(v) for v in np.median(values, axis=0)],
+        "quartiles": np.quantile(values, [0.25, 0.75], axis=0).tolist(),
+    }
 
 
 def _finite(triple: Sequence[float]) -> list[float | None]:
@@ -381,20 +417,20 @@ def table(suite: str, summary: Mapping[str, Any], machine: str, date: str) -> st
         return "\n".join(lines)
     lines += [
         "Beside it: the price of reaching that regret, over the cost at which the single-fidelity run itself did; the "
-        "difference of log10 regret from the single-fidelity run's when the budget is spent, with its paired 95 % "
-        "interval; mean and diversity (mean distance over the square root of the number of features) of the best "
-        f"{K} at the target.",
+        "paired difference of log10 regret from the single-fidelity run's when the budget is spent, median and "
+        f"interval (regrets below {SMALLEST:g} count as that); mean and diversity (mean distance over the square root "
+        f"of the number of features) of the best {K} at the target.",
         "",
-        "| task (budget, seeds) | method | median regret | price | price of reaching it | log10 regret | top-K mean "
+        "| task (budget) | method | seeds | median regret | price | price of reaching it | log10 regret | top-K mean "
         "| top-K diversity | target answers | CPU-s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in summary.items():
         for method, f in found["methods"].items():
             mean, low, high = f["log10_regret_against_single"]
             diversity = "–" if f["top_k_diversity"] is None else f"{f['top_k_diversity']:.2f}"
             lines.append(
-                f"| {name} ({found['total']:g}, {found['seeds']}) | {method} | {f['median_final_regret']:.3g} "
+                f"| {name} ({found['total']:g}) | {method} | {f['seeds']} | {f['median_final_regret']:.3g} "
                 f"| {_shown(f['price'])} | {_shown(f['price_of_reaching'])} "
                 f"| {_signed(mean, low, high)} | {f['top_k_mean']:.4g} | {diversity} "
                 f"| {f['target_answers']:.1f} | {f['cpu_seconds']:.0f} |"
@@ -476,10 +512,11 @@ def main() -> None:
         jobs = [
             Job(suite, name, method, seed, work)
             for seed in range(arguments.seeds)
-            for method in methods
             for name in arguments.tasks or task_names(suite)
+            for method in methods_of(suite, name)
+            if method in methods
         ]
-        unique = list({job.path: job for job in jobs if not job.path.exists()}.values())
+        unique = list({job.path: job for job in jobs}.values())
         os.environ["OMP_NUM_THREADS"] = "1"
         with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
             for _ in pool.imap_unordered(run_one, unique):

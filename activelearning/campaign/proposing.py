@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from activelearning.store.records import COST_TOLERANCE
 
 REFERENCE_SIZE = 256  # untrained samples that stand for the space where an acquisition needs its maximum
 UNTRAINED_SIZE = 1024  # samples over which the mean score of an untrained sampler is taken: it is noisy
+N_PROMOTED = 256  # candidates asked of other fidelities that are offered at the target, at most
 GAIN = 4.0  # mean score of sampled over random candidates that `reward_exponent: auto` aims at
 
 Pair = tuple[Candidate, int]
@@ -123,8 +125,8 @@ class Proposer:
         untrained_score = self._mean_score(scorer, untrained)
         pairs = self._fresh(self._with_fidelity(scorer, sampled))
         n_at_target = self._n_at_target(pairs)
-        pairs = [*self._with_every_target(self._polished(scorer, self._with_target(pairs))), *self._repeats()]
-        pairs = self._fresh(pairs)
+        pairs = self._polished(scorer, [*self._with_target(pairs), *self._offered_at_target()])
+        pairs = self._fresh([*self._with_every_target(pairs), *self._repeats()])
         independent = [] if alone is None else self._choose_independent(alone, [*sampled, *untrained])
         for planned in independent:
             scorer.add_pending(self._inputs([(planned.candidate, planned.fidelity)]))
@@ -353,6 +355,26 @@ class Proposer:
                 pairs = self._fresh([*pairs, *((candidate, target.index) for candidate, _ in sampled)])
         return pairs
 
+    def _offered_at_target(self) -> list[Pair]:
+        """What was asked of other fidelities, at the target: the most promising, by what is expected there.
+
+        A sampler of a continuum hardly returns to a candidate by itself, whatever a cheap answer has said of it. Not
+        where fidelities are drawn blindly, whatever the answers say; several targets are seen to by
+        `_with_every_target`.
+        """
+        if self.parts.mode == "random" or len(self.parts.targets) > 1:
+            return []
+        target = self.parts.target.fidelity.index
+        asked = {candidate for candidate, index in self.answered if index == target}
+        pairs = self._fresh([(candidate, target) for candidate in self.observed if candidate not in asked])
+        if not pairs:
+            return []
+        with torch.no_grad():
+            means, _ = joint_posterior(self.parts.surrogate.model, self._inputs(pairs).unsqueeze(-2))
+        maximize = self.parts.goals.objectives[0].maximize
+        order = torch.argsort(means.flatten(), descending=maximize, stable=True)[:N_PROMOTED]
+        return [pairs[i] for i in order.tolist()]
+
     def _with_every_target(self, pairs: list[Pair]) -> list[Pair]:
         """With several targets, candidates of the pool and those observed are offered at each of them.
 
@@ -365,16 +387,22 @@ class Proposer:
         return self._fresh([*pairs, *((c, target.index) for c in candidates for target in targets)])
 
     def _polished(self, scorer: Scorer, pairs: list[Pair]) -> list[Pair]:
-        """On a box, the best pairs moved uphill on the acquisition are added to the pool.
+        """On a box, the best pairs of each fidelity, moved uphill on the acquisition, are added to the pool.
 
-        Not where there is a prior, which the moves would leave behind.
+        Of each: by utility per cost the best of all are often those of the cheapest alone. Not where there is a prior,
+        which the moves would leave behind.
         """
         space = self.parts.space
         if not isinstance(space, BoxSpace) or not pairs or self.parts.prior is not None:
             return pairs
         scores = per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs), self.cost_exponent)
-        order = torch.argsort(scores, descending=True, stable=True)[: self.config.acquisition.batch_size]
-        best = [pairs[i] for i in order.tolist()]
+        order = torch.argsort(scores, descending=True, stable=True).tolist()
+        most = self.config.acquisition.batch_size
+        best = [
+            pair
+            for fidelity in self.parts.fidelities
+            for pair in itertools.islice((pairs[i] for i in order if pairs[i][1] == fidelity.index), most)
+        ]
         improved = polish(scorer, self._inputs(best))
         moved = space.from_features(improved[:, :-1])
         return self._fresh([*pairs, *((c, index) for c, (_, index) in zip(moved, best, strict=True))])

@@ -136,3 +136,41 @@ def test_fidelities_drawn_blindly_wait_for_no_answers(bench: Any, mode: str, ask
     rows = bench.evaluations()
     for index in (1, 2, 3):
         assert {row.fidelity for row in rows if row.round == index} == asked
+
+
+TWINS = """
+from oracles import Oracle
+
+
+class Low(Oracle):
+    def evaluate_one(self, candidate):
+        return -sum((v - 0.3) ** 2 for v in candidate.values)
+
+
+class High(Low):
+    pass
+"""
+
+
+@pytest.mark.parametrize(("mode", "returns"), [("joint", True), ("after", True), ("random", False)])
+def test_what_a_cheap_answer_promises_is_offered_at_the_target(bench: Any, mode: str, returns: bool) -> None:
+    bench.write("oracle.py", TWINS)
+    config = bench.config(
+        {"fidelities.0.cost": 0.05, "safety.enabled": False},
+        acquisition={"type": "target_ei", "batch_size": 4, "pool_size": 4, "mode": mode},
+        surrogate={"type": "multi_fidelity_gp"},
+        initial_design={"per_fidelity": {"low": 12, "high": 1}},
+    )
+    with bench.open(config) as engine:
+        run(engine)
+    rows = sorted(bench.evaluations(), key=lambda row: (row.round, row.position))
+    asked_low = {row.candidate_key: row.round for row in reversed(rows) if row.fidelity == "low"}
+    returned = [
+        row
+        for row in rows
+        if row.round > 0
+        and row.fidelity == "high"
+        and asked_low.get(row.candidate_key, row.round) < row.round
+    ]
+    # A continuum's sampler never draws the same candidate twice.
+    assert bool(returned) == returns
