@@ -152,11 +152,16 @@ class BudgetConfig(_Model):
 
 
 class InitialDesignConfig(_Model):
-    """Round 0: either counts per fidelity, or a file of known measurements."""
+    """Round 0: counts per fidelity, a file of known measurements, or both."""
 
     per_fidelity: dict[str, int] | None = Field(None, description="evaluations of each fidelity")
     share: float = Field(0.2, gt=0, le=1, description="share of the total budget that round 0 may cost")
     observations: Path | None = Field(None, description="CSV or JSON of known measurements, free of charge")
+    outside: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="of known crystals that the space can't hold: an error, or kept to learn from, if it has their "
+        "elements",
+    )
 
     @field_validator("per_fidelity")
     @classmethod

@@ -26,7 +26,7 @@ from activelearning.campaign.continuation import check_continuation
 from activelearning.campaign.costs import Charge, Costs
 from activelearning.campaign.evaluation import Evaluator, Observer
 from activelearning.campaign.funnel import FunnelProposer
-from activelearning.campaign.initial import design_counts, design_pairs, read_observations
+from activelearning.campaign.initial import Known, design_counts, design_pairs, read_observations
 from activelearning.campaign.parts import Parts, make_parts
 from activelearning.campaign.proposing import Plan, PlannedEvaluation, Proposer
 from activelearning.campaign.queues import Queues
@@ -113,7 +113,7 @@ class Engine:
             config.initial_design, parts.fidelities, parts.space.n_features, config.budget.total
         )
         if config.initial_design.observations is not None:
-            read_observations(folder / config.initial_design.observations, parts.space, parts.fidelities)
+            _known(config, parts, folder)
         elif not sum(counts.values()):
             raise ConfigError("initial_design: not one evaluation fits into its share of the budget.")
         database = open_database(url, create=True)
@@ -334,20 +334,24 @@ class Engine:
 
     def _initial_plan(self) -> Plan:
         design = self.config.initial_design
+        planned: list[PlannedEvaluation] = []
         if design.observations is not None:
-            folder = self.parts.sources[0].spec.folder or Path()
-            known = read_observations(folder / design.observations, self.parts.space, self.parts.fidelities)
             asked: Counter[tuple[str, int]] = Counter()
-            planned = []
-            for candidate, fidelity, measurement in known:
-                pair = (candidate.key, fidelity.index)
+            for known in _known(self.config, self.parts, self.parts.sources[0].spec.folder or Path()):
+                pair = (known.candidate.key, known.fidelity.index)
                 planned.append(
                     PlannedEvaluation(
-                        candidate, fidelity.index, 0.0, replicate=asked[pair], measurement=measurement
+                        known.candidate,
+                        known.fidelity.index,
+                        0.0,
+                        replicate=asked[pair],
+                        measurement=known.measurement,
                     )
                 )
                 asked[pair] += 1
-            return Plan(planned)
+            if design.per_fidelity is None:
+                return Plan(planned)
+        held = {(known.candidate, known.fidelity) for known in planned}
         counts = design_counts(
             design, self.parts.fidelities, self.parts.space.n_features, self.config.budget.total
         )
@@ -355,10 +359,11 @@ class Engine:
         seed = seed_for(self.config.seed, 0, "initial_design")
         proposals = self.parts.sampler.sample_untrained(2 * wanted, seed=seed)
         candidates = list(dict.fromkeys(proposal.candidate for proposal in proposals))[:wanted]
-        planned, money = [], self.balance().remaining * (1 + COST_TOLERANCE)
+        money = self.balance().remaining * (1 + COST_TOLERANCE)
         for candidate, index in design_pairs(candidates, counts):
             cost = self._costs.reserved(index, candidate)
-            if cost <= money:  # what an oracle foresees for a candidate may differ from the configured cost
+            # What an oracle foresees for a candidate may differ from the configured cost.
+            if cost <= money and (candidate, index) not in held:
                 planned.append(PlannedEvaluation(candidate, index, cost))
                 money -= cost
         return Plan(planned)
@@ -534,3 +539,12 @@ def artifacts_folder(config: CampaignConfig, url: URL) -> Path:
         return (Path.cwd() / Path(place).expanduser() / config.name).resolve()
     base = Path(str(url.database)).parent if url.get_backend_name() == "sqlite" else Path.cwd()
     return (base / "artifacts" / config.name).resolve()
+
+
+def _known(config: CampaignConfig, parts: Parts, folder: Path) -> list[Known]:
+    """The known measurements that a campaign starts from."""
+    design = config.initial_design
+    assert design.observations is not None
+    return read_observations(
+        folder / design.observations, parts.space, parts.fidelities, keep_outside=design.outside == "keep"
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from activelearning.campaign.config import InitialDesignConfig
-from activelearning.candidate import Candidate
+from activelearning.candidate import Candidate, CrystalCandidate, candidate_from_dict
 from activelearning.contracts.space import Space
 from activelearning.errors import ConfigError
 from activelearning.fidelity import Fidelity
@@ -60,9 +61,18 @@ def design_pairs(candidates: Sequence[Candidate], counts: Mapping[int, int]) -> 
     return [(candidate, index) for index, n in counts.items() for candidate in candidates[:n]]
 
 
+@dataclass(frozen=True)
+class Known:
+    """A measurement that was there before the campaign."""
+
+    candidate: Candidate
+    fidelity: Fidelity
+    measurement: Measurement
+
+
 def read_observations(
-    path: Path, space: Space, fidelities: Sequence[Fidelity]
-) -> list[tuple[Candidate, Fidelity, Measurement]]:
+    path: Path, space: Space, fidelities: Sequence[Fidelity], *, keep_outside: bool = False
+) -> list[Known]:
     """Known measurements from a CSV table or a JSON list, with the columns that `activelearning export` writes.
 
     Needed: `candidate` (JSON) and `value`; optional: `fidelity` (default: the target, of several the one of the row's
@@ -103,7 +113,10 @@ def read_observations(
             if unit is not None and fidelity.unit is not None and unit != fidelity.unit:
                 raise ValueError(f"its unit is {unit!r}, the fidelity's is {fidelity.unit!r}")
             value = row["candidate"]
-            candidate = space.from_json(json.loads(value) if isinstance(value, str) else value)
+            plain = json.loads(value) if isinstance(value, str) else value
+            candidate = _outside(plain, space) if keep_outside else space.from_json(plain)
+            if candidate is None:
+                continue
             # A single text makes a whole column of a table texts.
             number_of = float if path.suffix != ".json" else lambda value: value
             measured = MeasuredValue(
@@ -116,10 +129,32 @@ def read_observations(
             raise ConfigError(f"{key}: row {number} has no {error.args[0]!r}.") from error
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{key}: row {number}: {error}.") from error
-        known.append((candidate, fidelity, Measurement(values={fidelity.property: measured})))
+        known.append(Known(candidate, fidelity, Measurement(values={fidelity.property: measured})))
     if not known:
-        raise ConfigError(f"{key} holds no row with a value.")
+        of = " of a crystal of the space's elements" if keep_outside else ""
+        raise ConfigError(f"{key} holds no row with a value{of}.")
     return known
+
+
+def _outside(value: Mapping[str, Any], space: Space) -> Candidate | None:
+    """A candidate that need not be of the space; None where the space has no features for it."""
+    candidate = candidate_from_dict(value)
+    if not isinstance(candidate, CrystalCandidate):
+        return space.from_json(value)
+    try:
+        space.features([candidate])
+    except ValueError:
+        return None
+    return candidate
+
+
+def is_of(space: Space, candidate: Candidate) -> bool:
+    """Whether a space holds a candidate."""
+    try:
+        space.validate(candidate)
+    except ValueError:
+        return False
+    return True
 
 
 def _target_of(row: Mapping[str, Any], targets: Sequence[Fidelity]) -> str:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from activelearning.acquisition.safe import AloneScorer, SafeScorer, only_fideli
 from activelearning.acquisition.sharpening import least_exponent, sharpen
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.costs import Costs
+from activelearning.campaign.initial import is_of
 from activelearning.campaign.parts import Parts
 from activelearning.campaign.safety import Expectation, Guard, Trust
 from activelearning.campaign.seeds import seed_for
@@ -100,6 +102,13 @@ class Proposer:
     def observed(self) -> list[Candidate]:
         """Candidates with an answer."""
         return list(dict.fromkeys(candidate for candidate, _ in self.answered))
+
+    @cached_property
+    def again(self) -> list[Candidate]:
+        """Candidates with an answer that may be asked again, elsewhere: those that the space holds."""
+        if self.config.initial_design.outside == "refuse":
+            return self.observed
+        return [candidate for candidate in self.observed if is_of(self.parts.space, candidate)]
 
     def plan(self) -> Plan:
         """Train, sample, choose."""
@@ -335,7 +344,7 @@ class Proposer:
         """What was asked before and may be asked again; samplers of a continuum hardly find it by themselves."""
         if self.config.acquisition.replicates == 1:
             return []
-        return [pair for pair in self._expanded(list(dict.fromkeys(self.observed))) if self._times(pair)]
+        return [pair for pair in self._expanded(self.again) if self._times(pair)]
 
     def _n_at_target(self, pairs: Sequence[Pair]) -> int:
         return sum(self.parts.fidelities[index].is_target for _, index in pairs)
@@ -366,7 +375,7 @@ class Proposer:
             return []
         target = self.parts.target.fidelity.index
         asked = {candidate for candidate, index in self.answered if index == target}
-        pairs = self._fresh([(candidate, target) for candidate in self.observed if candidate not in asked])
+        pairs = self._fresh([(candidate, target) for candidate in self.again if candidate not in asked])
         if not pairs:
             return []
         with torch.no_grad():
@@ -383,7 +392,7 @@ class Proposer:
         targets = self.parts.targets
         if len(targets) == 1:
             return pairs
-        candidates = dict.fromkeys([*(candidate for candidate, _ in pairs), *self.observed])
+        candidates = dict.fromkeys([*(candidate for candidate, _ in pairs), *self.again])
         return self._fresh([*pairs, *((c, target.index) for c in candidates for target in targets)])
 
     def _polished(self, scorer: Scorer, pairs: list[Pair]) -> list[Pair]:

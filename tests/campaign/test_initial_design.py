@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -191,3 +192,73 @@ def test_a_column_that_is_missing_is_named(bench: Any) -> None:
     bench.write("known.json", json.dumps([{"candidate": {"kind": "box", "values": [0.1, 0.1]}}]))
     with pytest.raises(ConfigError, match="row 1 has no 'value'"):
         bench.open(bench.config({"initial_design": {"observations": "known.json"}}))
+
+
+ARGYRODITE = {
+    "kind": "crystal",
+    "space_group": 216,
+    "composition": {"Li": 24, "P": 4, "S": 20, "Cl": 4},
+    "lattice": [9.859, 9.859, 9.859, 90.0, 90.0, 90.0],
+}
+FLUORIDE = {
+    **ARGYRODITE,
+    "space_group": 225,
+    "composition": {"Li": 4, "F": 4},
+    "lattice": [4.03] * 3 + [90.0] * 3,
+}
+CRYSTAL_ORACLES = """
+from oracles import Oracle
+
+
+class Low(Oracle):
+    def evaluate_one(self, candidate):
+        return candidate.composition["Li"] / 10
+
+
+class High(Low):
+    pass
+"""
+
+
+def _crystals(bench: Any, **design: Any) -> Any:
+    bench.write("oracle.py", CRYSTAL_ORACLES)
+    rows = [
+        {"candidate": ARGYRODITE, "value": 2.4, "fidelity": "low"},
+        {"candidate": FLUORIDE, "value": 0.4, "fidelity": "low"},
+    ]
+    bench.write("known.json", json.dumps(rows))
+    return bench.config(
+        space={
+            "type": "crystal",
+            "elements": ["Li", "P", "S", "Cl"],
+            "required_elements": ["Li"],
+            "max_atoms": 12,
+        },
+        acquisition={"type": "target_ei", "batch_size": 2, "pool_size": 16},
+        initial_design={"observations": "known.json", **design},
+    )
+
+
+def test_known_crystals_outside_the_space_are_learned_from_and_not_asked_again(bench: Any) -> None:
+    counts = {"low": 2, "high": 1}
+    with bench.open(_crystals(bench, outside="keep", per_fidelity=counts)) as engine:
+        run(engine)
+    rows = bench.evaluations()
+    first = Counter((row.fidelity, row.cost_reserved > 0) for row in rows if row.round == 0)
+    # The fluoride holds an element for which the space has no features.
+    assert first == {("low", False): 1, ("low", True): 2, ("high", True): 1}
+    outside = [row for row in rows if row.candidate["composition"] == ARGYRODITE["composition"]]
+    assert [row.round for row in outside] == [0]
+    assert max(row.round for row in rows) > 1
+
+
+def test_known_crystals_outside_the_space_are_refused_by_default(bench: Any) -> None:
+    with pytest.raises(ConfigError, match=r"row 1: .*216.*atoms"):
+        bench.open(_crystals(bench))
+    bench.write("known.json", json.dumps([{"candidate": FLUORIDE, "value": 0.4}]))
+    config = bench.config(
+        space={"type": "crystal", "elements": ["Li", "S"]},
+        initial_design={"observations": "known.json", "outside": "keep"},
+    )
+    with pytest.raises(ConfigError, match="no row with a value of a crystal of the space's elements"):
+        bench.open(config)
