@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from activelearning.crystals.charge import default_oxidation_states
 
 EXACT = 1e-6  # e per atom
-# Of a state that the database does not hold; one less frequent than this in it counts for as much.
+# Of a state given that the database does not hold; one less frequent than this in it counts for as much.
 UNKNOWN = math.log(1e-4)
 # Added to the logarithm of the states' frequencies.
 NEARLY_NEUTRAL = math.log(0.1)
@@ -97,7 +97,8 @@ def _bounded(known: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[in
 def _likelihoods(symbol: str, allowed: tuple[int, ...]) -> list[tuple[int, float]]:
     """States of an element other than zero, each with the logarithm of its share in the database."""
     counts = _counts().get(symbol, {})
-    known = allowed or tuple(sorted({*default_oxidation_states(symbol), *counts}))
+    # pymatgen's lists hold curiosities, alkalides and metal carbonyls: they serve where the database knows none.
+    known = allowed or tuple(sorted(counts)) or default_oxidation_states(symbol)
     total = sum(counts.values()) or 1
     return [(q, max(UNKNOWN, math.log(counts[q] / total) if counts.get(q) else UNKNOWN)) for q in known]
 
