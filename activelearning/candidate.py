@@ -20,7 +20,12 @@ from pymatgen.core import Element, Lattice, Structure
 LENGTH_DECIMALS = 4  # Å
 ANGLE_DECIMALS = 3  # degrees
 COORDINATE_DECIMALS = 6  # fractional
+AMOUNT_DECIMALS = 4  # of partial occupancies and of the fractional amounts that go with them
 VALUE_DECIMALS = 12  # box coordinates, significant to far below any tolerance of a GP
+
+# Version of the rule by which partial occupancies become whole atoms (`activelearning.crystals.ordered`). It is part
+# of the key of what is ordered by it, so that answers on atoms placed otherwise are not taken for answers on these.
+ORDERING = 1
 
 # (a, b, c, α, β, γ) in Å and degrees.
 Cell = tuple[float, float, float, float, float, float]
@@ -114,11 +119,12 @@ class CrystalCandidate(Candidate):
 
     Attributes:
         space_group: International number, 1 to 230.
-        composition: Number of atoms of each element in the conventional cell.
+        composition: Number of atoms of each element in the conventional cell; fractions beside a structure with
+            partial occupancies only, where it is what the crystal holds, whatever the occupancies add up to.
         lattice: (a, b, c, α, β, γ) in Å and degrees, quantised to 1e-4 Å and 1e-3 degrees; None where only
             composition and space group are searched.
         wyckoff: Letters occupied by each element, where they were sampled.
-        structure: Atoms, where they are known; fractional coordinates are quantised to 1e-6.
+        structure: Atoms, where they are known; fractional coordinates are quantised to 1e-6, occupancies to 1e-4.
     """
 
     space_group: int
@@ -131,10 +137,15 @@ class CrystalCandidate(Candidate):
     def __post_init__(self) -> None:
         if not 1 <= int(self.space_group) <= 230:
             raise ValueError(f"space_group must be 1 to 230, not {self.space_group}")
-        composition = {}
+        composition: dict[str, Any] = {}
         for symbol, count in self.composition.items():
             if not Element.is_valid_symbol(symbol):
                 raise ValueError(f"composition names {symbol!r}, which is no element")
+            if not self.is_ordered:
+                composition[symbol] = _quantise(count, AMOUNT_DECIMALS)
+                if not composition[symbol] > 0.0:
+                    raise ValueError(f"composition needs positive amounts, not {symbol}: {count}")
+                continue
             if int(count) != count or count < 1:
                 raise ValueError(f"composition needs whole positive counts, not {symbol}: {count}")
             composition[symbol] = int(count)
@@ -151,6 +162,11 @@ class CrystalCandidate(Candidate):
             object.__setattr__(self, "structure", _quantised_structure(self.structure))
 
     @property
+    def is_ordered(self) -> bool:
+        """False where there is a structure with partial occupancies."""
+        return self.structure is None or bool(self.structure.is_ordered)
+
+    @property
     def n_atoms(self) -> int:
         """Atoms in the conventional cell."""
         return sum(self.composition.values())
@@ -158,7 +174,7 @@ class CrystalCandidate(Candidate):
     @property
     def formula(self) -> str:
         """Composition as text, alphabetical, as in `Li6 P1 S5`."""
-        return " ".join(f"{symbol}{count}" for symbol, count in self.composition.items())
+        return " ".join(f"{symbol}{count:g}" for symbol, count in self.composition.items())
 
     @property
     def cell(self) -> Cell:
@@ -194,9 +210,11 @@ class CrystalCandidate(Candidate):
         if self.structure is not None:
             value["structure"] = {
                 "lattice": self.structure.lattice.matrix.tolist(),
-                "species": [site.species_string for site in self.structure],
+                "species": [_species(site) for site in self.structure],
                 "coordinates": self.structure.frac_coords.tolist(),
             }
+        if not self.is_ordered:
+            value["ordering"] = ORDERING
         return value
 
 
@@ -211,7 +229,15 @@ def _quantised_cell(lattice: Sequence[float]) -> Cell:
 def _quantised_structure(structure: Structure) -> Structure:
     matrix = [[_quantise(x, COORDINATE_DECIMALS) for x in row] for row in structure.lattice.matrix]
     coordinates = [[_quantise(x, COORDINATE_DECIMALS) for x in row] for row in structure.frac_coords]
-    return Structure(Lattice(matrix), [site.species_string for site in structure], coordinates)
+    return Structure(Lattice(matrix), [_species(site) for site in structure], coordinates)
+
+
+def _species(site: Any) -> str | dict[str, float]:
+    """What is on a site: a symbol, or the occupancies where they are partial."""
+    if site.is_ordered:
+        return str(site.species_string)
+    amounts = {str(species): _quantise(amount, AMOUNT_DECIMALS) for species, amount in site.species.items()}
+    return {name: amounts[name] for name in sorted(amounts)}
 
 
 def candidate_from_dict(value: Mapping[str, Any]) -> Candidate:

@@ -20,10 +20,14 @@ class Oracle(ABC):
     The smallest oracle writes only `evaluate_one`. Parameters from the config's `params:` arrive in
     `__init__` as keywords; `self.context` says which campaign, fidelity, property and unit it works for. Give
     results another `version` when the code behind them changes: it is part of what makes an answer reusable.
+
+    A crystal whose structure has partial occupancies comes ordered into whole atoms, the same for every oracle. One
+    that looks at composition, space group and lattice only says `takes_average = True`, and gets it as it is.
     """
 
     version: str = "1"
     is_queued: ClassVar[bool] = False
+    takes_average: ClassVar[bool] = False
     context: OracleContext
     params: Mapping[str, Any]
     _keys: Mapping[str, str] = {}

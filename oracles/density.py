@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 from pymatgen.core import Element
@@ -51,6 +52,8 @@ class DensityOracle(Oracle):
     Raises:
         ConfigError: `scale` is 0 or not finite, `bias` is not finite, or `noise_std` is negative.
     """
+
+    takes_average: ClassVar[bool] = True
 
     def __init__(self, scale: float = 1.0, bias: float = 0.0, noise_std: float = 0.0) -> None:
         if not math.isfinite(scale) or scale == 0.0:

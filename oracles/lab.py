@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -37,6 +37,7 @@ class LabOracle(QueuedOracle):
     in one that converts to it.
     """
 
+    takes_average: ClassVar[bool] = True
     _database: Database | None = None
 
     def submit(self, candidate: Candidate, key: str) -> ExternalId:

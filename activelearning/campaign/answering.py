@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from activelearning.candidate import Candidate
+from activelearning.candidate import Candidate, CrystalCandidate
 from activelearning.contracts.oracle import OracleLike
+from activelearning.errors import ActiveLearningError
 from activelearning.measurement import MeasuredValue, Measurement
 
 
@@ -34,6 +35,54 @@ def ask(
         candidates: What to measure.
         keys: Keys of the evaluations, in the same order.
     """
+    if takes_average(oracle) or not any(needs_order(candidate) for candidate in candidates):
+        return _ask(oracle, name, prop, unit, candidates, keys)
+    answers: dict[int, Measurement] = {}
+    ready: list[tuple[int, Candidate, dict[str, Any]]] = []
+    for i, candidate in enumerate(candidates):
+        try:
+            ready.append((i, *with_whole_atoms(candidate)))
+        except ActiveLearningError as error:
+            answers[i] = Measurement.failed(f"can't be ordered: {error}")
+    asked = _ask(oracle, name, prop, unit, [whole for _, whole, _ in ready], [keys[i] for i, _, _ in ready])
+    for (i, _, record), answer in zip(ready, asked, strict=True):
+        answers[i] = replace(answer, metadata={**answer.metadata, **record})
+    return [answers[i] for i in range(len(candidates))]
+
+
+def takes_average(oracle: object) -> bool:
+    """Whether an oracle wants a crystal with partial occupancies as it is."""
+    return bool(getattr(oracle, "takes_average", False))
+
+
+def needs_order(candidate: Candidate) -> bool:
+    """Whether a candidate is a crystal with partial occupancies."""
+    return isinstance(candidate, CrystalCandidate) and not candidate.is_ordered
+
+
+def with_whole_atoms(candidate: Candidate) -> tuple[Candidate, dict[str, Any]]:
+    """A candidate as oracles that need atoms get it, and what is to be kept of that in the metadata.
+
+    Raises:
+        ActiveLearningError: partial occupancies can't be ordered.
+    """
+    if not needs_order(candidate):
+        return candidate, {}
+    from activelearning.crystals.ordered import ordered  # symmetry and optimisation, which few campaigns need
+
+    assert isinstance(candidate, CrystalCandidate)
+    whole, record = ordered(candidate)
+    return whole, {"ordering": record}
+
+
+def _ask(
+    oracle: OracleLike,
+    name: str,
+    prop: str,
+    unit: str | None,
+    candidates: Sequence[Candidate],
+    keys: Sequence[str],
+) -> list[Measurement]:
     begin = time.perf_counter()
     try:
         oracle.expect({candidate.key: key for candidate, key in zip(candidates, keys, strict=True)})
@@ -41,7 +90,7 @@ def ask(
     except (Exception, SystemExit) as error:
         if len(candidates) > 1:
             pairs = zip(candidates, keys, strict=True)
-            return [ask(oracle, name, prop, unit, [candidate], [key])[0] for candidate, key in pairs]
+            return [_ask(oracle, name, prop, unit, [candidate], [key])[0] for candidate, key in pairs]
         text = " ".join(str(error).split())
         return [Measurement.failed(f"the oracle {name!r} raised {type(error).__name__}: {text}")]
     seconds = (time.perf_counter() - begin) / max(len(candidates), 1)

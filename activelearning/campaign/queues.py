@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
-from activelearning.campaign.answering import checked
+from activelearning.campaign.answering import checked, takes_average, with_whole_atoms
 from activelearning.campaign.evaluation import Evaluator, Observer
 from activelearning.campaign.parts import Parts, Source
 from activelearning.candidate import candidate_from_dict
 from activelearning.contracts.oracle import JobState
-from activelearning.errors import OracleError
+from activelearning.errors import ActiveLearningError, OracleError
 from activelearning.measurement import Measurement
 from activelearning.store.models import OPEN_STATES, Evaluation, State
 from activelearning.store.repository import Repository
@@ -122,6 +123,13 @@ class Queues:
                 return False
             candidate = candidate_from_dict(row.candidate)
             refused = None
+            try:
+                if not takes_average(source.queue):
+                    candidate, _ = with_whole_atoms(candidate)
+            except ActiveLearningError as error:
+                answer = Measurement.failed(f"can't be ordered: {error}", cost=0.0)
+                self._evaluator.finish(source, [(row, answer)])
+                return False
             with _outside(source, "submit"):
                 try:
                     external_id = source.queue.submit(candidate, row.key)
@@ -162,6 +170,9 @@ class Queues:
             if not isinstance(what, JobState):
                 fidelity = source.fidelity
                 answer = checked(what, source.config.oracle, fidelity.property, fidelity.unit)
+                if not takes_average(source.queue):
+                    _, record = with_whole_atoms(candidate_from_dict(row.candidate))
+                    answer = replace(answer, metadata={**answer.metadata, **record})
                 results.append((row, answer))
             elif what is JobState.RUNNING:
                 running.append(row.key)

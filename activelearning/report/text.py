@@ -13,7 +13,9 @@ _BOUND_SIGNS = {Censoring.UPPER: "≤ ", Censoring.LOWER: "≥ "}
 def candidate_text(candidate: Mapping[str, Any]) -> str:
     """A candidate's JSON value in one short line: formula, space group and lattice, or the coordinates."""
     if candidate.get("kind") == "crystal":
-        formula = " ".join(f"{symbol}{n if n > 1 else ''}" for symbol, n in candidate["composition"].items())
+        formula = " ".join(
+            f"{symbol}{f'{n:g}' if n != 1 else ''}" for symbol, n in candidate["composition"].items()
+        )
         a, b, c, alpha, beta, gamma = candidate["lattice"]
         cell = f"{a:.2f} {b:.2f} {c:.2f} Å {alpha:.0f} {beta:.0f} {gamma:.0f}°"
         return f"{formula}, group {candidate['space_group']}, {cell}"

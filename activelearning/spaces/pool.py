@@ -14,9 +14,10 @@ from pymatgen.core.composition import Composition
 from torch import Tensor
 
 from activelearning.candidate import BoxCandidate, Candidate, CrystalCandidate, candidate_from_dict
-from activelearning.errors import ConfigError
+from activelearning.errors import ConfigError, InputError
 
 LATTICE_COLUMNS = ("a", "b", "c", "alpha", "beta", "gamma")
+CIF_COLUMN = "cif"
 CRYSTAL_COLUMNS = ("space_group", "composition", *LATTICE_COLUMNS)
 
 
@@ -25,9 +26,11 @@ class PoolSpace:
 
     The file is a CSV table with a header, or a JSON list of mappings. Where it has the columns `space_group`,
     `composition` (JSON, or a formula as `Li6PS5Cl`), `a`, `b`, `c` (Å) and `alpha`, `beta`, `gamma` (in
-    degrees), and optionally `wyckoff` (JSON), each row is a crystal, conventional cell. Otherwise each row is
-    a point whose coordinates are the columns named by `features`, or all columns. Rows that are the same
-    candidate count once.
+    degrees), and optionally `wyckoff` (JSON), each row is a crystal, conventional cell. Where it has the column `cif`,
+    each row is the crystal of that file, a path relative to the table; `space_group` and `composition` are optional
+    then, the latter being authoritative for a crystal with partial occupancies, which oracles that need atoms get
+    ordered. Otherwise each row is a point whose coordinates are the columns named by `features`, or all columns. Rows
+    that are the same candidate count once.
 
     Features are scaled to [0, 1] by the pool's own range; a column without range is 0.
 
@@ -47,7 +50,8 @@ class PoolSpace:
         self.file = Path(file)
         rows = _read_rows(self.file)
         columns = list(rows[0])
-        self.is_crystal = all(column in columns for column in CRYSTAL_COLUMNS)
+        has_files = CIF_COLUMN in columns
+        self.is_crystal = has_files or all(column in columns for column in CRYSTAL_COLUMNS)
         if features is not None and not features:
             raise ConfigError("space.features is empty; name at least one column, or leave the key out.")
         names = features if features is not None else ([] if self.is_crystal else columns)
@@ -59,7 +63,8 @@ class PoolSpace:
                 )
         numbers = [[_number(row, name, file, i) for name in names] for i, row in enumerate(rows)]
         if self.is_crystal:
-            found: list[Candidate] = [_crystal(row, file, i) for i, row in enumerate(rows)]
+            read = _crystal_of_file if has_files else _crystal
+            found: list[Candidate] = [read(row, self.file, i) for i, row in enumerate(rows)]
         else:
             found = [BoxCandidate(tuple(values)) for values in numbers]
 
@@ -198,22 +203,46 @@ def _mapping(row: Mapping[str, Any], column: str, file: Path, i: int) -> Mapping
 
 def _crystal(row: Mapping[str, Any], file: Path, i: int) -> CrystalCandidate:
     a, b, c, alpha, beta, gamma = (_number(row, column, file, i) for column in LATTICE_COLUMNS)
-    space_group = _number(row, "space_group", file, i)
-    if space_group != int(space_group):
-        raise ConfigError(
-            f"{file}: {_where(i)}, column 'space_group' holds {space_group}, not a number from 1 to 230."
-        )
+    space_group = _space_group(row, file, i)
     composition = _mapping(row, "composition", file, i)
     wyckoff = _mapping(row, "wyckoff", file, i) if row.get("wyckoff") else None
     try:
         return CrystalCandidate(
-            space_group=int(space_group),
+            space_group=space_group,
             composition=composition,
             lattice=(a, b, c, alpha, beta, gamma),
             wyckoff=None if wyckoff is None else {symbol: tuple(sites) for symbol, sites in wyckoff.items()},
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{file}: {_where(i)} is no crystal: {error}.") from error
+
+
+def _space_group(row: Mapping[str, Any], file: Path, i: int) -> int:
+    number = _number(row, "space_group", file, i)
+    if number != int(number):
+        raise ConfigError(
+            f"{file}: {_where(i)}, column 'space_group' holds {number}, not a number from 1 to 230."
+        )
+    return int(number)
+
+
+def _crystal_of_file(row: Mapping[str, Any], file: Path, i: int) -> CrystalCandidate:
+    from activelearning.crystals.ordered import crystal_of, read_structure
+
+    name = row[CIF_COLUMN]
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(
+            f"{file}: {_where(i)}, column {CIF_COLUMN!r} holds {name!r}, not the path of a CIF."
+        )
+    given = {column for column in ("space_group", "composition") if row.get(column) not in (None, "")}
+    try:
+        return crystal_of(
+            read_structure(file.parent / Path(name.strip()).expanduser()),
+            space_group=_space_group(row, file, i) if "space_group" in given else None,
+            composition=_mapping(row, "composition", file, i) if "composition" in given else None,
+        )
+    except (InputError, TypeError, ValueError) as error:
+        raise ConfigError(f"{file}: {_where(i)} is no crystal: {error}") from error
 
 
 def _crystal_descriptors(candidates: Sequence[Candidate], file: Path) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,8 @@ class MLProxyOracle(Oracle):
     Raises:
         ConfigError: the proxy does not know the property.
     """
+
+    takes_average: ClassVar[bool] = True
 
     def __init__(
         self, property: str = "log10_conductivity", weights: Path | None = None, report_std: bool = False
