@@ -44,21 +44,20 @@ from scipy import stats
 from tasks import Task
 
 from activelearning.candidate import BoxCandidate
-from activelearning.crystals.descriptors import DESCRIPTOR_NAMES, PROPERTIES
+from activelearning.crystals.descriptors import DESCRIPTOR_NAMES, few_descriptors
 from oracles.ml_proxy.data import CrystalTable, find_obelix, read_training
 from oracles.ml_proxy.forest_training import N_FOLDS, N_TREES, cross_validate, describe, grouped_folds, splits
 
 Array = NDArray[np.float64]
 
 RESULTS = Path(__file__).parent / "results"
-ORACLE = f"{Path(__file__).with_name('table_oracle.py')}:TableOracle"
+ORACLE = "table"
 UNIT = "log10(S/cm)"
 COSTS: Mapping[str, float] = {"composition": 0.002, "proxy": 0.01, "measured": 1.0}
 TOTAL = 30.0
 DECIMALS = 9  # of features
 _VERSION = 1  # of the files; another number makes new ones
 _RIDGE = 1e-2  # penalty on coefficients of fractions, which lie in [0, 1]
-_COMMON = 0.05  # share of the materials that hold an element whose fraction is a feature
 
 
 @dataclass(frozen=True)
@@ -181,32 +180,6 @@ def _is_fraction(name: str) -> bool:
     return name.startswith("fraction_") and name.removeprefix("fraction_").isalpha()
 
 
-def feature_names(x: Array) -> list[str]:
-    """Descriptors that are the pool's features: few enough for a Gaussian process, chosen without looking at answers.
-
-    Means and deviations of the elements' properties, the fraction of every element that 5 % of the materials hold, and
-    what describes the composition, the symmetry and the lattice as a whole; of these, what varies.
-
-    Args:
-        x: All descriptors of the materials, `n x len(DESCRIPTOR_NAMES)`.
-    """
-    statistics = {f"{p}_{s}" for p in PROPERTIES for s in ("mean", "deviation")}
-    others = {
-        *("n_atoms", "n_elements", "entropy", "ionicity"),
-        *("point_group_order", "multiplicity", "is_centrosymmetric", "is_polar"),
-        *("shortest_length", "longest_length", "length_ratio"),
-        *("volume_per_atom", "density", "packing_fraction", "li_per_volume"),
-    }
-    return [
-        name
-        for name, column in zip(DESCRIPTOR_NAMES, x.T, strict=True)
-        if np.ptp(column) > 0.0
-        and (
-            name in statistics or name in others or (_is_fraction(name) and np.mean(column > 0.0) >= _COMMON)
-        )
-    ]
-
-
 def _write(path: Path, pool: Path, answers: Path) -> None:
     """Make the files; each appears whole or not at all, the pool's last."""
     table = read_training(path)
@@ -214,7 +187,7 @@ def _write(path: Path, pool: Path, answers: Path) -> None:
     predicted = out_of_fold(table, x)
     found = materials(table)
     first = np.array([rows[0] for rows in found])
-    names = feature_names(x[first])
+    names = few_descriptors(x[first])
     features = np.round(x[first][:, [DESCRIPTOR_NAMES.index(name) for name in names]], DECIMALS)
     keys = [BoxCandidate(tuple(row)).key for row in features.tolist()]
     if len(set(keys)) < len(keys):

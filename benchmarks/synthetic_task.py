@@ -30,7 +30,7 @@ DENT = 0.3  # radius of hollow and hill, in units of the cube
 DEPTH = 4.0  # of them, in standard deviations of the target
 PLACES = "places"
 TOTAL = 40.0
-ORACLE = f"{Path(__file__).resolve().parent / 'table_oracle.py'}:TableOracle"
+ORACLE = "table"
 
 
 @lru_cache(maxsize=2)

@@ -75,6 +75,17 @@ DESCRIPTOR_NAMES: tuple[str, ...] = (
 )
 
 
+_WHOLE = frozenset(
+    {
+        *("n_atoms", "n_elements", "entropy", "ionicity"),
+        *("point_group_order", "multiplicity", "is_centrosymmetric", "is_polar"),
+        *("shortest_length", "longest_length", "length_ratio"),
+        *("volume_per_atom", "density", "packing_fraction", "li_per_volume"),
+    }
+)
+_COMMON_SHARE = 0.05  # of the crystals, that hold an element whose fraction is among the few
+
+
 def amounts_of(compositions: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
     """Atoms of each element in the cell, `n x 103`.
 
@@ -260,3 +271,26 @@ def _lattice_descriptors(
             amounts[:, element_rows()["Li"]] / volumes,
         ]
     )
+
+
+def few_descriptors(table: NDArray[np.float64]) -> list[str]:
+    """Descriptors that are few enough for a Gaussian process on these crystals, chosen without looking at answers.
+
+    Means and deviations of the elements' properties, the fraction of every element that 5 % of the crystals hold, and
+    what describes the composition, the symmetry and the lattice as a whole; of these, what varies.
+
+    Args:
+        table: All descriptors of the crystals, `n x len(DESCRIPTOR_NAMES)`.
+    """
+    statistics = {f"{p}_{s}" for p in PROPERTIES for s in ("mean", "deviation")}
+    fractions = set(_element_names())
+    return [
+        name
+        for name, column in zip(DESCRIPTOR_NAMES, table.T, strict=True)
+        if np.ptp(column) > 0.0
+        and (
+            name in statistics
+            or name in _WHOLE
+            or (name in fractions and np.mean(column > 0.0) >= _COMMON_SHARE)
+        )
+    ]

@@ -36,8 +36,12 @@ class PoolSpace:
 
     Args:
         file: Path of the table.
-        features: Numeric columns that are the features; by default all columns of a numeric pool, and the
-            crystal descriptors of a pool of crystals.
+        features: Numeric columns that are the features; by default all columns of a numeric pool, and
+            some fifty descriptors of a pool of crystals (`few_descriptors`).
+
+    Attributes:
+        candidates: Each once.
+        rows: The candidate of every row.
 
     Raises:
         ConfigError: naming the file, and the row and column at fault.
@@ -77,6 +81,7 @@ class PoolSpace:
                     f"({', '.join(names)}); a candidate has one row of features."
                 )
         kept = list(first.values())
+        self.rows = tuple(found)
         self.candidates: tuple[Candidate, ...] = tuple(found[i] for i in kept)
         self._row_of_key = {candidate.key: i for i, candidate in enumerate(self.candidates)}
         if names:
@@ -247,7 +252,7 @@ def _crystal_of_file(row: Mapping[str, Any], file: Path, i: int) -> CrystalCandi
 
 def _crystal_descriptors(candidates: Sequence[Candidate], file: Path) -> Tensor:
     # The descriptors load tables of elemental properties, which a numeric pool has no use for.
-    from activelearning.crystals.features import descriptor_table
+    from activelearning.crystals.descriptors import DESCRIPTOR_NAMES, descriptor_table, few_descriptors
 
     crystals = [candidate for candidate in candidates if isinstance(candidate, CrystalCandidate)]
     try:
@@ -258,4 +263,6 @@ def _crystal_descriptors(candidates: Sequence[Candidate], file: Path) -> Tensor:
         )
     except ValueError as error:
         raise ConfigError(f"{file}: the crystals have no descriptors: {error}.") from error
-    return torch.from_numpy(table)
+    few = [DESCRIPTOR_NAMES.index(name) for name in few_descriptors(table)]
+    # Where nothing tells the crystals apart, one column that is zero for all.
+    return torch.from_numpy(table[:, few or [0]])

@@ -11,11 +11,6 @@ import pytest
 from activelearning.campaign.config import parse_config
 from activelearning.campaign.engine import Engine
 from activelearning.campaign.tick import run
-from activelearning.candidate import BoxCandidate
-from activelearning.contracts import OracleContext
-from activelearning.contracts.registry import load_plugin
-from activelearning.errors import ConfigError
-from activelearning.measurement import Censoring
 from activelearning.report import trace
 from activelearning.spaces.pool import PoolSpace
 from oracles.ml_proxy.data import CrystalTable
@@ -118,43 +113,3 @@ def test_a_campaign_runs(obelix, pool, monkeypatch, tmp_path):
     regrets = [task.regret(p.best) for p in points if p.best is not None]
     assert regrets
     assert min(regrets) >= 0.0
-
-
-def oracle(path, tmp_path, **params):
-    made = load_plugin("oracles", obelix_task.ORACLE)(file=path, **params)
-    made.bind(OracleContext("c", "f", "s", None, 1.0, "sqlite://", tmp_path))
-    return made
-
-
-def test_the_table_answers_by_candidate_with_bounds_as_bounds(tmp_path):
-    first, second, third = (BoxCandidate((x,)) for x in (0.1, 0.2, 0.3))
-    path = tmp_path / "t.csv"
-    path.write_text(f"key,y,upper\n{first.key},-3.5,0\n{second.key},-10,1\n")
-    with_bounds = oracle(path, tmp_path, column="y", bounds="upper")
-    answers = with_bounds.evaluate([second, first, third])
-    found = [(a.values["s"].value, a.values["s"].censoring) for a in answers[:2]]
-    assert found == [(-10.0, Censoring.UPPER), (-3.5, Censoring.NONE)]
-    assert "no row" in answers[2].reason
-    assert oracle(path, tmp_path, column="y").evaluate([second])[0].values["s"].censoring == Censoring.NONE
-    content = with_bounds.content()
-    path.write_text(path.read_text().replace("-3.5", "-3.6"))
-    assert oracle(path, tmp_path, column="y", bounds="upper").content() != content
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("key,z\na,1\n", "row 1 lacks the column 'y'"),
-        ("key,y,upper\na,1,0\na,2,0\n", "row 2 names the key 'a' a second time"),
-        ("key,y,upper\na,nan,0\n", "holds 'nan' as 'y'"),
-        ("key,y,upper\na,1,<\n", "'<' as 'upper'"),
-        (None, "can't be read"),
-    ],
-    ids=["column", "twice", "number", "kind", "missing"],
-)
-def test_a_wrong_table_is_refused(tmp_path, text, message):
-    path = tmp_path / "t.csv"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        oracle(path, tmp_path, column="y", bounds="upper")
