@@ -31,6 +31,7 @@ from activelearning.campaign.parts import Parts, make_parts
 from activelearning.campaign.proposing import Plan, PlannedEvaluation, Proposer
 from activelearning.campaign.queues import Queues
 from activelearning.campaign.safety import Expectation, Guard, Standing, judge
+from activelearning.campaign.sections import resolved_path
 from activelearning.campaign.seeds import seed_for
 from activelearning.campaign.states import pack, unpack
 from activelearning.campaign.stopping import Action, Decision, Stopping
@@ -545,6 +546,5 @@ def _known(config: CampaignConfig, parts: Parts, folder: Path) -> list[Known]:
     """The known measurements that a campaign starts from."""
     design = config.initial_design
     assert design.observations is not None
-    return read_observations(
-        folder / design.observations, parts.space, parts.fidelities, keep_outside=design.outside == "keep"
-    )
+    path = resolved_path(design.observations, folder, "initial_design.observations")
+    return read_observations(path, parts.space, parts.fidelities, keep_outside=design.outside == "keep")

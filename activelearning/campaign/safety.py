@@ -11,8 +11,8 @@ predictive densities is what the other fidelities were worth (the prequential ev
     refuted     evidence <= -2: the credit alone, and the target's queries are chosen as if there were no others
 
 Of the target's queries a share, `independent_share`, is always chosen as if there were no other fidelities, so that a
-source that misleads only in places can't hide the best candidates for good; it is one half as soon as one answer of the
-target came that they had all but ruled out. So the loss against a campaign that has the target alone
+source that misleads only in places can't hide the best candidates for good; it is one half while one of the latest
+answers is one that they had all but ruled out, until the others prove it the exception. So the loss against a campaign that has the target alone
 is bounded, which is the aim of Mikkola, Martinelli, Filstroff & Kaski, *Multi-fidelity Bayesian optimization with
 unreliable information sources*, AISTATS 2023; they bound it by a budget for the target's own proposals, too.
 """
@@ -30,7 +30,7 @@ from activelearning.contracts.surrogate import Surrogate
 from activelearning.measurement import Censoring, MeasuredValue
 
 EVIDENCE = 2.0  # nats for or against the other fidelities that decide; odds of seven
-_MISLED_SHARE = 0.5  # of the target's queries chosen independently, once an answer was all but ruled out
+_MISLED_SHARE = 0.5  # of the target's queries chosen independently while an answer was all but ruled out
 _LATEST = 10  # answers of the target that evidence rests on
 _FEWEST = 3  # answers of the target from which predictions are judged
 _MOST = 3.0  # nats that one answer may weigh: an outlier must not decide alone, nor for ever
@@ -104,8 +104,11 @@ class Standing:
 
     @property
     def is_misled(self) -> bool:
-        """Whether an answer was all but ruled out because of the others, though the target alone had room for it."""
-        return any(score <= -_MOST for score in self.scores)
+        """Whether an answer was all but ruled out because of the others, though the target alone had room for it.
+
+        Of the latest answers, and unless all of them together speak for the others nevertheless.
+        """
+        return self.trust is not Trust.PROVEN and any(score <= -_MOST for score in self.scores[-_LATEST:])
 
     @property
     def trust(self) -> Trust:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -92,7 +94,9 @@ def construct(
     except ValidationError as error:
         raise ConfigError(f"{key} ({name}): {explain(error, model, prefix=key, own_keys=own_keys)}") from None
     # Only what was written is handed over: defaults belong to the constructor alone.
-    values = {k: _resolved(getattr(checked, k), model.model_fields.get(k), folder) for k in params}
+    values = {
+        k: _resolved(getattr(checked, k), model.model_fields.get(k), folder, f"{key}.{k}") for k in params
+    }
     try:
         return cls(*given, **values)
     except ActiveLearningError as error:
@@ -111,13 +115,32 @@ def plugin_identity(name: str, folder: Path) -> Mapping[str, Any]:
     return {"name": name}
 
 
-def _resolved(value: Any, field: FieldInfo | None, folder: Path | None) -> Any:
+def _resolved(value: Any, field: FieldInfo | None, folder: Path | None, key: str) -> Any:
     """The value with every path in it starting at the config's folder; a text is one where `Path` is annotated."""
     if isinstance(value, (list, tuple)) and any(isinstance(item, Path) for item in value):
-        return type(value)(_resolved(item, field, folder) for item in value)
+        return type(value)(_resolved(item, field, folder, key) for item in value)
     if isinstance(value, str) and field is not None and Path in get_args(field.annotation):
         value = Path(value)
-    return (folder or Path()) / value.expanduser() if isinstance(value, Path) else value
+    return resolved_path(value, folder, key) if isinstance(value, Path) else value
+
+
+def resolved_path(path: Path, folder: Path | None, key: str) -> Path:
+    """A path that a config names: from the config's folder on, `~` and `${NAME}` of the environment put in.
+
+    Raises:
+        ConfigError: the environment has no such variable.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1])
+        if not value:
+            raise ConfigError(
+                f"{key}: {path} names the environment variable {match[1]}, which is not set; set it, or write the path "
+                f"of the file itself."
+            )
+        return value
+
+    return (folder or Path()) / Path(re.sub(r"\$\{(\w+)\}", value_of, str(path))).expanduser()
 
 
 def explain(

@@ -142,10 +142,12 @@ def test_verdicts_allowances_and_dues() -> None:
     assert unproven.trust is Trust.UNPROVEN
     assert unproven.allowance(config, 50.0) == pytest.approx(1.0 + 0.5 * 30.0)  # half proven
     assert unproven.n_due(config) == 1
-    misled = Standing(scores=[3.0, 3.0, -3.0], n_target=10, spent_others=6.0)
-    assert misled.trust is Trust.PROVEN
+    misled = Standing(scores=[3.0, 1.0, -3.0], n_target=10, spent_others=6.0)
+    assert misled.trust is Trust.UNPROVEN
     assert misled.n_due(config) == 5
     assert misled.allowance(config, 50.0) == 0.0
+    assert Standing(scores=[-3.0] + [0.1] * 10, n_target=11).n_due(config) == 2  # long ago
+    assert Standing(scores=[-3.0, 3.0, 3.0], n_target=10).n_due(config) == 2  # the exception
     assert Standing(scores=[-1.0, -1.5]).trust is Trust.REFUTED
     assert Standing(scores=[-1.0, -1.5]).allowance(config, 50.0) == pytest.approx(5.0)
     assert Standing(scores=[-3.0] + [0.3] * 10).trust is Trust.PROVEN  # long ago

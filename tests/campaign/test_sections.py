@@ -122,6 +122,20 @@ def test_paths_start_at_the_config_s_folder(plugins: Path, tmp_path_factory: Any
     assert make(plugins, "Typed", either="t.csv").either == plugins / "t.csv"
 
 
+def test_paths_may_name_the_environment(plugins: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MEASURED", "/data/measured")
+    assert make(plugins, "Typed", table="${MEASURED}/t.csv").table == Path("/data/measured/t.csv")
+    monkeypatch.setenv("MEASURED", "measured")
+    assert make(plugins, "Typed", table="${MEASURED}/t.csv").table == plugins / "measured" / "t.csv"
+    for value in (None, ""):
+        if value is None:
+            monkeypatch.delenv("MEASURED")
+        else:
+            monkeypatch.setenv("MEASURED", value)
+        with pytest.raises(ConfigError, match=r"md\.params\.table: .*variable MEASURED, which is not set"):
+            make(plugins, "Typed", table="${MEASURED}/t.csv")
+
+
 def test_a_constructor_may_take_anything(plugins: Path) -> None:
     made = make(plugins, "Open", first=2, second="x")
     assert (made.first, made.params) == (2, {"second": "x"})
