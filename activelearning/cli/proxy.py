@@ -32,13 +32,21 @@ def train(
         Path | None, typer.Option("--out", help="Weights to write (.npz).", show_default="PROPERTY.npz")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of folds and models.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Of log10_conductivity: process (Gaussian) or forest.",
+            show_default="the best in cross-validation",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Train on a data set; the figures are those of cross-validation by groups."""
     from oracles.ml_proxy import train as training
 
     weights = (out or Path(f"{property}.npz")).expanduser()
-    _show(training.train(property, data, weights, seed, progress=_tell), json)
+    _show(training.train(property, data, weights, seed, progress=_tell, model=model), json)
     if not json:
         typer.echo(f"weights       {weights}")
 
@@ -56,6 +64,17 @@ def evaluate(
     from oracles.ml_proxy import train as training
 
     _show(training.evaluate(property, data, weights), json)
+
+
+@app.command()
+def fetch(
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path("obelix"),
+    json: JsonOption = False,
+) -> None:
+    """Download OBELiX, the measurements that log10_conductivity is learned from, by its package obelix-data."""
+    from oracles.ml_proxy.fetching import fetch_obelix
+
+    _show(fetch_obelix(out.expanduser()), json)
 
 
 def _show(figures: dict[str, Any], json: bool) -> None:

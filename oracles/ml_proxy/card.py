@@ -10,14 +10,14 @@ from oracles.ml_proxy.properties import proxy_property
 TEMPLATE = """\
 # Model card: `{name}`
 
-Written by `activelearning proxy train --property {name} --data PATH`, with the weights `{file}`
+Written by `activelearning proxy train --property {name} --data PATH{option}`, with the weights `{file}`
 (SHA-256 `{checksum}`). The same data, seed and library versions give the same file.
 
 | | |
 |---|---|
 | Predicts | `{name}` in {unit}, with a predictive standard deviation |
 | From | composition, space group and lattice of the conventional cell ({n_descriptors} descriptors) |
-| Model | {n_trees} extremely randomised trees, at least two rows a leaf, half of the descriptors tried at a split |
+| Model | {regressor} |
 | Seed | {seed} |
 | Rows | {n_rows}, {n_bounds} of them upper bounds, in {n_groups} groups |
 | Elements | {elements} |
@@ -42,17 +42,23 @@ are in one fold. The calibration of the error bars, too, is fitted without the f
 A row that is an upper bound contributes max(0, prediction - bound). Predictions made in cross-validation are kept in
 the weights, so that `activelearning proxy evaluate` never scores the model on a row it has learned.
 
-The standard deviation is sqrt(f² + s² v): v is the variance between trees, f = {floor:.2f} and s = {slope:.2f}.
+The standard deviation is sqrt(f² + s² v): v is {variance}, f = {floor:.2f} and s = {slope:.2f}.
 
 ## Limits
 
 - It ranks families of materials; the effect of a small change within one family is mostly below its error.
 - It sees no atomic positions: polymorphs of one space group and nearly equal lattice are the same to it.
-- Trees do not extrapolate. Far from known materials (volume per atom, elements) it gives the value of the nearest
-  ones, and the error bar, calibrated on known materials that were left out, is then too small. Elements that no
-  training row holds are named in an answer's metadata.
+- {far}
+  Elements that no training row holds are named in an answer's metadata.
 - Measured conductivities hold grain boundaries, density of the pellet and impurities; so do the predictions.
 """
+VARIANCE = {"process": "the variance of the process", "forest": "the variance between trees"}
+FAR = {
+    "process": "Far from known materials the process falls back to their common level, and its error grows to the\n"
+    "  spread of all of them; there its answer is hardly more than that the material is unknown.",
+    "forest": "Trees do not extrapolate. Far from known materials (volume per atom, elements) they give the value of\n"
+    "  the nearest ones, and the error bar, calibrated on known materials that were left out, is then too small.",
+}
 
 
 def write_card(model: ProxyModel, weights: Path) -> Path:
@@ -75,7 +81,10 @@ def write_card(model: ProxyModel, weights: Path) -> Path:
             coverage=figures["coverage_90"],
             floor=model.calibration.floor,
             slope=model.calibration.slope,
-            **{key: info[key] for key in ("seed", "n_rows", "n_bounds", "n_groups", "n_folds", "n_trees")},
+            option="" if model.family == "process" else f" --model {model.family}",
+            variance=VARIANCE[model.family],
+            far=FAR[model.family],
+            **{key: info[key] for key in ("seed", "n_rows", "n_bounds", "n_groups", "n_folds", "regressor")},
         ),
         encoding="utf-8",
     )

@@ -82,13 +82,14 @@ class CrystalTable:
         """Numbers of groups, `n`: rows that share a composition or a publication, however indirectly, are in one.
 
         Compositions are compared by their fractions to three decimals. Publications are compared because one paper
-        varies one material: its rows are too alike to be told apart in validation.
+        varies one material: its rows are too alike to be told apart in validation. A row that names several, as in
+        "10.1/a|10.1/b", belongs to each.
         """
         marks = [
-            (
+            [
                 ("composition", tuple(sorted((s, round(n / total, 3)) for s, n in composition.items()))),
-                ("source", source.strip().lower() or row),
-            )
+                *(("source", mark) for mark in _publications(source) or [row]),
+            ]
             for row, composition, source, total in zip(
                 self.ids,
                 self.compositions,
@@ -98,6 +99,11 @@ class CrystalTable:
             )
         ]
         return _connected(marks)
+
+
+def _publications(source: str) -> list[str]:
+    """The publications that a row names."""
+    return [mark for part in source.split("|") if (mark := part.strip().lower())]
 
 
 def _connected(marks: Iterable[Iterable[object]]) -> npt.NDArray[np.int64]:
@@ -128,8 +134,8 @@ def find_obelix(path: Path | None = None) -> Path:
     if named is None:
         raise InputError(
             f"The OBELiX data set is not here: name its folder or CSV file with --data, or set "
-            f"{ENVIRONMENT_VARIABLE}. The PyPI package 'obelix-data' downloads it (pip install obelix-data, then "
-            f"obelix.OBELiX(data_path=FOLDER) in Python); it is described in arXiv 2502.14234."
+            f"{ENVIRONMENT_VARIABLE}. It is fetched by pip install obelix-data and then 'activelearning proxy fetch "
+            f"--out FOLDER'; it is described in arXiv 2502.14234."
         )
     found = Path(named).expanduser()
     if not found.exists():

@@ -73,6 +73,14 @@ class Forest:
         """The arrays by name."""
         return {"roots": self.roots, "features": self.features, "jumps": self.jumps, "numbers": self.numbers}
 
+    @property
+    def summary(self) -> str:
+        """What it is, in words."""
+        return (
+            f"{len(self.roots)} extremely randomised trees, at least two rows a leaf, half of the descriptors tried "
+            f"at a split"
+        )
+
     def predict(self, x: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Mean over the trees and variance between them, each `n`, of rows `n x d`.
 

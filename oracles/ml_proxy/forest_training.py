@@ -1,174 +1,18 @@
-"""Training and evaluation of a forest on measurements: few rows, and rows of one publication alike.
-
-Figures are those of cross-validation by groups: no composition and no publication is on both sides of a split. A random
-split flatters, because rows of one paper differ by a dopant's per cent.
-"""
+"""Growing a forest on measurements."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from activelearning.crystals.features import DESCRIPTOR_NAMES, descriptor_table
-from activelearning.errors import InputError
-from oracles.ml_proxy.card import write_card
-from oracles.ml_proxy.data import CrystalTable, read_evaluation, read_training
 from oracles.ml_proxy.forest import Forest
-from oracles.ml_proxy.model import Calibration, ProxyModel
-from oracles.ml_proxy.properties import MeasuredProperty
-from oracles.ml_proxy.saving import writing
-from oracles.ml_proxy.scoring import score
+from oracles.ml_proxy.splitting import splits
 
 N_TREES = 200
-N_FOLDS = 10
-MIN_ROWS = 50
 Array = npt.NDArray[np.float64]
 
 
-def train_forest(
-    known: MeasuredProperty, data: Path, out: Path, seed: int = 0, n_trees: int = N_TREES
-) -> dict[str, Any]:
-    """Train on a data set, write weights and a model card beside them, and say how good they are.
-
-    Args:
-        known: What to learn.
-        data: The data set in the property's format: OBELiX's folder (its training entries), or a CSV file (all rows).
-        out: Where the weights go (`.npz`); the card goes beside them (`.md`).
-        seed: Of the folds and the trees; the same seed and data give the same bytes.
-        n_trees: Trees of the forest.
-
-    Returns:
-        `property, n, mae, rmse, r2, spearman, coverage_90`, all by cross-validation by groups.
-
-    Raises:
-        InputError: the data can't be read or are too few.
-    """
-    table = read_training(data)
-    if len(table) < MIN_ROWS:
-        raise InputError(f"{data} has {len(table)} rows to train on; the proxy needs at least {MIN_ROWS}.")
-    x = describe(table, data)
-    folds = grouped_folds(table.groups(), N_FOLDS, seed)
-    mean, variance = cross_validate(x, table.values, folds, n_trees=n_trees, seed=seed)
-    # The error bars that are judged are calibrated without the fold they are judged on.
-    std = np.zeros(len(table))
-    for train_rows, test_rows in splits(folds):
-        part = calibrate(table, mean, variance, train_rows, known.repeatability)
-        std[test_rows] = part.std(variance[test_rows])
-    figures = score(known.name, table.values, table.is_bound, mean, std)
-    keys, first = np.unique(table.keys(), return_index=True)
-    model = ProxyModel(
-        name=known.name,
-        unit=known.unit,
-        descriptors=DESCRIPTOR_NAMES,
-        forest=fit_forest(x, table.values, n_trees=n_trees, seed=seed),
-        calibration=calibrate(table, mean, variance, np.arange(len(table)), known.repeatability),
-        elements=tuple(sorted({symbol for composition in table.compositions for symbol in composition})),
-        training_keys=keys,
-        held_out=np.column_stack([mean, std])[first],
-        info={
-            "seed": seed,
-            "n_rows": len(table),
-            "n_bounds": int(table.is_bound.sum()),
-            "n_groups": int(table.groups().max()) + 1,
-            "n_folds": N_FOLDS,
-            "n_trees": n_trees,
-            "figures": figures,
-        },
-    )
-    with writing(out):
-        model.save(out)
-        write_card(model, out)
-    return figures
-
-
-def evaluate_forest(known: MeasuredProperty, data: Path, weights: Path) -> dict[str, Any]:
-    """Say how good weights are on a data set.
-
-    A row the weights were trained on is scored by the prediction made for it in cross-validation, when its group was
-    left out; any other row by the model itself. So the figures are never those of a fit to its own data, and on the
-    training data they are the ones `train_forest` returned.
-
-    Args:
-        known: What is predicted.
-        data: The data set: OBELiX's folder (the entries of `test.csv`, or all where it lists none), or a CSV file
-            (all rows).
-        weights: Weights made by `train_forest`.
-
-    Returns:
-        `property, n, mae, rmse, r2, spearman, coverage_90`.
-
-    Raises:
-        InputError: the data or weights can't be read, or the weights are of another property.
-    """
-    model = ProxyModel.load(weights)
-    if model.name != known.name:
-        raise InputError(f"The weights {weights} predict {model.name!r}, not {known.name!r}.")
-    table = read_evaluation(data)
-    if len(table) < 2:
-        raise InputError(f"{data} has {len(table)} rows; an evaluation needs at least two.")
-    describe(table, data)
-    mean, std = model.predict(table.compositions, table.space_groups.tolist(), table.lattices)
-    at = np.searchsorted(model.training_keys, table.keys()).clip(max=len(model.training_keys) - 1)
-    seen = model.training_keys[at] == table.keys()
-    mean[seen], std[seen] = model.held_out[at[seen]].T
-    return score(known.name, table.values, table.is_bound, mean, std)
-
-
-def describe(table: CrystalTable, path: Path) -> Array:
-    """Descriptors of a table, `n x d`.
-
-    Raises:
-        InputError: a row can't be described; the path and the row are named.
-    """
-    try:
-        return descriptor_table(table.compositions, table.space_groups.tolist(), table.lattices)
-    except ValueError:
-        for i, row in enumerate(table.ids):
-            try:
-                descriptor_table(
-                    [table.compositions[i]], [int(table.space_groups[i])], table.lattices[i : i + 1]
-                )
-            except ValueError as error:
-                raise InputError(
-                    f"{path}: the crystal with ID {row!r} can't be described: {error}."
-                ) from error
-        raise
-
-
-def grouped_folds(groups: npt.NDArray[np.int64], n_folds: int, seed: int) -> npt.NDArray[np.int64]:
-    """Fold of each row, `n`: no group is split, and folds are about equal in size.
-
-    Groups are dealt, the largest first and equal ones in random order, to the fold with the fewest rows.
-
-    Raises:
-        InputError: there are fewer groups than folds.
-    """
-    sizes = np.bincount(groups)
-    if len(sizes) < n_folds:
-        raise InputError(
-            f"The data fall into {len(sizes)} groups of rows that share a composition or a publication; "
-            f"cross-validation needs at least {n_folds}."
-        )
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    load = np.zeros(n_folds, dtype=np.int64)
-    fold_of_group = np.zeros(len(sizes), dtype=np.int64)
-    for group in order[np.argsort(-sizes[order], kind="stable")]:
-        fold_of_group[group] = np.argmin(load)
-        load[fold_of_group[group]] += sizes[group]
-    return fold_of_group[groups]
-
-
-def splits(folds: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Rows to train and rows to test, fold by fold."""
-    for fold in range(int(folds.max()) + 1):
-        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-
-
-def fit_forest(x: Array, y: Array, *, n_trees: int, seed: int) -> Forest:
+def fit_forest(x: Array, y: Array, *, n_trees: int | None = None, seed: int) -> Forest:
     """Fit extremely randomised trees (Geurts, Ernst & Wehenkel, Mach. Learn. 63, 2006) to `n x d` and `n`.
 
     A bound enters with the bound as its value: what is below the limit of detection is learned to lie at it. Lowering
@@ -176,7 +20,7 @@ def fit_forest(x: Array, y: Array, *, n_trees: int, seed: int) -> Forest:
     """
     from sklearn.ensemble import ExtraTreesRegressor
 
-    model = ExtraTreesRegressor(n_trees, min_samples_leaf=2, max_features=0.5, random_state=seed)
+    model = ExtraTreesRegressor(n_trees or N_TREES, min_samples_leaf=2, max_features=0.5, random_state=seed)
     return Forest.from_sklearn(model.fit(x.astype(np.float32), y).estimators_)
 
 
@@ -189,26 +33,3 @@ def cross_validate(
         forest = fit_forest(x[train_rows], y[train_rows], n_trees=n_trees, seed=seed)
         mean[test_rows], variance[test_rows] = forest.predict(x[test_rows])
     return mean, variance
-
-
-def calibrate(
-    table: CrystalTable, mean: Array, variance: Array, rows: npt.NDArray[np.int64], least: float
-) -> Calibration:
-    """Fit the predictive error, at least `least`, to held-out residuals of some rows by Gaussian likelihood.
-
-    Bounds are left out.
-    """
-    from scipy.optimize import minimize
-
-    exact = rows[~table.is_bound[rows]]
-    squared, spread = (mean[exact] - table.values[exact]) ** 2, variance[exact]
-
-    def loss(parameters: Array) -> float:
-        floor, slope = parameters
-        total = floor**2 + slope**2 * spread
-        return float((np.log(total) + squared / total).mean())
-
-    start = [max(least, 0.5 * float(np.sqrt(squared.mean()))), 1.0]
-    found = minimize(loss, start, method="L-BFGS-B", bounds=[(least, None), (0.0, None)])
-    floor, slope = found.x
-    return Calibration(floor=float(floor), slope=float(slope))

@@ -1,4 +1,4 @@
-"""Weights of either family, read back by what their file says it holds."""
+"""Weights of any family, read back by what their file says it holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from activelearning.errors import InputError
-from oracles.ml_proxy.model import ProxyModel
+from oracles.ml_proxy.model import FAMILIES, ProxyModel
 
 Array = npt.NDArray[np.float64]
 
@@ -48,13 +48,13 @@ def load_model(path: Path) -> Predictor:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            family = json.loads(file["header"].tobytes()).get("family", "forest")
+            family = json.loads(file["header"].tobytes())["family"]
     except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"The weights of the ML proxy can't be read from {path}: {error}. Weights are made by "
             f"'activelearning proxy train'."
         ) from error
-    if family == "forest":
+    if family in FAMILIES:
         return ProxyModel.load(path)
     from oracles.ml_proxy.ensemble import EnsembleModel
 

@@ -1,4 +1,4 @@
-"""The fitted proxy: a forest over crystal descriptors, a calibrated error, and the file they are kept in."""
+"""The fitted proxy of a measured property: a regressor over crystal descriptors, a calibrated error, and their file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ import numpy.typing as npt
 from activelearning.crystals.features import DESCRIPTOR_NAMES, descriptor_table
 from activelearning.errors import InputError
 from oracles.ml_proxy.forest import Forest
+from oracles.ml_proxy.process import Process
 
-FORMAT = 1
-# Crystals whose predictions are kept with the weights: where they come out otherwise, the descriptors have changed.
+FORMAT = 2
+FAMILIES: Mapping[str, type[Forest] | type[Process]] = {"process": Process, "forest": Forest}
+# Crystals whose descriptors and predictions are kept with the weights: where they come out otherwise, this version
+# computes other ones.
 PROBES: tuple[tuple[Mapping[str, float], int, tuple[float, ...]], ...] = (
     ({"Li": 20, "Ge": 2, "P": 4, "S": 24}, 137, (8.69, 8.69, 12.6, 90.0, 90.0, 90.0)),
     ({"Li": 24, "P": 4, "S": 20, "Cl": 4}, 216, (9.86, 9.86, 9.86, 90.0, 90.0, 90.0)),
@@ -32,18 +35,18 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Predictive variance floor² + (slope² · variance between trees), fitted to errors of cross-validation.
+    """Predictive variance floor² + (slope² · the regressor's variance), fitted to errors of cross-validation.
 
     Attributes:
-        floor: Error where all trees agree, in the property's unit.
-        slope: Factor on the standard deviation between trees.
+        floor: Error where the regressor states none, in the property's unit.
+        slope: Factor on the standard deviation it states.
     """
 
     floor: float
     slope: float
 
     def std(self, variance: Array) -> Array:
-        """Predictive standard deviations, `n`, from variances between trees, `n`."""
+        """Predictive standard deviations, `n`, from variances that the regressor states, `n`."""
         return np.sqrt(self.floor**2 + self.slope**2 * variance)
 
 
@@ -54,9 +57,9 @@ class ProxyModel:
     Attributes:
         name: Name of the property.
         unit: Its unit.
-        descriptors: Names of the forest's columns.
-        forest: The trees.
-        calibration: Turns disagreement of trees into an error.
+        descriptors: Names of the regressor's columns.
+        regressor: Trees or a Gaussian process.
+        calibration: Turns the variance that the regressor states into an error.
         elements: Elements the training data held.
         training_keys: Keys of the crystals trained on, `m`, uint64, ascending.
         held_out: Mean and standard deviation predicted for each of them when its group was left out, `m x 2`.
@@ -66,12 +69,17 @@ class ProxyModel:
     name: str
     unit: str
     descriptors: tuple[str, ...]
-    forest: Forest
+    regressor: Forest | Process
     calibration: Calibration
     elements: tuple[str, ...]
     training_keys: npt.NDArray[np.uint64]
     held_out: Array
     info: Mapping[str, Any]
+
+    @property
+    def family(self) -> str:
+        """Name of the regressor's kind, a key of `FAMILIES`."""
+        return next(name for name, kind in FAMILIES.items() if isinstance(self.regressor, kind))
 
     def predict(
         self,
@@ -90,7 +98,7 @@ class ProxyModel:
             ValueError: a crystal can't be described.
         """
         columns = [DESCRIPTOR_NAMES.index(name) for name in self.descriptors]
-        mean, variance = self.forest.predict(
+        mean, variance = self.regressor.predict(
             descriptor_table(compositions, space_groups, lattices)[:, columns]
         )
         return mean, self.calibration.std(variance)
@@ -100,10 +108,16 @@ class ProxyModel:
         compositions, groups, lattices = zip(*PROBES, strict=True)
         return [float(value) for value in self.predict(compositions, groups, lattices)[0]]
 
+    def probe_descriptors(self) -> Array:
+        """Descriptors of `PROBES`, `6 x d`: far from the training crystals a prediction alone would not tell."""
+        columns = [DESCRIPTOR_NAMES.index(name) for name in self.descriptors]
+        return descriptor_table(*zip(*PROBES, strict=True))[:, columns]
+
     def save(self, path: Path) -> None:
         """Write an npz file; equal models give equal bytes."""
         header = {
             "format": FORMAT,
+            "family": self.family,
             "property": self.name,
             "unit": self.unit,
             "descriptors": list(self.descriptors),
@@ -116,7 +130,8 @@ class ProxyModel:
         arrays: dict[str, Any] = {
             "training_keys": self.training_keys,
             "held_out": self.held_out,
-            **self.forest.arrays(),
+            "probe_descriptors": self.probe_descriptors(),
+            **self.regressor.arrays(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
@@ -145,14 +160,15 @@ class ProxyModel:
                 name=header["property"],
                 unit=header["unit"],
                 descriptors=tuple(header["descriptors"]),
-                forest=Forest.from_arrays(arrays),
+                regressor=FAMILIES[header["family"]].from_arrays(arrays),
                 calibration=Calibration(**header["calibration"]),
                 elements=tuple(header["elements"]),
                 training_keys=arrays["training_keys"],
                 held_out=arrays["held_out"],
                 info=header["info"],
             )
-            if not np.allclose(model.probe(), header["probe"], rtol=0.0, atol=1e-6):
+            same = np.allclose(model.probe_descriptors(), arrays["probe_descriptors"], rtol=1e-9, atol=1e-9)
+            if not (same and np.allclose(model.probe(), header["probe"], rtol=0.0, atol=1e-6)):
                 raise ValueError("this version computes other descriptors than the one it was trained with")
             return model
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

@@ -38,7 +38,7 @@ class ProxyProperty:
 
 @dataclass(frozen=True)
 class MeasuredProperty(ProxyProperty):
-    """A property of a few hundred measured crystals, learned by a forest of trees from a table in OBELiX's format.
+    """A property of a few hundred measured crystals, learned from a table in OBELiX's format.
 
     Attributes:
         repeatability: Error between repeated measurements, in `unit`: no prediction is more certain.

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from activelearning.errors import InputError
-from oracles.ml_proxy.forest_training import evaluate_forest, train_forest
+from activelearning.errors import ConfigError, InputError
+from oracles.ml_proxy.measured_training import DEFAULT, evaluate_measured, train_measured
 from oracles.ml_proxy.properties import GENERATED, ComputedProperty, MeasuredProperty, proxy_property
 from oracles.ml_proxy.saving import check_place
 
@@ -18,7 +18,12 @@ Progress = Callable[[str], None]
 
 
 def train(
-    property: str, data: Path, out: Path, seed: int = 0, progress: Progress | None = None
+    property: str,
+    data: Path,
+    out: Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+    model: str | None = None,
 ) -> dict[str, Any]:
     """Train on a data set, write weights and a model card beside them, and say how good they are.
 
@@ -28,12 +33,13 @@ def train(
         out: Where the weights go (`.npz`); the card goes beside them (`.md`).
         seed: Of the folds and the models; the same seed and data give the same bytes.
         progress: Told, in words, how far the work is.
+        model: Kind of the model of a measured property, `process` or `forest`; the best in cross-validation by default.
 
     Returns:
         `property, n, mae, rmse, r2, spearman, coverage_90`, all by cross-validation by groups.
 
     Raises:
-        ConfigError: the proxy does not know the property.
+        ConfigError: the proxy does not know the property, or has no such model of it.
         InputError: the data can't be read or are too few, or `out` is no `.npz` path or can't be written.
     """
     known = proxy_property(property)
@@ -41,7 +47,11 @@ def train(
         raise InputError(f"The weights go to a file that ends in .npz, not {out}.")
     check_place(out)
     if isinstance(known, MeasuredProperty):
-        return train_forest(known, data, out, seed)
+        return train_measured(known, data, out, seed, model or DEFAULT)
+    if model is not None:
+        raise ConfigError(
+            f"--model: {known.name} is learned by networks alone; a model can be chosen for a measured property."
+        )
     from oracles.ml_proxy.network_training import train_network
 
     assert isinstance(known, ComputedProperty)
@@ -72,7 +82,7 @@ def evaluate(property: str, data: Path, weights: Path | None = None) -> dict[str
     known = proxy_property(property)
     path = weights or known.weights
     if isinstance(known, MeasuredProperty):
-        return evaluate_forest(known, data, path)
+        return evaluate_measured(known, data, path)
     from oracles.ml_proxy.network_training import evaluate_network
 
     assert isinstance(known, ComputedProperty)

@@ -41,9 +41,11 @@ def test_train_hands_over_what_was_asked_for(
     from oracles.ml_proxy import train
 
     asked: list[Any] = []
+    models: list[Any] = []
 
-    def fake(*arguments: Any, **_: Any) -> dict[str, Any]:
+    def fake(*arguments: Any, model: str | None, **_: Any) -> dict[str, Any]:
         asked.append(arguments)
+        models.append(model)
         return {"property": "log10_conductivity", "n": 3, "mae": 0.25}
 
     monkeypatch.setattr(train, "train", fake)
@@ -63,6 +65,22 @@ def test_train_hands_over_what_was_asked_for(
     run("proxy", "train", *options[:4], "--out", "~/w.npz")
     assert asked.pop()[2] == Path.home() / "w.npz"
     assert asked[1] == ("log10_conductivity", Path("data"), Path("log10_conductivity.npz"), 0)
+    run("proxy", "train", *options[:4], "--model", "forest")
+    assert models == [None, None, None, "forest"]
+
+
+def test_fetch_says_what_came(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from oracles.ml_proxy import fetching
+
+    monkeypatch.setattr(fetching, "fetch_obelix", lambda folder: {"data": str(folder), "n": 599})
+    ran = run("proxy", "fetch", "--out", tmp_path / "obelix", "--json")
+    assert ran.json == {"data": str(tmp_path / "obelix"), "n": 599}
+
+
+def test_fetch_into_a_folder_that_exists_is_refused(run: Run, tmp_path: Path) -> None:
+    ran = run("proxy", "fetch", "--out", tmp_path)
+    assert ran.code == 2
+    assert f"{tmp_path} exists" in " ".join(ran.err.split())
 
 
 TABLE = """space_group,composition,a,b,c,alpha,beta,gamma,formation_energy_per_atom,band_gap
@@ -95,7 +113,7 @@ def test_a_table_without_the_property_is_refused_by_column(run: Run, tmp_path: P
 def test_progress_is_told_on_stderr_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from oracles.ml_proxy import train
 
-    def fake(*_: Any, progress: Callable[[str], None]) -> dict[str, Any]:
+    def fake(*_: Any, progress: Callable[[str], None], model: str | None) -> dict[str, Any]:
         progress("network 1 of 5")
         return {"property": "band_gap", "n": 3}
 

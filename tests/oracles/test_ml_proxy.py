@@ -14,10 +14,11 @@ from activelearning.crystals.features import descriptor_table
 from activelearning.errors import ConfigError, InputError
 from oracles.ml_proxy import MLProxyOracle
 from oracles.ml_proxy.data import COLUMNS, CrystalTable, read_training
-from oracles.ml_proxy.forest_training import cross_validate, describe, grouped_folds, splits, train_forest
+from oracles.ml_proxy.measured_training import FITS, cross_validate, describe, train_measured
 from oracles.ml_proxy.model import Calibration, ProxyModel, checksum
 from oracles.ml_proxy.properties import PROPERTIES, WEIGHTS
 from oracles.ml_proxy.scoring import score as score_values
+from oracles.ml_proxy.splitting import grouped_folds, splits
 from oracles.ml_proxy.train import evaluate, train
 
 NAME = "log10_conductivity"
@@ -52,20 +53,24 @@ def synthetic(path: Path, n: int = 60, seed: int = 0) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[Path, Path, dict]:
+@pytest.fixture(scope="module", params=FITS)
+def trained(request, tmp_path_factory) -> tuple[Path, Path, dict]:
     folder = tmp_path_factory.mktemp("proxy")
     data = synthetic(folder / "data.csv")
-    figures = train_forest(KNOWN, data, folder / "w.npz", seed=3, n_trees=12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("oracles.ml_proxy.forest_training.N_TREES", 12)
+        figures = train_measured(KNOWN, data, folder / "w.npz", seed=3, family=request.param)
     return data, folder / "w.npz", figures
 
 
-def test_training_is_reproducible_to_the_byte(trained, tmp_path):
+def test_training_is_reproducible_to_the_byte(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("oracles.ml_proxy.forest_training.N_TREES", 12)
     data, weights, figures = trained
-    again = train_forest(KNOWN, data, tmp_path / "w.npz", seed=3, n_trees=12)
+    family = ProxyModel.load(weights).family
+    again = train_measured(KNOWN, data, tmp_path / "w.npz", seed=3, family=family)
     assert again == figures
     assert (tmp_path / "w.npz").read_bytes() == weights.read_bytes()
-    train_forest(KNOWN, data, tmp_path / "other.npz", seed=4, n_trees=12)
+    train_measured(KNOWN, data, tmp_path / "other.npz", seed=4, family=family)
     assert (tmp_path / "other.npz").read_bytes() != weights.read_bytes()
 
 
@@ -161,6 +166,8 @@ def test_the_error_grows_with_disagreement_and_has_a_floor():
         ),
         (lambda d, p: evaluate("colour", d), ConfigError, "it knows .*log10_conductivity"),
         (lambda d, p: train(NAME, d, p / "w.pkl"), InputError, "ends in .npz"),
+        (lambda d, p: train(NAME, d, p / "w.npz", model="oak"), ConfigError, "process or forest, not 'oak'"),
+        (lambda d, p: train("band_gap", d, p / "w.npz", model="forest"), ConfigError, "networks alone"),
         (lambda d, p: train(NAME, synthetic(p / "few.csv", 9), p / "w.npz"), InputError, "has 9 rows"),
         (lambda d, p: evaluate(NAME, synthetic(p / "one.csv", 1)), InputError, "at least two"),
         (lambda d, p: evaluate(NAME, d, p / "none.npz"), InputError, "none.npz"),
@@ -279,14 +286,14 @@ def test_shipped_figures_are_those_of_cross_validation(obelix):
     figures = evaluate(NAME, obelix)
     assert figures == ProxyModel.load(PROPERTIES[NAME].weights).info["figures"]
     assert figures["n"] == 478
-    assert figures["mae"] < 1.4
-    assert 0.85 < figures["coverage_90"] < 0.97
+    assert figures["mae"] < 1.25
+    assert 0.85 <= figures["coverage_90"] <= 0.95
 
 
 def test_it_beats_the_median_where_nothing_leaks(obelix):
     table = read_training(obelix)
     x, folds = describe(table, obelix), grouped_folds(table.groups(), 5, seed=7)
-    mean, _ = cross_validate(x, table.values, folds, n_trees=30, seed=7)
+    mean, _ = cross_validate(x, table, folds, FITS["process"], seed=7)
     median = np.zeros(len(table))
     for train_rows, test_rows in splits(folds):
         median[test_rows] = np.median(table.values[train_rows])

@@ -1,0 +1,188 @@
+"""Training and evaluation of a model of measurements: few rows, and rows of one publication alike.
+
+Figures are those of cross-validation by groups: no composition and no publication is on both sides of a split. A random
+split flatters, because rows of one paper differ by a dopant's per cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from activelearning.crystals.features import DESCRIPTOR_NAMES, descriptor_table
+from activelearning.errors import ConfigError, InputError
+from oracles.ml_proxy.card import write_card
+from oracles.ml_proxy.data import CrystalTable, read_evaluation, read_training
+from oracles.ml_proxy.forest import Forest
+from oracles.ml_proxy.forest_training import fit_forest
+from oracles.ml_proxy.model import Calibration, ProxyModel
+from oracles.ml_proxy.process import Process
+from oracles.ml_proxy.process_training import fit_process
+from oracles.ml_proxy.properties import MeasuredProperty
+from oracles.ml_proxy.saving import writing
+from oracles.ml_proxy.scoring import score
+from oracles.ml_proxy.splitting import grouped_folds, splits
+
+N_FOLDS = 10
+MIN_ROWS = 50
+Array = npt.NDArray[np.float64]
+Fit = Callable[[Array, CrystalTable, int], Forest | Process]
+
+FITS: Mapping[str, Fit] = {
+    "process": lambda x, table, seed: fit_process(x, table.values, table.is_bound, table.groups()),
+    "forest": lambda x, table, seed: fit_forest(x, table.values, seed=seed),
+}
+DEFAULT = "process"  # the best of benchmarks/proxy_models.py
+
+
+def train_measured(
+    known: MeasuredProperty, data: Path, out: Path, seed: int = 0, family: str = DEFAULT
+) -> dict[str, Any]:
+    """Train on a data set, write weights and a model card beside them, and say how good they are.
+
+    Args:
+        known: What to learn.
+        data: The data set in the property's format: OBELiX's folder (its training entries), or a CSV file (all rows).
+        out: Where the weights go (`.npz`); the card goes beside them (`.md`).
+        seed: Of the folds and the trees; the same seed and data give the same bytes.
+        family: Kind of the model, a key of `FITS`.
+
+    Returns:
+        `property, n, mae, rmse, r2, spearman, coverage_90`, all by cross-validation by groups.
+
+    Raises:
+        ConfigError: there is no such kind of model.
+        InputError: the data can't be read or are too few.
+    """
+    if family not in FITS:
+        raise ConfigError(f"--model: {known.name} is learned by {' or '.join(FITS)}, not {family!r}.")
+    fit = FITS[family]
+    table = read_training(data)
+    if len(table) < MIN_ROWS:
+        raise InputError(f"{data} has {len(table)} rows to train on; the proxy needs at least {MIN_ROWS}.")
+    x = describe(table, data)
+    folds = grouped_folds(table.groups(), N_FOLDS, seed)
+    mean, variance = cross_validate(x, table, folds, fit, seed)
+    # The error bars that are judged are calibrated without the fold they are judged on.
+    std = np.zeros(len(table))
+    for train_rows, test_rows in splits(folds):
+        part = calibrate(table, mean, variance, train_rows, known.repeatability)
+        std[test_rows] = part.std(variance[test_rows])
+    figures = score(known.name, table.values, table.is_bound, mean, std)
+    regressor = fit(x, table, seed)
+    keys, first = np.unique(table.keys(), return_index=True)
+    model = ProxyModel(
+        name=known.name,
+        unit=known.unit,
+        descriptors=DESCRIPTOR_NAMES,
+        regressor=regressor,
+        calibration=calibrate(table, mean, variance, np.arange(len(table)), known.repeatability),
+        elements=tuple(sorted({symbol for composition in table.compositions for symbol in composition})),
+        training_keys=keys,
+        held_out=np.column_stack([mean, std])[first],
+        info={
+            "seed": seed,
+            "n_rows": len(table),
+            "n_bounds": int(table.is_bound.sum()),
+            "n_groups": int(table.groups().max()) + 1,
+            "n_folds": N_FOLDS,
+            "regressor": regressor.summary,
+            "figures": figures,
+        },
+    )
+    with writing(out):
+        model.save(out)
+        write_card(model, out)
+    return figures
+
+
+def evaluate_measured(known: MeasuredProperty, data: Path, weights: Path) -> dict[str, Any]:
+    """Say how good weights are on a data set.
+
+    A row the weights were trained on is scored by the prediction made for it in cross-validation, when its group was
+    left out; any other row by the model itself. So the figures are never those of a fit to its own data, and on the
+    training data they are the ones `train_measured` returned.
+
+    Args:
+        known: What is predicted.
+        data: The data set: OBELiX's folder (the entries of `test.csv`, or all where it lists none), or a CSV file
+            (all rows).
+        weights: Weights made by `train_measured`.
+
+    Returns:
+        `property, n, mae, rmse, r2, spearman, coverage_90`.
+
+    Raises:
+        InputError: the data or weights can't be read, or the weights are of another property.
+    """
+    model = ProxyModel.load(weights)
+    if model.name != known.name:
+        raise InputError(f"The weights {weights} predict {model.name!r}, not {known.name!r}.")
+    table = read_evaluation(data)
+    if len(table) < 2:
+        raise InputError(f"{data} has {len(table)} rows; an evaluation needs at least two.")
+    describe(table, data)
+    mean, std = model.predict(table.compositions, table.space_groups.tolist(), table.lattices)
+    at = np.searchsorted(model.training_keys, table.keys()).clip(max=len(model.training_keys) - 1)
+    seen = model.training_keys[at] == table.keys()
+    mean[seen], std[seen] = model.held_out[at[seen]].T
+    return score(known.name, table.values, table.is_bound, mean, std)
+
+
+def describe(table: CrystalTable, path: Path) -> Array:
+    """Descriptors of a table, `n x d`.
+
+    Raises:
+        InputError: a row can't be described; the path and the row are named.
+    """
+    try:
+        return descriptor_table(table.compositions, table.space_groups.tolist(), table.lattices)
+    except ValueError:
+        for i, row in enumerate(table.ids):
+            try:
+                descriptor_table(
+                    [table.compositions[i]], [int(table.space_groups[i])], table.lattices[i : i + 1]
+                )
+            except ValueError as error:
+                raise InputError(
+                    f"{path}: the crystal with ID {row!r} can't be described: {error}."
+                ) from error
+        raise
+
+
+def cross_validate(
+    x: Array, table: CrystalTable, folds: npt.NDArray[np.int64], fit: Fit, seed: int
+) -> tuple[Array, Array]:
+    """Mean and variance, each `n`, of each row by the regressor that was not shown its fold."""
+    mean, variance = np.zeros(len(table)), np.zeros(len(table))
+    for train_rows, test_rows in splits(folds):
+        fitted = fit(x[train_rows], table.take(train_rows.tolist()), seed)
+        mean[test_rows], variance[test_rows] = fitted.predict(x[test_rows])
+    return mean, variance
+
+
+def calibrate(
+    table: CrystalTable, mean: Array, variance: Array, rows: npt.NDArray[np.int64], least: float
+) -> Calibration:
+    """Fit the predictive error, at least `least`, to held-out residuals of some rows by Gaussian likelihood.
+
+    Bounds are left out.
+    """
+    from scipy.optimize import minimize
+
+    exact = rows[~table.is_bound[rows]]
+    squared, spread = (mean[exact] - table.values[exact]) ** 2, variance[exact]
+
+    def loss(parameters: Array) -> float:
+        floor, slope = parameters
+        total = floor**2 + slope**2 * spread
+        return float((np.log(total) + squared / total).mean())
+
+    start = [max(least, 0.5 * float(np.sqrt(squared.mean()))), 1.0]
+    found = minimize(loss, start, method="L-BFGS-B", bounds=[(least, None), (0.0, None)])
+    floor, slope = found.x
+    return Calibration(floor=float(floor), slope=float(slope))
