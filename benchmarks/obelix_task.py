@@ -49,6 +49,7 @@ from oracles.ml_proxy.data import CrystalTable, find_obelix, read_training
 from oracles.ml_proxy.forest_training import N_TREES, cross_validate
 from oracles.ml_proxy.measured_training import N_FOLDS, describe
 from oracles.ml_proxy.splitting import grouped_folds, splits
+from oracles.obelix import materials
 
 Array = NDArray[np.float64]
 
@@ -141,24 +142,6 @@ def prepare(work: Path) -> Pool:
         folder.mkdir(parents=True, exist_ok=True)
         _write(path, pool, table)
     return _read(pool, table)
-
-
-def materials(table: CrystalTable) -> list[list[int]]:
-    """Rows of each material, in the order of their first; the row that stands for it comes first."""
-    rows: dict[object, list[int]] = {}
-    for i, (composition, group) in enumerate(
-        zip(table.compositions, table.space_groups.tolist(), strict=True)
-    ):
-        total = sum(composition.values())
-        fractions = tuple(sorted((s, round(n / total, 3)) for s, n in composition.items()))
-        rows.setdefault((fractions, group), []).append(i)
-    found = []
-    for same in rows.values():
-        exact = sorted((i for i in same if not table.is_bound[i]), key=lambda i: table.values[i])
-        # Of bounds, the least says the most.
-        first = exact[(len(exact) - 1) // 2] if exact else min(same, key=lambda i: table.values[i])
-        found.append([first, *(i for i in same if i != first)])
-    return found
 
 
 def out_of_fold(table: CrystalTable, x: Array) -> dict[str, Array]:

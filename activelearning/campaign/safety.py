@@ -12,9 +12,10 @@ predictive densities is what the other fidelities were worth (the prequential ev
 
 Of the target's queries a share, `independent_share`, is always chosen as if there were no other fidelities, so that a
 source that misleads only in places can't hide the best candidates for good; it is one half while one of the latest
-answers is one that they had all but ruled out, until the others prove it the exception. So the loss against a campaign that has the target alone
-is bounded, which is the aim of Mikkola, Martinelli, Filstroff & Kaski, *Multi-fidelity Bayesian optimization with
-unreliable information sources*, AISTATS 2023; they bound it by a budget for the target's own proposals, too.
+answers is one that they had all but ruled out, until the others prove it the exception. So the loss against a campaign
+that has the target alone is bounded, which is the aim of Mikkola, Martinelli, Filstroff & Kaski, *Multi-fidelity
+Bayesian optimization with unreliable information sources*, AISTATS 2023; they bound it by a budget for the target's own
+proposals, too.
 """
 
 from __future__ import annotations

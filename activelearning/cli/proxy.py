@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,6 +76,26 @@ def fetch(
     from oracles.ml_proxy.fetching import fetch_obelix
 
     _show(fetch_obelix(out.expanduser()), json)
+
+
+@app.command()
+def tables(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="OBELiX's folder.", show_default="that of ACTIVELEARNING_OBELIX"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to.", show_default="campaign/ in the data's")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make of OBELiX what campaigns take: known measurements to start from, and a pool of real materials."""
+    from oracles.ml_proxy.data import find_obelix
+    from oracles.obelix import write_tables
+
+    source = find_obelix(data)
+    written = write_tables(source, (out or source / "campaign").expanduser())
+    _show({name: str(v) if isinstance(v, Path) else v for name, v in asdict(written).items()}, json)
 
 
 def _show(figures: dict[str, Any], json: bool) -> None:

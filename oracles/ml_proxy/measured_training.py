@@ -125,12 +125,27 @@ def evaluate_measured(known: MeasuredProperty, data: Path, weights: Path) -> dic
     table = read_evaluation(data)
     if len(table) < 2:
         raise InputError(f"{data} has {len(table)} rows; an evaluation needs at least two.")
-    describe(table, data)
+    mean, std = predict_unseen(model, table, data)
+    return score(known.name, table.values, table.is_bound, mean, std)
+
+
+def predict_unseen(model: ProxyModel, table: CrystalTable, path: Path) -> tuple[Array, Array]:
+    """Mean and standard deviation, `n` each, of every row by a model that has not seen its group.
+
+    Args:
+        model: What a row was learned by is replaced by its prediction in cross-validation.
+        table: The rows.
+        path: Where they are from, for messages.
+
+    Raises:
+        InputError: a row can't be described; the path and the row are named.
+    """
+    describe(table, path)
     mean, std = model.predict(table.compositions, table.space_groups.tolist(), table.lattices)
     at = np.searchsorted(model.training_keys, table.keys()).clip(max=len(model.training_keys) - 1)
     seen = model.training_keys[at] == table.keys()
     mean[seen], std[seen] = model.held_out[at[seen]].T
-    return score(known.name, table.values, table.is_bound, mean, std)
+    return mean, std
 
 
 def describe(table: CrystalTable, path: Path) -> Array:

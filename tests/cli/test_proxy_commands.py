@@ -121,3 +121,13 @@ def test_progress_is_told_on_stderr_alone(run: Run, tmp_path: Path, monkeypatch:
     ran = run("proxy", "train", "--property", "band_gap", "--data", tmp_path, "--json")
     assert ran.json == {"property": "band_gap", "n": 3}
     assert "network 1 of 5" in ran.err
+
+
+def test_tables_for_campaigns(run: Run, obelix: Path, tmp_path: Path) -> None:
+    ran = run("proxy", "tables", "--data", obelix, "--out", tmp_path / "campaign", "--json")
+    assert ran.code == 0, ran.err
+    assert Path(ran.json["pool"]).is_file()
+    assert ran.json["n_observations"] > 450
+    ran = run("proxy", "tables", "--data", tmp_path / "nowhere")
+    assert ran.code == 2
+    assert "nowhere" in ran.err
