@@ -1,0 +1,357 @@
+"""A campaign in retrospect: how much laboratory it takes to find the best conductors of OBELiX.
+
+    activelearning proxy tables --data FOLDER --out TABLES
+    python benchmarks/obelix_retrospective.py answers --tables TABLES --processes 2
+    python benchmarks/obelix_retrospective.py campaigns --tables TABLES --seeds 10 --processes 2
+
+The pool holds the materials of OBELiX's training entries with atoms (`oracles.obelix`). The laboratory reveals what was
+measured; the other sources are those of `configs/obelix_retrospective.yaml`, at its costs: the proxy's predictions by
+models that have seen neither a material nor its publication, the bond-valence barrier, and molecular dynamics of the
+ordered crystal. `answers` asks the latter two of every material, once; what fails keeps its reason. `campaigns`
+looks answers up, and pays for them. Every answer and campaign is kept in `--work`, so that an interrupted benchmark
+goes on where it was.
+
+Methods, with the same budget and paired seeds: `joint` (all sources), `without_md`, `single_fidelity` (the laboratory
+alone), `proxy_order` (materials in the order of the proxy's predictions), `random`. Told is how many of the
+best twentieth of the materials are found, by what was spent, and the rank correlation of each source with the
+measurements, in `benchmarks/results/obelix_retrospective.{json,md,png}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import multiprocessing
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy import stats
+
+from activelearning.campaign.config import parse_config
+from activelearning.campaign.engine import Engine
+from activelearning.campaign.sections import construct
+from activelearning.campaign.tick import run
+from activelearning.contracts import OracleContext
+from activelearning.report import trace
+from activelearning.spaces.pool import PoolSpace
+
+CONFIG = Path(__file__).parents[1] / "configs" / "obelix_retrospective.yaml"
+RESULTS = Path(__file__).parent / "results"
+COMPUTED = ("bvse", "md")
+LAB = "lab"
+BEST_SHARE = 0.05
+METHODS = ("joint", "without_md", "single_fidelity", "proxy_order", "random")
+KINDS = {"none": "0", "upper": "1", "lower": "-1"}
+
+
+def shipped() -> dict[str, Any]:
+    """The config as it stands."""
+    value: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    return value
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def answer(job: tuple[str, int, str, str]) -> None:
+    """Ask one source of one material, and keep what it says."""
+    name, index, pool, work = job
+    path = Path(work) / f"{name}-{index}.json"
+    if path.exists():
+        return
+    from activelearning.campaign.answering import ask
+
+    section = next(f for f in shipped()["fidelities"] if f["name"] == name)
+    candidate = PoolSpace(Path(pool)).rows[index]
+    oracle = construct("oracles", section["oracle"], section.get("params", {}), key=name, folder=None)
+    unit = section.get("unit")
+    context = OracleContext(
+        "retrospective", name, section["property"], unit, section["cost"], "sqlite://", Path(work) / "runs"
+    )
+    oracle.bind(context)
+    oracle.check()
+    [found] = ask(oracle, name, section["property"], unit, [candidate], [candidate.key])
+    value = found.values.get(section["property"])
+    said = {
+        "key": candidate.key,
+        "value": None if value is None else value.value,
+        "std": None if value is None else value.std,
+        "bound": None if value is None else KINDS[str(value.censoring)],
+        "reason": found.reason,
+        "seconds": found.seconds,
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(said))
+    partial.replace(path)
+    told = found.reason if value is None else f"{value.value:.3g} ({value.censoring})"
+    print(f"{name} {index}: {told}, {found.seconds or 0.0:.0f} s", flush=True)
+
+
+def answered(work: Path, pool: PoolSpace) -> dict[str, dict[str, Any]]:
+    """What the computed sources said, by source and key.
+
+    Raises:
+        SystemExit: some have not been asked.
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in COMPUTED}
+    for name in COMPUTED:
+        for i in range(len(pool.rows)):
+            path = work / f"{name}-{i}.json"
+            if not path.exists():
+                raise SystemExit(f"{name} has not been asked of material {i}: run the step `answers` first.")
+            said = json.loads(path.read_text())
+            found[name][said["key"]] = said
+    return found
+
+
+# -- campaigns --------------------------------------------------------------------------------------------------------
+
+
+def write_table(path: Path, tables: Path, pool: PoolSpace, said: Mapping[str, Mapping[str, Any]]) -> None:
+    """All answers by key, as the oracle `table` reads them."""
+    with (tables / "pool.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = ["key", "proxy", "lab", "lab_bound"]
+    for name in COMPUTED:
+        columns += [name, f"{name}_std", f"{name}_bound"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for candidate, row in zip(pool.rows, rows, strict=True):
+            line: dict[str, Any] = {
+                "key": candidate.key,
+                "proxy": row["predicted"],
+                "lab": row["measured"],
+                "lab_bound": row["is_bound"],
+            }
+            for name in COMPUTED:
+                told = said[name][candidate.key]
+                line |= {
+                    name: "" if told["value"] is None else repr(told["value"]),
+                    f"{name}_std": "" if told["std"] is None else repr(told["std"]),
+                    f"{name}_bound": told["bound"] or "0",
+                }
+            writer.writerow(line)
+
+
+def config_of(method: str, seed: int, tables: Path, table: Path) -> dict[str, Any]:
+    """Config of one campaign."""
+    value = shipped()
+    value |= {"name": f"retrospective-{method}-{seed}", "seed": seed}
+    value["space"] = {"type": "pool", "file": str(tables / "pool.csv")}
+    kept = {
+        "joint": None,
+        "without_md": {"proxy", "bvse", LAB},
+        "single_fidelity": {LAB},
+        "random": {LAB},
+    }[method]
+    value["fidelities"] = [
+        {
+            **{k: v for k, v in f.items() if k not in ("timeout", "max_in_flight")},
+            "oracle": "table",
+            "params": {
+                "file": str(table),
+                "column": f["name"],
+                **({} if f["name"] == "proxy" else {"bounds": f"{f['name']}_bound"}),
+                **({"std": f"{f['name']}_std"} if f["name"] in COMPUTED else {}),
+            },
+        }
+        for f in value["fidelities"]
+        if kept is None or f["name"] in kept
+    ]
+    if method == "random":
+        value |= {"acquisition": {**value["acquisition"], "type": "random"}, "sampler": {"type": "random"}}
+    return value
+
+
+def campaign(job: tuple[str, int, str, str, str]) -> None:
+    """Run one campaign and keep when it measured what."""
+    method, seed, tables, table, work = job
+    path = Path(work) / f"campaign-{method}-{seed}.json"
+    if path.exists():
+        return
+    store = path.with_suffix(".db")
+    for leftover in store.parent.glob(f"{store.name}*"):  # of a run that was interrupted
+        leftover.unlink()
+    config = parse_config(config_of(method, seed, Path(tables), Path(table)))
+    with Engine.open(config, folder=Path.cwd(), store=f"sqlite:///{store.resolve()}") as engine:
+        run(engine)
+        spent = [p.spent for p in trace(engine.database, config.name)]
+        asked = [(candidate.key, name) for candidate, name, _ in engine.repository.answers()]
+    path.write_text(
+        json.dumps({"lab": [[c, key] for c, (key, name) in zip(spent, asked, strict=True) if name == LAB]})
+    )
+    for leftover in store.parent.glob(f"{store.name}*"):
+        leftover.unlink()
+    print(f"{method} / seed {seed}: {len(asked)} answers, {spent[-1]:.1f} spent", flush=True)
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def best_of(pool: PoolSpace, measured: Mapping[str, float]) -> set[str]:
+    """Keys of the best twentieth."""
+    n = math.ceil(BEST_SHARE * len(pool.candidates))
+    return set(sorted(measured, key=lambda key: measured[key], reverse=True)[:n])
+
+
+def found_by(lab: Sequence[Sequence[Any]], best: set[str], costs: Sequence[float]) -> list[int]:
+    """How many of the best had been measured when so much was spent."""
+    return [len({key for spent, key in lab if spent <= cost * (1 + 1e-9)} & best) for cost in costs]
+
+
+def main() -> None:
+    """Ask the sources, or run the campaigns and write the results."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=["answers", "campaigns"])
+    parser.add_argument("--tables", type=Path, required=True, help="made by `activelearning proxy tables`")
+    parser.add_argument(
+        "--sources", nargs="+", choices=COMPUTED, default=list(COMPUTED), help="of the answers"
+    )
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/obelix_retrospective"))
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    tables = arguments.tables.resolve()
+    pool = PoolSpace(tables / "pool.csv")
+    workers = multiprocessing.get_context("spawn").Pool(arguments.processes, maxtasksperchild=20)
+    with workers:
+        if arguments.step == "answers":
+            asked = [
+                (name, i, str(tables / "pool.csv"), str(work))
+                for name in arguments.sources
+                for i in range(len(pool.rows))
+                if not (work / f"{name}-{i}.json").exists()
+            ]
+            for _ in workers.imap_unordered(answer, asked):
+                pass
+            return
+        said = answered(work, pool)
+        table = work / "answers.csv"
+        write_table(table, tables, pool, said)
+        methods = [method for method in METHODS if method != "proxy_order"]
+        jobs = [(m, s, str(tables), str(table), str(work)) for s in range(arguments.seeds) for m in methods]
+        for _ in workers.imap_unordered(campaign, jobs):
+            pass
+    write_results(work, table, pool, arguments.seeds)
+
+
+def write_results(work: Path, table: Path, pool: PoolSpace, seeds: int) -> None:
+    """Table, figure and all numbers."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    measured = {row["key"]: float(row["lab"]) for row in rows}
+    best = best_of(pool, measured)
+    total = float(shipped()["budget"]["total"])
+    costs = np.linspace(0.0, total, 121)[1:].tolist()
+    order = sorted(rows, key=lambda row: float(row["proxy"]), reverse=True)
+    cost = {f["name"]: f["cost"] for f in shipped()["fidelities"]}
+    # The whole pool is asked of the proxy first.
+    ordered = [[len(rows) * cost["proxy"] + (k + 1) * cost[LAB], row["key"]] for k, row in enumerate(order)]
+    curves = {
+        method: np.array(
+            [
+                found_by(json.loads((work / f"campaign-{method}-{s}.json").read_text())["lab"], best, costs)
+                for s in range(seeds)
+            ]
+        )
+        for method in METHODS
+        if method != "proxy_order"
+    } | {"proxy_order": np.array([found_by(ordered, best, costs)])}
+    sources = {}
+    for name in ("proxy", *COMPUTED):
+        pairs = [(float(row[name]), float(row["lab"])) for row in rows if row[name]]
+        rho = stats.spearmanr(*np.array(pairs).T)
+        low, high = _interval(float(rho.statistic), len(pairs))
+        sources[name] = {"n": len(pairs), "spearman": float(rho.statistic), "low": low, "high": high}
+    figures = {
+        method: {
+            "found": curve.mean(axis=0).tolist(),
+            "half": [_first(costs, one, len(best) / 2) for one in curve],
+            "end": curve[:, -1].tolist(),
+        }
+        for method, curve in curves.items()
+    }
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    date = datetime.now(UTC).date().isoformat()
+    lines = [
+        "# A campaign in retrospect: the best conductors of OBELiX",
+        "",
+        f"{date}; {machine}. {len(pool.candidates)} materials, {len(best)} of them the best twentieth; a budget of "
+        f"{total:g} laboratory measurements; {seeds} seeds. Made by `python benchmarks/obelix_retrospective.py`, which "
+        "says what the methods are.",
+        "",
+        "| method | found of the best, half the budget | all of it | spent when half of them are found |",
+        "|---|---|---|---|",
+    ]
+    for method in METHODS:
+        found, half = figures[method]["found"], figures[method]["half"]
+        known = [h for h in half if h is not None]
+        spent = "never" if len(known) <= len(half) / 2 else f"{np.median([h or math.inf for h in half]):.1f}"
+        lines.append(f"| {method} | {found[len(costs) // 2 - 1]:.1f} | {found[-1]:.1f} | {spent} |")
+    lines += [
+        "",
+        "| source | materials with an answer | rank correlation with the measurement |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {s['n']} | {s['spearman']:+.2f} [{s['low']:+.2f}, {s['high']:+.2f}] |"
+        for name, s in sources.items()
+    ]
+    text = "\n".join(lines) + "\n"
+    value = {
+        "date": date,
+        "machine": machine,
+        "seeds": seeds,
+        "cost": costs,
+        "methods": figures,
+        "sources": sources,
+    }
+    (RESULTS / "obelix_retrospective.json").write_text(json.dumps(value, indent=1) + "\n")
+    (RESULTS / "obelix_retrospective.md").write_text(text)
+    _draw(curves, costs, len(best), RESULTS / "obelix_retrospective.png")
+    print(text)
+
+
+def _first(costs: Sequence[float], found: Sequence[int], wanted: float) -> float | None:
+    return next((cost for cost, n in zip(costs, found, strict=True) if n >= wanted), None)
+
+
+def _interval(rho: float, n: int) -> tuple[float, float]:
+    """95 % interval of a rank correlation, by Fisher's transformation with the variance of Bonett & Wright (2000)."""
+    half = 1.96 * math.sqrt((1.0 + rho**2 / 2.0) / (n - 3))
+    return math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)
+
+
+def _draw(curves: Mapping[str, np.ndarray], costs: Sequence[float], n_best: int, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    fig, axis = plt.subplots(figsize=(5.6, 3.8), constrained_layout=True)
+    for method, curve in curves.items():
+        mean, error = curve.mean(axis=0), stats.sem(curve, axis=0) if len(curve) > 1 else 0.0
+        (line,) = axis.plot(costs, mean, label=method.replace("_", " "))
+        axis.fill_between(costs, mean - error, mean + error, alpha=0.15, color=line.get_color(), linewidth=0)
+    axis.axhline(n_best, color="0.7", linewidth=0.8)
+    axis.set(xlabel="spent (laboratory measurements)", ylabel=f"found of the {n_best} best")
+    axis.legend(frameon=False, fontsize=8)
+    fig.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
