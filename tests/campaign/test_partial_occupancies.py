@@ -7,6 +7,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from activelearning.campaign.answering import ask
+from activelearning.campaign.tick import run
 from activelearning.candidate import candidate_from_dict
 from activelearning.contracts.oracle import OracleContext
 from activelearning.crystals.ordered import crystal_of
@@ -120,3 +121,78 @@ def test_a_pool_of_cifs(tmp_path):
 def test_wrong_rows_are_named(tmp_path, row, message):
     with pytest.raises(ConfigError, match=message):
         PoolSpace(file=pool(tmp_path, [row]))
+
+
+QUEUE = """
+import json
+from pathlib import Path
+
+from activelearning.measurement import Measurement
+from oracles import QueuedOracle
+
+
+class Outside(QueuedOracle):
+    '''Answers with the number of atoms it was handed.'''
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def content(self):
+        return {}
+
+    def submit(self, candidate, key):
+        (self.folder / key).write_text(json.dumps(len(candidate.structure)))
+        return key
+
+    def find(self, key):
+        return key if (self.folder / key).exists() else None
+
+    def poll(self, ids):
+        return {i: Measurement.of("bvse_barrier", float((self.folder / i).read_text()) / 100) for i in ids}
+
+    def cancel(self, ids):
+        pass
+"""
+
+
+@pytest.mark.parametrize("target", ["bvse", "queue.py:Outside"])
+def test_a_campaign_on_files_measures_whole_atoms_and_learns_on_averages(bench, target):
+    rows = []
+    for k, a in enumerate((5.1, 5.2, 5.3)):
+        crystal = SHARED.copy()
+        crystal.scale_lattice(a**3)
+        crystal.to(str(bench.folder / f"{k}.cif"), fmt="cif")
+        rows.append(f"{k}.cif")
+    CROWDED.to(str(bench.folder / "crowded.cif"), fmt="cif")
+    bench.write("pool.csv", "\n".join(["cif", *rows, "crowded.cif"]) + "\n")
+    bench.write("queue.py", QUEUE)
+    (bench.folder / "jobs").mkdir()
+    source = {"name": "atoms", "oracle": target, "cost": 1.0, "target": True}
+    if target != "bvse":
+        source["params"] = {"folder": "jobs"}
+    config = bench.config(
+        space={"type": "pool", "file": "pool.csv"},
+        objective={"property": "bvse_barrier", "unit": "eV", "direction": "minimize"},
+        fidelities=[
+            {"name": "rho", "oracle": "density", "cost": 0.1, "property": "density", "unit": "g/cm3"},
+            source,
+        ],
+        sampler={"type": "pool"},
+        initial_design={"per_fidelity": {"rho": 4, "atoms": 4}},
+        budget={"total": 4.4, "per_round": 1.0},
+    )
+    with bench.open(config) as engine:
+        run(engine)
+    found = [row for row in bench.evaluations() if row.fidelity == "atoms"]
+    assert len(found) == 4
+    failed = [row for row in found if row.reason]
+    assert len(failed) == 1
+    assert "can't be ordered" in failed[0].reason
+    for row in found:
+        assert row.candidate["composition"] != {}
+        if not row.reason:
+            assert row.details["ordering"]["ordered_formula"]
+            assert row.candidate["structure"]["species"][0] == {"Li": 0.5, "Na": 0.5}
+    densities = [row for row in bench.evaluations() if row.fidelity == "rho"]
+    assert len(densities) == 4
+    assert all(row.reason is None and "ordering" not in row.details for row in densities)
