@@ -20,8 +20,7 @@ from activelearning.measurement import Censoring, Measurement
 from oracles.base import Oracle
 from oracles.bvse.barrier import Barriers, Settings, barriers
 from oracles.bvse.landscape import LandscapeError, tables_checksum
-from oracles.potentials import check_potential, checksum, load_calculator, unsupported_elements
-from oracles.potentials.threads import torch_threads
+from oracles.potentials import check_potential, checksum, load_calculator, torch_threads, unsupported_elements
 
 UNIT = "eV"
 
@@ -46,7 +45,7 @@ class BVSEOracle(Oracle):
         max_atoms: Largest cell of a candidate, atoms.
         oxidation_states: States that an element may have; by default those known of it, the most frequent that make the
             crystal neutral.
-        potential: Ranks and relaxes crystals without a structure.
+        potential: Ranks and relaxes crystals without a structure; a name, or a mapping (see `oracles.potentials`).
         n_realisations: Draws of the sites of such a crystal.
         relax_steps: Most steps of relaxation of such a crystal.
         device: Torch device of the potential.
@@ -64,7 +63,7 @@ class BVSEOracle(Oracle):
         max_grid_points: int = 2_000_000,
         max_atoms: int = 1000,
         oxidation_states: dict[str, list[int]] | None = None,
-        potential: str = "mace:student",
+        potential: str | dict[str, Any] = "mace:student",
         n_realisations: int = 5,
         relax_steps: int = 100,
         device: str = "cpu",

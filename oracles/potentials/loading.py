@@ -1,7 +1,11 @@
 """Potentials by name: what a configuration writes, as an ASE calculator, with a checksum of the weights behind it.
 
 Names are `mace:student` (shipped with this package), `mace:<path of a model file>`, `mace:<foundation model>`
-(downloaded and cached by mace-torch) and `chgnet` (weights inside its wheel).
+(downloaded and cached by mace-torch), `chgnet` (weights inside its wheel), and any ASE calculator by the dotted path of
+its class. Where a name is not all, a mapping holds it with `parameters` (of a class) or `trust_code` (of a model file).
+
+A model file in our own format (`mace_model.save`) is data. As mace-torch writes and publishes models they are pickles,
+which run code when they are loaded: only where the configuration says `trust_code: true` are they.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ase.data import chemical_symbols
 
 from activelearning.errors import ConfigError
+from oracles.potentials import dotted
+from oracles.potentials.naming import Potential, Spec
 
 if TYPE_CHECKING:
     import torch
@@ -27,51 +33,58 @@ Dtype = Literal["float32", "float64"]
 STUDENT = Path(__file__).parent / "weights" / "mace_student_lipscl.pt"
 # The 89 elements of CHGNet's training set (Deng et al., Nat. Mach. Intell. 2023, 5, 1031): H to Pu but five.
 CHGNET_ELEMENTS = frozenset(chemical_symbols[1:95]) - {"Po", "At", "Rn", "Fr", "Ra"}
-_KNOWN = "mace:student, mace:<model file>, mace:<foundation model, such as small or medium-mpa-0> or chgnet"
+_KNOWN = (
+    "mace:student, mace:<model file>, mace:<foundation model, such as small or medium-mpa-0>, chgnet or the dotted "
+    "path of an ASE calculator, such as ase.calculators.lj:LennardJones"
+)
 
 
-def load_calculator(name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> Calculator:
-    """The potential of a name, as an ASE calculator with energy, forces and stress in eV and Å.
-
-    A `mace:<file>` is a pickle of a whole model, as `mace_run_train` writes it (the student's is not): loading it
-    runs code of the file, so name only files you trust.
+def load_calculator(spec: Spec | Potential, *, device: str = "cpu", dtype: Dtype = "float32") -> Calculator:
+    """A potential as an ASE calculator, with energy, forces and (all but some of ASE's own) stress in eV and Å.
 
     Args:
-        name: `mace:student`, `mace:<file>`, `mace:<foundation name>` or `chgnet`.
-        device: Torch device.
+        spec: A name, or a mapping of `name` and `parameters` or `trust_code`.
+        device: Torch device. A class by its dotted path takes its device, if any, as a parameter.
         dtype: Precision of a MACE; CHGNet computes in single precision always.
 
     Raises:
-        ConfigError: the name is unknown, its file is missing or unreadable, or it can't be downloaded.
+        ConfigError: the name is unknown, its file is missing, unreadable or code that is not trusted, or it can't be
+            downloaded or made.
     """
-    if name == "chgnet":
+    potential = Potential.of(spec)
+    if potential.name == "chgnet":
         return _chgnet(device)
-    path = model_file(name)
+    if potential.is_dotted:
+        return dotted.construct(potential)
     from oracles.potentials import mace_model
 
     precision = _torch_dtype(dtype)
-    if path == STUDENT:
-        return mace_model.MaceCalculator(mace_model.load(path, precision), dtype=precision, device=device)
-    return mace_model.MaceCalculator(_whole_model(path, name), dtype=precision, device=device)
+    return mace_model.MaceCalculator(_mace(potential, precision), dtype=precision, device=device)
 
 
-def check_potential(name: str) -> None:
+def check_potential(spec: Spec | Potential) -> None:
     """Raise a `ConfigError` where a potential can't work; a model file that is not ours is loaded to find out."""
-    if name == "chgnet":
+    potential = Potential.of(spec)
+    if potential.name == "chgnet":
         _chgnet_file()
-        return
-    path = model_file(name)
-    if path != STUDENT:
-        _whole_model(path, name)
+    elif potential.is_dotted:
+        dotted.construct(potential)
+    elif model_file(potential.name) != STUDENT:
+        _mace(potential, _torch_dtype("float32"))
 
 
-def checksum(name: str) -> str:
-    """SHA-256 (hex) of the weights of a potential, so that an answer is shared only where the potential is the same.
+def checksum(spec: Spec | Potential) -> str:
+    """SHA-256 (hex) of what a potential is, so that an answer is shared only where the potential is the same.
+
+    Of the weights' file; of a class by its dotted path, of path, parameters and the version of its package.
 
     Raises:
         ConfigError: as `load_calculator`.
     """
-    path = _chgnet_file() if name == "chgnet" else model_file(name)
+    potential = Potential.of(spec)
+    if potential.is_dotted:
+        return dotted.fingerprint(potential)
+    path = _chgnet_file() if potential.name == "chgnet" else model_file(potential.name)
     return _digest(path, path.stat().st_mtime_ns)
 
 
@@ -124,6 +137,22 @@ def _torch_dtype(dtype: Dtype) -> torch.dtype:
     import torch
 
     return {"float32": torch.float32, "float64": torch.float64}[dtype]
+
+
+def _mace(potential: Potential, dtype: torch.dtype) -> torch.nn.Module:
+    """A MACE from its file: one of ours, or a whole pickled model where that is trusted."""
+    from oracles.potentials import mace_model
+
+    path = model_file(potential.name)
+    if path == STUDENT or mace_model.is_ours(path):
+        return mace_model.load(path, dtype)
+    if not potential.trust_code:
+        raise ConfigError(
+            f"potential: {potential.name!r} ({path}) is no file in this package's own format, and a model pickled "
+            f"whole runs code when it is loaded. If you trust where it comes from, write potential: {{name: "
+            f"{potential.name!r}, trust_code: true}}."
+        )
+    return _whole_model(path, potential.name)
 
 
 def _whole_model(path: Path, name: str) -> torch.nn.Module:

@@ -133,6 +133,15 @@ def save(path: Path, model: torch.nn.Module, architecture: Architecture) -> None
     torch.save({"format": FORMAT, "architecture": plain, "state": state}, path)
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is one that `save` wrote; no code in it is run to find out."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a pickle of classes, or no file of torch's at all
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
 def load(path: Path, dtype: torch.dtype) -> torch.nn.Module:
     """Read a model written by `save`.
 

@@ -7,10 +7,17 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.lj import LennardJones
 from ase.optimize import FIRE
 
 from activelearning.errors import ConfigError
-from oracles.potentials import check_potential, checksum, load_calculator, unsupported_elements
+from oracles.potentials import (
+    check_potential,
+    checksum,
+    load_calculator,
+    torch_threads,
+    unsupported_elements,
+)
 from oracles.potentials.loading import STUDENT, model_file
 from oracles.potentials.mace_model import (
     Architecture,
@@ -56,11 +63,11 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     text = tmp_path / "text.model"
     text.write_text("not a model")
     with pytest.raises(ConfigError, match=r"can't be loaded from .*text\.model"):
-        load_calculator(f"mace:{text}")
+        load_calculator({"name": f"mace:{text}", "trust_code": True})
     other = tmp_path / "other.model"
     torch.save({"a": 1}, other)
     with pytest.raises(ConfigError, match="holds a dict, not a MACE model"):
-        check_potential(f"mace:{other}")
+        check_potential({"name": f"mace:{other}", "trust_code": True})
 
 
 def test_a_foundation_model_that_cannot_be_downloaded_says_what_to_do(monkeypatch, tmp_path):
@@ -80,12 +87,100 @@ def test_a_whole_model_of_the_users_is_loaded_and_agrees_with_its_state_dict(tmp
     whole, ours = tmp_path / "whole.model", tmp_path / "ours.pt"
     torch.save(model, whole)
     save(ours, model, SMALL)
-    a = load_calculator(f"mace:{whole}", dtype="float64")
+    a = load_calculator({"name": f"mace:{whole}", "trust_code": True}, dtype="float64")
     b = MaceCalculator(load(ours, torch.float64), dtype=torch.float64)
     atoms = rattled(bulk("LiCl", "rocksalt", a=5.1, cubic=True))
     np.testing.assert_allclose(a.get_forces(atoms), b.get_forces(atoms), atol=1e-5)
     assert checksum(f"mace:{whole}") == hashlib.sha256(whole.read_bytes()).hexdigest()
     assert load_with_architecture(ours, torch.float32)[1] == SMALL
+
+
+class Bomb:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_code_in_a_model_file_is_run_only_where_the_config_says_so(tmp_path):
+    trace, model = tmp_path / "trace", tmp_path / "bomb.model"
+    torch.save(Bomb(trace), model)
+    for use in (load_calculator, check_potential):
+        with pytest.raises(ConfigError, match=r"runs code when it is loaded.*trust_code: true"):
+            use(f"mace:{model}")
+    assert not trace.exists()
+    with pytest.raises(ConfigError, match="not a MACE model"):
+        load_calculator({"name": f"mace:{model}", "trust_code": True})
+    assert trace.exists()
+
+
+def test_a_model_in_our_format_needs_no_trust(tmp_path):
+    path = tmp_path / "ours.pt"
+    torch.manual_seed(0)
+    save(path, build(SMALL), SMALL)
+    check_potential(f"mace:{path}")
+    assert load_calculator(f"mace:{path}").elements == {"Li", "P", "S", "Cl"}
+
+
+def test_a_calculator_by_its_dotted_path():
+    parameters = {"sigma": 2.5, "epsilon": 0.3, "rc": 6.0}
+    spec = {"name": "ase.calculators.lj:LennardJones", "parameters": parameters}
+    check_potential(spec)
+    atoms = rattled(bulk("Ar", "fcc", a=5.3, cubic=True))
+    ours = load_calculator(spec)
+    assert ours.get_potential_energy(atoms) == LennardJones(**parameters).get_potential_energy(atoms)
+    assert unsupported_elements(ours, ["Li", "U"]) == []
+
+
+def test_checksums_of_dotted_paths_follow_parameters_files_and_code(tmp_path, monkeypatch):
+    def of(**parameters):
+        return checksum({"name": "ase.calculators.lj:LennardJones", "parameters": parameters})
+
+    assert of(sigma=2.5) == of(sigma=2.5)
+    assert len({of(), of(sigma=2.5), of(sigma=2.6), checksum("ase.calculators.emt:EMT")}) == 4
+    table = tmp_path / "table"
+    table.write_text("one")
+    first = of(file=str(table))
+    table.write_text("two")
+    assert of(file=str(table)) != first
+
+    module = tmp_path / "own_calculator_for_a_test.py"
+    text = "from ase.calculators.lj import LennardJones\nclass Own(LennardJones):\n    pass\n"
+    module.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = checksum("own_calculator_for_a_test:Own")
+    module.write_text(text + "# changed\n")
+    assert checksum("own_calculator_for_a_test:Own") != before
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("ase.calculators.nothing:LennardJones", "can't be imported .*must be installed or on PYTHONPATH"),
+        ("ase.calculators.lj:Nothing", "names nothing, not a class of ASE calculators"),
+        ("ase.build:bulk", "names a function, not a class of ASE calculators"),
+        ("ase.calculators.test:FreeElectrons", "does not compute forces"),
+        ("ase.calculators.singlepoint:SinglePointCalculator", "can't be made with the parameters .*'atoms'"),
+        ({"name": "chgnet", "parameters": {"a": 1}}, "'chgnet' takes no parameters"),
+        ({"name": "chgnet", "trust": True}, "unknown key 'trust'. Did you mean 'trust_code'"),
+        ({"name": "chgnet", "trust_code": "yes"}, "must be true or false, not 'yes'"),
+        ({"trust_code": True}, "lacks a name"),
+        ({"name": "ase.calculators.emt:EMT", "parameters": [1]}, "must be a mapping of keywords"),
+    ],
+)
+def test_wrong_potentials_are_refused_with_what_would_be_right(spec, message):
+    with pytest.raises(ConfigError, match=message):
+        check_potential(spec)
+
+
+def test_threads_are_as_many_as_wanted_and_put_back():
+    before = torch.get_num_threads()
+    with torch_threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
 
 
 def test_a_file_of_another_format_is_not_taken_for_ours(tmp_path):

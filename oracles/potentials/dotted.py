@@ -1,0 +1,103 @@
+"""Any ASE calculator by the dotted path of its class, and what tells it from others."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ase.calculators.calculator import BaseCalculator
+
+from activelearning.candidate import canonical_json
+from activelearning.errors import ConfigError
+from oracles.potentials.naming import Potential
+
+NEEDED = ("energy", "forces")
+
+
+def calculator_class(potential: Potential) -> type[Any]:
+    """The class of a dotted path.
+
+    Raises:
+        ConfigError: it can't be imported, or is no ASE calculator.
+    """
+    module_name, _, attribute = potential.name.rpartition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ConfigError(
+            f"potential: {potential.name!r} can't be imported ({type(error).__name__}: {error}); the module "
+            f"{module_name!r} must be installed or on PYTHONPATH."
+        ) from error
+    found = getattr(module, attribute, None)
+    if not (isinstance(found, type) and issubclass(found, BaseCalculator)):
+        raise ConfigError(
+            f"potential: {potential.name!r} names "
+            f"{'nothing' if found is None else f'a {type(found).__name__}'}, not a class of ASE calculators; write "
+            f"package.module:Class, such as ase.calculators.lj:LennardJones."
+        )
+    return found
+
+
+def construct(potential: Potential) -> Any:
+    """The calculator, with the parameters given.
+
+    Raises:
+        ConfigError: as `calculator_class`, the class refuses its parameters, or it lacks energies or forces.
+    """
+    kind = calculator_class(potential)
+    try:
+        calculator = kind(**potential.parameters)
+    except Exception as error:
+        raise ConfigError(
+            f"potential: {potential.name!r} can't be made with the parameters {dict(potential.parameters)}: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    # Some know only when they are made.
+    missing = [prop for prop in NEEDED if prop not in calculator.implemented_properties]
+    if missing:
+        raise ConfigError(f"potential: {potential.name!r} does not compute {' and '.join(missing)}.")
+    return calculator
+
+
+def fingerprint(potential: Potential) -> str:
+    """SHA-256 (hex) of path, parameters (files among them by their content) and version of the code behind the class.
+
+    Raises:
+        ConfigError: as `calculator_class`, or a parameter is no JSON value.
+    """
+    kind = calculator_class(potential)
+    plain = {name: _content(value) for name, value in potential.parameters.items()}
+    try:
+        text = canonical_json({"class": potential.name, "parameters": plain, "code": _version(kind)})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"potential: the parameters of {potential.name!r} are no plain values: {error}."
+        ) from error
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _content(item) for key, item in value.items()}
+    if isinstance(value, str) and value and Path(value).is_file():
+        return {"sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
+    return value
+
+
+def _version(kind: type[Any]) -> str:
+    """Distribution and version that a class comes from; the checksum of its source where there is none."""
+    top = kind.__module__.partition(".")[0]
+    distributions = sorted(set(importlib.metadata.packages_distributions().get(top, ())))
+    if distributions:
+        return " ".join(f"{name} {importlib.metadata.version(name)}" for name in distributions)
+    source = inspect.getsourcefile(kind)
+    if source is None:
+        raise ConfigError(
+            f"potential: the version of {kind.__module__} is not known, so its answers can't be told apart."
+        )
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
