@@ -24,8 +24,8 @@ def check_kinisi() -> None:
     """Raise a `ConfigError` where kinisi is not installed."""
     if importlib.util.find_spec("kinisi") is None:
         raise ConfigError(
-            "mace_md: cross_check: kinisi needs the package kinisi, which is not installed; install "
-            "activelearning[kinisi], or leave cross_check out."
+            "mace_md: cross_check: kinisi needs the package kinisi, which is not installed; install it (pip install "
+            "kinisi), or leave cross_check out."
         )
 
 

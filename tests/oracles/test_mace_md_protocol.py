@@ -2,6 +2,8 @@
 
 import math
 from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,17 +15,19 @@ from activelearning.candidate import CrystalCandidate
 from activelearning.contracts import OracleContext
 from activelearning.measurement import Censoring
 from oracles.mace_md import MaceMDOracle
+from oracles.mace_md.arrhenius import fit_arrhenius
 
 SPACING, CELLS, N_LI = 3.0, 3, 12
 PROP = "log10_conductivity_800K"
 PARAMS = {
-    "time_ps": 8.0,
+    "time_ps": 5.0,
     "equilibration_ps": 1.0,
     "timestep_fs": 4.0,
     "min_cell_edge": 0.0,
     "relax_steps": 0,
     "relax_cell": False,
     "min_msd_gain": 3.0,
+    "min_hops": 5.0,
     "checkpoint_every": 250,
 }
 
@@ -93,7 +97,7 @@ def oracle(folder, calculator=None, prop=PROP, cost=1.0, **params):
 
 
 def test_several_temperatures_give_the_value_at_one_and_at_300_k(tmp_path):
-    tested = oracle(tmp_path, temperatures=[700, 800, 1000, 1200], collective=True, min_hops=5)
+    tested = oracle(tmp_path, temperatures=[700, 800, 1000, 1200], collective=True)
     measurement = tested.evaluate_one(crystal())
     assert set(measurement.values) == {PROP, "log10_conductivity"}
     here, there = measurement.values[PROP], measurement.values["log10_conductivity"]
@@ -103,9 +107,10 @@ def test_several_temperatures_give_the_value_at_one_and_at_300_k(tmp_path):
     line, points = measurement.metadata["arrhenius"], measurement.metadata["temperatures"]
     assert [p["temperature"] for p in points] == [800, 1000, 1200, 700]  # the answer's first, up, down
     assert line["temperatures"] == (700, 800, 1000, 1200)
-    # Ions that repel cross barriers a little below the lone ion's 0.15 eV.
-    assert 0.03 < line["activation_energy"] < 0.2
-    assert line["activation_error"] < 0.05
+    rows = sorted((p["temperature"], p["log10_sigma"], p["log10_sigma_error"]) for p in points)
+    assert line == asdict(fit_arrhenius(*zip(*rows, strict=True), 300.0))
+    # Short runs of 12 ions with barriers of 0.15 eV, which know it to a few tenths of that at best.
+    assert abs(line["activation_energy"] - 0.15) < 2.0 * line["activation_error"]
     assert there.value == pytest.approx(line["log10_sigma"])
     assert all(p["haven_ratio"] > 0 and p["haven_relative_error"] > 0 for p in points)
     assert here.value == points[0]["log10_sigma"] == measurement.metadata["log10_sigma"]
@@ -114,7 +119,7 @@ def test_several_temperatures_give_the_value_at_one_and_at_300_k(tmp_path):
 
 
 def test_the_line_itself_can_be_the_answer(tmp_path):
-    temperatures = {"temperatures": [800, 1000, 1200], "min_hops": 5}
+    temperatures = {"temperatures": [800, 1000, 1200]}
     own = oracle(tmp_path / "a", prop="log10_conductivity", **temperatures).evaluate_one(crystal())
     beside = oracle(tmp_path / "b", **temperatures).evaluate_one(crystal())
     assert set(own.values) == {"log10_conductivity", PROP}
@@ -157,34 +162,34 @@ def test_a_crystal_that_melts_is_not_heated_further(tmp_path):
 
 
 def test_a_run_grows_until_it_is_precise_enough_or_as_long_as_it_may(tmp_path):
-    short = {"time_ps": 4.0, "min_hops": 5}
+    short = {"time_ps": 3.0}
     plain = oracle(tmp_path / "a", **short).evaluate_one(crystal())
-    easy = oracle(tmp_path / "b", **short, max_time_ps=20.0, target_relative_error=10.0).evaluate_one(
+    easy = oracle(tmp_path / "b", **short, max_time_ps=10.0, target_relative_error=10.0).evaluate_one(
         crystal()
     )
-    hard = oracle(tmp_path / "c", **short, max_time_ps=20.0, target_relative_error=0.01).evaluate_one(
+    hard = oracle(tmp_path / "c", **short, max_time_ps=10.0, target_relative_error=0.01).evaluate_one(
         crystal()
     )
-    some = oracle(tmp_path / "d", **short, max_time_ps=20.0, target_relative_error=0.35).evaluate_one(
+    some = oracle(tmp_path / "d", **short, max_time_ps=10.0, target_relative_error=0.35).evaluate_one(
         crystal()
     )
-    assert hard.metadata["time_ps"] == pytest.approx(20.0)
+    assert hard.metadata["time_ps"] == pytest.approx(10.0)
     assert hard.cost == pytest.approx(1.0)
     for measurement in (easy, some):
         error = measurement.metadata["diffusion_relative_error"]
         at_most = {id(easy): 10.0, id(some): 0.35}[id(measurement)]
-        assert error <= at_most or measurement.metadata["time_ps"] == pytest.approx(20.0)
-        assert measurement.cost == pytest.approx((measurement.metadata["time_ps"] + 1.0) / 21.0)
-    assert easy.metadata["time_ps"] < 20.0
+        assert error <= at_most or measurement.metadata["time_ps"] == pytest.approx(10.0)
+        assert measurement.cost == pytest.approx((measurement.metadata["time_ps"] + 1.0) / 11.0)
+    assert easy.metadata["time_ps"] < 10.0
     assert easy.metadata["time_ps"] <= some.metadata["time_ps"] <= hard.metadata["time_ps"]
     # The same dynamics, seen for longer: growing is no other run than a long one.
-    long = oracle(tmp_path / "e", time_ps=20.0, min_hops=5).evaluate_one(crystal())
+    long = oracle(tmp_path / "e", time_ps=10.0).evaluate_one(crystal())
     assert long.values == hard.values
-    assert plain.metadata["time_ps"] == pytest.approx(4.0)
+    assert plain.metadata["time_ps"] == pytest.approx(3.0)
 
 
 def test_a_run_in_which_nothing_hops_does_not_grow(tmp_path):
-    measurement = oracle(tmp_path, Lattice(barrier=3.0), time_ps=2.0, max_time_ps=20.0).evaluate_one(
+    measurement = oracle(tmp_path, Lattice(barrier=3.0), time_ps=2.0, max_time_ps=10.0).evaluate_one(
         crystal()
     )
     assert measurement.values[PROP].censoring is Censoring.UPPER
@@ -215,7 +220,7 @@ def test_growth_and_temperatures_resume_bit_for_bit(tmp_path, calls):
     assert resumed.values == whole.values
     assert resumed.metadata == whole.metadata
     assert resumed.cost == whole.cost
-    contents = [[open(path, "rb").read() for path in m.artifacts] for m in (whole, resumed)]
+    contents = [[Path(path).read_bytes() for path in m.artifacts] for m in (whole, resumed)]
     assert contents[0] == contents[1]
     assert calls + again.n_calls <= whole_calculator.n_calls + PARAMS["checkpoint_every"] + 4
 
@@ -264,7 +269,7 @@ def test_progress_is_told_now_and_then(tmp_path, caplog, monkeypatch):
 
 def test_kinisi_stands_beside_our_estimate(tmp_path):
     pytest.importorskip("kinisi")
-    tested = oracle(tmp_path, cross_check="kinisi", min_hops=5)
+    tested = oracle(tmp_path, cross_check="kinisi")
     tested.check()
     metadata = tested.evaluate_one(crystal()).metadata
     together = math.hypot(metadata["kinisi_relative_error"], metadata["diffusion_relative_error"])
