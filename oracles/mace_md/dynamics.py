@@ -8,9 +8,9 @@ unlike friction on every atom, hardly slows diffusion.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from ase import Atoms, units
@@ -137,21 +137,49 @@ def degrees_of_freedom(n_atoms: int) -> int:
     return 3 * n_atoms - 3
 
 
-def advance(
+# Dynamics hand out atoms and are handed energy (eV) and forces (eV/Å): who computes them, for one run or for several
+# together, is not their business. `T` is what they return at their end.
+T = TypeVar("T")
+Dynamics = Generator[Atoms, tuple[float, Array], T]
+
+
+def drive(dynamics: Dynamics[T], calculator: Calculator) -> T:
+    """Carry dynamics to their end with one calculator; what fails there is raised within them."""
+    try:
+        atoms = next(dynamics)
+        while True:
+            atoms.calc = calculator
+            try:
+                found = energy_and_forces(atoms)
+            except SimulationError as error:
+                atoms = dynamics.throw(error)
+            else:
+                atoms = dynamics.send(found)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def advance(run: Run, calculator: Calculator, protocol: Protocol, **options: Any) -> None:
+    """Carry a run on to a step, in place, with one calculator; see `steps` for the options."""
+    drive(steps(run, protocol, **options), calculator)
+
+
+def steps(
     run: Run,
-    calculator: Calculator,
     protocol: Protocol,
     *,
     until: int,
     checkpoint: Callable[[Run], None] | None = None,
     checkpoint_every: int = 500,
     progress: Callable[[Run, float], None] | None = None,
-) -> None:
+) -> Dynamics[None]:
     """Carry a run on to a step, in place.
+
+    The forces that are handed in must depend on the positions alone.
 
     Args:
         run: The run.
-        calculator: The potential; its forces must depend on the positions alone.
         protocol: Step, temperature and equilibration.
         until: The last step.
         checkpoint: Called with the run every `checkpoint_every` steps, between steps, and at the end.
@@ -165,7 +193,6 @@ def advance(
         return
     atoms = run.atoms.copy()
     atoms.positions = run.positions
-    atoms.calc = calculator
     masses = atoms.get_masses()
     inverse = 1.0 / masses[:, None]
     dt = protocol.timestep_fs * units.fs
@@ -174,7 +201,7 @@ def advance(
     target = 0.5 * n_dof * units.kB * protocol.temperature
     limit = protocol.max_temperature_ratio * target
 
-    energy, forces = energy_and_forces(atoms)
+    energy, forces = yield atoms
     while run.step < until:
         if run.step == protocol.n_equilibration and run.n_samples == 0:
             run.heat = 0.0
@@ -183,7 +210,7 @@ def advance(
         half = run.momenta + 0.5 * dt * forces
         run.positions = run.positions + dt * half * inverse
         atoms.positions = run.positions
-        energy, forces = energy_and_forces(atoms)
+        energy, forces = yield atoms
         run.momenta = half + 0.5 * dt * forces
         kinetic = kinetic_energy(run.momenta, masses)
         if not kinetic < limit:
@@ -203,6 +230,8 @@ def advance(
             if progress is not None:
                 progress(run, 2.0 * rescaled / (n_dof * units.kB))
         if run.step % LOOK_EVERY == 0 and distance_ratio(atoms) < MIN_DISTANCE_RATIO:
-            raise SimulationError(f"unstable: atoms on top of each other after {run.step} steps")
+            raise SimulationError(
+                f"unstable: atoms on top of each other after {run.step} steps at {protocol.temperature:g} K"
+            )
         if checkpoint is not None and (run.step % checkpoint_every == 0 or run.step == until):
             checkpoint(run)

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +17,10 @@ from activelearning.errors import ConfigError
 from activelearning.measurement import Censoring, MeasuredValue, Measurement
 from oracles.base import Oracle
 from oracles.mace_md.arrhenius import MIN_POINTS, Arrhenius, fit_arrhenius
+from oracles.mace_md.batch import BatchedMace, drive_together
 from oracles.mace_md.cross_check import check_kinisi, kinisi_diffusion
 from oracles.mace_md.diffusion import FitSettings
-from oracles.mace_md.dynamics import SimulationError
+from oracles.mace_md.dynamics import Dynamics, SimulationError, drive
 from oracles.mace_md.protocol import Protocol
 from oracles.mace_md.reading import Reading
 from oracles.mace_md.simulation import CrystalRuns, Outcome, Plan
@@ -87,6 +88,9 @@ class MaceMDOracle(Oracle):
         cross_check: `kinisi` to have that package's Bayesian estimate of diffusion beside ours (metadata).
         keep_trajectory: Whether the samples of positions and energies stay as artifacts.
         checkpoint_every: Steps between checkpoints.
+        batch_size: Crystals simulated together, their forces computed in one call: for a GPU, and a MACE. Each
+            crystal's dynamics are its own but for rounding, which goes by who is in the batch. Evaluations with a
+            `timeout` are one by one in any case.
         device: Torch device of the potential.
         dtype: Precision of a MACE.
     """
@@ -130,6 +134,7 @@ class MaceMDOracle(Oracle):
         cross_check: Literal["kinisi"] | None = None,
         keep_trajectory: bool = False,
         checkpoint_every: int = 500,
+        batch_size: int = 1,
         device: str = "cpu",
         dtype: Literal["float32", "float64"] = "float32",
     ) -> None:
@@ -163,6 +168,7 @@ class MaceMDOracle(Oracle):
         for name, value in {
             "checkpoint_every": checkpoint_every,
             "reliability_every": reliability_every,
+            "batch_size": batch_size,
         }.items():
             if value < 1:
                 raise ConfigError(f"mace_md: {name} must be at least 1, not {value}.")
@@ -179,6 +185,12 @@ class MaceMDOracle(Oracle):
             keep_trajectory=keep_trajectory,
             cross_check=None if cross_check is None else kinisi_diffusion,
         )
+        if batch_size > 1 and not potential.startswith("mace:"):
+            raise ConfigError(
+                f"mace_md: batch_size {batch_size} needs a MACE, and the potential is {potential!r}; leave "
+                f"batch_size out."
+            )
+        self.batch_size = batch_size
         self.cross_check = cross_check
         self.target_temperature = target_temperature
         self.potential = potential
@@ -262,22 +274,37 @@ class MaceMDOracle(Oracle):
         """Simulate one crystal; a killed evaluation of the same key goes on from its last checkpoint."""
         if not isinstance(candidate, CrystalCandidate):
             return Measurement.failed(f"mace_md measures crystals, not a {type(candidate).__name__}")
+        with one_torch_thread():
+            return drive(self._dynamics(candidate), self._load())
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether candidates are handed over together."""
+        return self.batch_size > 1
+
+    def evaluate(self, candidates: Sequence[Any]) -> Sequence[Measurement]:
+        """Simulate crystals, `batch_size` at a time; the next takes the place of one that is done."""
+        if self.batch_size == 1:
+            return [self.evaluate_one(candidate) for candidate in candidates]
+        works = [self._of_any(candidate) for candidate in candidates]
+        with one_torch_thread():
+            return drive_together(works, BatchedMace(self._load()), self.batch_size)
+
+    def _of_any(self, candidate: Any) -> Dynamics[Measurement]:
+        if isinstance(candidate, CrystalCandidate):
+            return self._dynamics(candidate)
+        return _at_once(self.evaluate_one(candidate))
+
+    def _dynamics(self, candidate: CrystalCandidate) -> Dynamics[Measurement]:
+        """All that is done with one crystal; the forces of its dynamics are asked for."""
         started = time.perf_counter()
         runs = self._runs(candidate)
-        with one_torch_thread():
-            try:
-                measurement = self._simulate(candidate, runs)
-            except (RealisationError, SimulationError) as error:
-                measurement = self._failed(candidate, str(error))
+        try:
+            measurement = yield from self._simulate(candidate, runs)
+        except (RealisationError, SimulationError) as error:
+            measurement = self._failed(candidate, str(error))
         runs.clear()
-        return Measurement(
-            values=measurement.values,
-            reason=measurement.reason,
-            cost=measurement.cost,
-            seconds=time.perf_counter() - started,
-            metadata=measurement.metadata,
-            artifacts=measurement.artifacts,
-        )
+        return replace(measurement, seconds=time.perf_counter() - started)
 
     @property
     def _answers_target(self) -> bool:
@@ -297,7 +324,7 @@ class MaceMDOracle(Oracle):
     def _folder(self, candidate: CrystalCandidate) -> Path:
         return self.context.workdir / self.key(candidate)
 
-    def _simulate(self, candidate: CrystalCandidate, runs: CrystalRuns) -> Measurement:
+    def _simulate(self, candidate: CrystalCandidate, runs: CrystalRuns) -> Dynamics[Measurement]:
         ion = self.plan.mobile_ion
         if ion not in candidate.composition:
             return self._failed(candidate, f"holds no {ion}: nothing to conduct")
@@ -310,7 +337,7 @@ class MaceMDOracle(Oracle):
                 candidate, f"the potential {self.potential} does not cover {', '.join(unknown)}"
             )
         atoms, info = runs.prepare(candidate, calculator)
-        outcomes = runs.run_all(atoms, info, calculator, needs_first=not self._answers_target)
+        outcomes = yield from runs.run_all(atoms, info, calculator, needs_first=not self._answers_target)
         return self._answer(info, outcomes)
 
     def _load(self) -> Any:
@@ -375,6 +402,12 @@ class MaceMDOracle(Oracle):
         n = len(outcomes) - len(missing)
         told = "; ".join(f"{at}: {reason}" for at, reason in missing.items())
         return f"no conductivity at {self.target_temperature:g} K from {n} resolved temperatures ({told})"
+
+
+def _at_once(measurement: Measurement) -> Dynamics[Measurement]:
+    """Dynamics that are done before they begin."""
+    return measurement
+    yield
 
 
 def _value(reading: Reading) -> MeasuredValue:

@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator
 
 from activelearning.candidate import CrystalCandidate, digest
 from oracles.mace_md.diffusion import FitSettings
-from oracles.mace_md.dynamics import Run, SimulationError, advance
+from oracles.mace_md.dynamics import Dynamics, Run, SimulationError, steps
 from oracles.mace_md.preparation import prepare
 from oracles.mace_md.protocol import Protocol
 from oracles.mace_md.reading import Progress, Reading, force_reliability, read, write_artifacts
@@ -128,7 +128,7 @@ class CrystalRuns:
 
     def run_all(
         self, atoms: Atoms, info: dict[str, Any], calculator: Calculator, *, needs_first: bool
-    ) -> list[Outcome]:
+    ) -> Dynamics[list[Outcome]]:
         """Run at every temperature, that of the answer first, then upwards, then downwards.
 
         Where the crystal did not stand one temperature, it is not asked to stand a higher one; where too little moved
@@ -145,10 +145,12 @@ class CrystalRuns:
             if reason is not None:
                 outcomes.append(Outcome(temperature, None, reason, is_skipped=True))
                 continue
-            outcomes.append(self.run(temperature, atoms, info, calculator))
+            outcomes.append((yield from self.run(temperature, atoms, info, calculator)))
         return outcomes
 
-    def run(self, temperature: float, atoms: Atoms, info: dict[str, Any], calculator: Calculator) -> Outcome:
+    def run(
+        self, temperature: float, atoms: Atoms, info: dict[str, Any], calculator: Calculator
+    ) -> Dynamics[Outcome]:
         """One temperature, from its last checkpoint on; a run grows until it is precise enough or as long as it may."""
         plan = self._plan
         protocol = replace(plan.protocol, temperature=temperature)
@@ -165,9 +167,8 @@ class CrystalRuns:
                 until = protocol.n_steps(n_frames)
                 if run.step > until:
                     continue  # it was looked at there before it was killed, and went on
-                advance(
+                yield from steps(
                     run,
-                    calculator,
                     protocol,
                     until=until,
                     checkpoint=folder.save,

@@ -6,18 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk
 from ase.io import read
-from pymatgen.io.ase import AseAtomsAdaptor
+from md_cases import crystal, oracle, rocksalt
 
 from activelearning.candidate import BoxCandidate, CrystalCandidate
-from activelearning.contracts import OracleContext
 from activelearning.errors import ConfigError
 from activelearning.measurement import Censoring
 from oracles.mace_md import MaceMDOracle
@@ -26,35 +23,6 @@ from oracles.mace_md.dynamics import Run, advance
 from oracles.mace_md.integrity import trend
 from oracles.potentials import load_calculator
 from oracles.potentials.student.structures import argyrodite
-
-SHORT = {
-    "temperature": 700.0,
-    "time_ps": 0.1,
-    "equilibration_ps": 0.04,
-    "min_cell_edge": 4.0,
-    "relax_steps": 5,
-    "checkpoint_every": 10,
-}
-
-
-def crystal(atoms):
-    """A candidate that brings its atoms along."""
-    return CrystalCandidate(
-        space_group=1,
-        composition=dict(Counter(atoms.get_chemical_symbols())),
-        lattice=tuple(atoms.cell.cellpar()),
-        structure=AseAtomsAdaptor.get_structure(atoms),
-    )
-
-
-def rocksalt(repeat=1):
-    return crystal(bulk("LiCl", "rocksalt", a=5.13, cubic=True).repeat(repeat))
-
-
-def oracle(folder, prop="log10_conductivity_700K", unit=None, **params):
-    made = MaceMDOracle(**{**SHORT, **params})
-    made.bind(OracleContext("campaign", "md", prop, unit, 1.0, "sqlite://", folder / "md"))
-    return made
 
 
 def test_a_short_run_of_salt_gives_the_bound_of_no_hops(tmp_path):
