@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from ase.io import read
 from md_cases import crystal, oracle, rocksalt
 
@@ -246,6 +247,38 @@ def test_the_student_conserves_energy():
     totals = np.array([sample.total for sample in run.pending]) / len(run.atoms)
     assert abs(trend(np.arange(len(totals)) * 0.02, totals)) < 1e-3
     assert 400 < np.mean([sample.temperature for sample in run.pending]) < 800
+
+
+SALTS = {
+    "LiF": (bulk("LiF", "rocksalt", a=4.03, cubic=True), "chgnet"),
+    "Li2O": (bulk("OLi2", "fluorite", a=4.62, cubic=True), "chgnet"),
+    "LiCl": (bulk("LiCl", "rocksalt", a=5.13, cubic=True), "mace:student"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("salt", SALTS)
+def test_salts_without_vacancies_do_not_conduct(tmp_path, salt):
+    """Built by hand, at 600 K: a bound at that temperature, and nothing below it."""
+    atoms, potential = SALTS[salt]
+    params = {
+        "potential": potential,
+        "temperature": 600.0,
+        "temperatures": [400, 500, 600],
+        "time_ps": 3.0,
+        "equilibration_ps": 0.5,
+        "relax_steps": 50,
+        "checkpoint_every": 500,
+    }
+    prop = "log10_conductivity_600K"
+    measurement = oracle(tmp_path, prop, **params).evaluate_one(crystal(atoms))
+    assert measurement.reason is None
+    assert set(measurement.values) == {prop}
+    assert measurement.values[prop].censoring is Censoring.UPPER
+    assert measurement.metadata["n_hops"] == 0
+    assert measurement.metadata["framework_displacement"] < 1.0
+    assert [p["reason"] is None for p in measurement.metadata["temperatures"]] == [True, False, False]
 
 
 @pytest.mark.slow
