@@ -7,13 +7,10 @@ unlike friction on every atom, hardly slows diffusion.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from ase import Atoms, units
@@ -27,6 +24,7 @@ from oracles.mace_md.protocol import Protocol
 Array = NDArray[np.float64]
 
 MIN_DISTANCE_RATIO = 0.35  # of the sum of covalent radii; closer, the potential has no meaning
+LOOK_EVERY = 50  # steps between looks for atoms on top of each other
 
 
 class SimulationError(ActiveLearningError):
@@ -71,6 +69,22 @@ def rescaling(kinetic: float, target: float, n_dof: int, ratio: float, rng: np.r
     return math.sqrt(decay + share * (first**2 + others) + 2.0 * first * math.sqrt(decay * share))
 
 
+class Sample(NamedTuple):
+    """What is kept of one instant of the production run.
+
+    Attributes:
+        positions: Unwrapped, `N x 3`, Å, single precision.
+        potential: Potential energy, eV.
+        total: Potential and kinetic energy less the heat from the thermostat, eV; constant in exact dynamics.
+        temperature: K.
+    """
+
+    positions: NDArray[np.float32]
+    potential: float
+    total: float
+    temperature: float
+
+
 @dataclass
 class Run:
     """The state of a run; with the masses, the cell and the potential it fixes all that follows.
@@ -81,9 +95,9 @@ class Run:
         positions: Unwrapped, `N x 3`, Å.
         momenta: `N x 3`, ASE's unit.
         rng: Source of the thermostat's noise.
-        frames: Samples of the production run so far (`N x 3` each), its start first.
-        temperature_sum: Sum of temperatures over the production run's steps, K.
-        energies: Potential energy at the first and at the latest sample, eV.
+        heat: Energy that the thermostat has put in, eV.
+        n_samples: Samples taken so far.
+        pending: Samples taken and not yet on disk, the latest last.
         info: Plain values that travel with the run.
     """
 
@@ -92,13 +106,15 @@ class Run:
     positions: Array
     momenta: Array
     rng: np.random.Generator
-    frames: list[Array] = field(default_factory=list)
-    temperature_sum: float = 0.0
-    energies: tuple[float, float] = (0.0, 0.0)
+    heat: float = 0.0
+    n_samples: int = 0
+    pending: list[Sample] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, atoms: Atoms, temperature: float, seed: int, info: dict[str, Any]) -> Run:
+    def begin(
+        cls, atoms: Atoms, temperature: float, seed: int | np.random.SeedSequence, info: dict[str, Any]
+    ) -> Run:
         """A run at step 0: Maxwell-Boltzmann momenta of exactly the temperature, the centre of mass at rest."""
         rng = np.random.default_rng(seed)
         masses = atoms.get_masses()
@@ -108,35 +124,75 @@ class Run:
         momenta *= math.sqrt(target / kinetic_energy(momenta, masses))
         return cls(atoms, 0, atoms.positions.copy(), momenta, rng, info=info)
 
+    def sample(self, potential: float, kinetic: float) -> None:
+        """Keep this instant."""
+        temperature = 2.0 * kinetic / (degrees_of_freedom(len(self.atoms)) * units.kB)
+        total = potential + kinetic - self.heat
+        self.pending.append(Sample(self.positions.astype(np.float32), potential, total, temperature))
+        self.n_samples += 1
+
 
 def degrees_of_freedom(n_atoms: int) -> int:
     """Degrees of freedom of momenta whose sum is zero."""
     return 3 * n_atoms - 3
 
 
-def advance(
+# Dynamics hand out atoms and are handed energy (eV) and forces (eV/Å): who computes them, for one run or for several
+# together, is not their business. `T` is what they return at their end.
+T = TypeVar("T")
+Dynamics = Generator[Atoms, tuple[float, Array], T]
+
+
+def drive(dynamics: Dynamics[T], calculator: Calculator) -> T:
+    """Carry dynamics to their end with one calculator; what fails there is raised within them."""
+    try:
+        atoms = next(dynamics)
+        while True:
+            atoms.calc = calculator
+            try:
+                found = energy_and_forces(atoms)
+            except SimulationError as error:
+                atoms = dynamics.throw(error)
+            else:
+                atoms = dynamics.send(found)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def advance(run: Run, calculator: Calculator, protocol: Protocol, **options: Any) -> None:
+    """Carry a run on to a step, in place, with one calculator; see `steps` for the options."""
+    drive(steps(run, protocol, **options), calculator)
+
+
+def steps(
     run: Run,
-    calculator: Calculator,
     protocol: Protocol,
     *,
+    until: int,
     checkpoint: Callable[[Run], None] | None = None,
     checkpoint_every: int = 500,
-) -> None:
-    """Carry a run on to its end, in place.
+    progress: Callable[[Run, float], None] | None = None,
+) -> Dynamics[None]:
+    """Carry a run on to a step, in place.
+
+    The forces that are handed in must depend on the positions alone.
 
     Args:
         run: The run.
-        calculator: The potential; its forces must depend on the positions alone.
-        protocol: Step, temperature and lengths.
-        checkpoint: Called with the run every `checkpoint_every` steps, between steps.
+        protocol: Step, temperature and equilibration.
+        until: The last step.
+        checkpoint: Called with the run every `checkpoint_every` steps, between steps, and at the end.
         checkpoint_every: In steps.
+        progress: Called with the run and its temperature (K) at every sample, during equilibration too.
 
     Raises:
         SimulationError: the temperature ran away, atoms collided or the potential failed.
     """
+    if run.step >= until:
+        return
     atoms = run.atoms.copy()
     atoms.positions = run.positions
-    atoms.calc = calculator
     masses = atoms.get_masses()
     inverse = 1.0 / masses[:, None]
     dt = protocol.timestep_fs * units.fs
@@ -145,17 +201,16 @@ def advance(
     target = 0.5 * n_dof * units.kB * protocol.temperature
     limit = protocol.max_temperature_ratio * target
 
-    energy, forces = energy_and_forces(atoms)
-    n_steps = protocol.n_equilibration + protocol.n_production
-    while run.step < n_steps:
+    energy, forces = yield atoms
+    while run.step < until:
+        if run.step == protocol.n_equilibration and run.n_samples == 0:
+            run.heat = 0.0
+            run.sample(energy, kinetic_energy(run.momenta, masses))
         run.step += 1
-        if run.step == protocol.n_equilibration + 1:
-            run.frames = [run.positions.copy()]
-            run.energies = (energy, energy)
         half = run.momenta + 0.5 * dt * forces
         run.positions = run.positions + dt * half * inverse
         atoms.positions = run.positions
-        energy, forces = energy_and_forces(atoms)
+        energy, forces = yield atoms
         run.momenta = half + 0.5 * dt * forces
         kinetic = kinetic_energy(run.momenta, masses)
         if not kinetic < limit:
@@ -165,107 +220,18 @@ def advance(
             )
         factor = rescaling(kinetic, target, n_dof, ratio, run.rng)
         run.momenta *= factor
+        rescaled = kinetic * factor**2
+        run.heat += rescaled - kinetic
 
         done = run.step - protocol.n_equilibration
-        if done > 0:
-            run.temperature_sum += 2.0 * kinetic * factor**2 / (n_dof * units.kB)
-            if done % protocol.sample_every == 0:
-                run.frames.append(run.positions.copy())
-                run.energies = (run.energies[0], energy)
-        if run.step % 50 == 0 and distance_ratio(atoms) < MIN_DISTANCE_RATIO:
-            raise SimulationError(f"unstable: atoms on top of each other after {run.step} steps")
-        if checkpoint is not None and run.step % checkpoint_every == 0:
+        if done % protocol.sample_every == 0:
+            if done > 0:
+                run.sample(energy, rescaled)
+            if progress is not None:
+                progress(run, 2.0 * rescaled / (n_dof * units.kB))
+        if run.step % LOOK_EVERY == 0 and distance_ratio(atoms) < MIN_DISTANCE_RATIO:
+            raise SimulationError(
+                f"unstable: atoms on top of each other after {run.step} steps at {protocol.temperature:g} K"
+            )
+        if checkpoint is not None and (run.step % checkpoint_every == 0 or run.step == until):
             checkpoint(run)
-
-
-class CheckpointFolder:
-    """A run on disk: a small file of state replaced atomically, and a file of samples that only grows.
-
-    Samples beyond those that the state counts were written by a process that died before it replaced the state; they
-    are cut off when the run is taken up again.
-    """
-
-    def __init__(self, folder: Path, fingerprint: str) -> None:
-        self._folder = folder
-        self._fingerprint = fingerprint
-        self._state = folder / "checkpoint.npz"
-        self._samples = folder / "samples.f64"
-
-    def save(self, run: Run) -> None:
-        """Make the run durable."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        size = run.positions.nbytes
-        on_disk = self._samples.stat().st_size // size if self._samples.exists() else 0
-        with open(self._samples, "r+b" if self._samples.exists() else "w+b") as file:
-            file.truncate(on_disk * size)
-            file.seek(on_disk * size)
-            for frame in run.frames[on_disk:]:
-                file.write(np.ascontiguousarray(frame).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        plain = {
-            "fingerprint": self._fingerprint,
-            "step": run.step,
-            "n_frames": len(run.frames),
-            "temperature_sum": run.temperature_sum.hex(),
-            "energies": [energy.hex() for energy in run.energies],
-            "rng": run.rng.bit_generator.state,
-            "info": run.info,
-        }
-        partial = self._state.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            np.savez(
-                file,
-                plain=np.array(json.dumps(plain)),
-                numbers=run.atoms.numbers,
-                cell=run.atoms.cell.array,
-                start=run.atoms.positions,
-                positions=run.positions,
-                momenta=run.momenta,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._state)
-
-    def load(self) -> Run | None:
-        """The run as last saved; None where there is none, or one of other parameters, whose files are removed."""
-        if not self._state.exists():
-            self.clear()
-            return None
-        with np.load(self._state, allow_pickle=False) as content:
-            plain = json.loads(str(content["plain"]))
-            if plain["fingerprint"] != self._fingerprint:
-                self.clear()
-                return None
-            atoms = Atoms(
-                numbers=content["numbers"], positions=content["start"], cell=content["cell"], pbc=True
-            )
-            positions, momenta = content["positions"], content["momenta"]
-        rng = np.random.default_rng()
-        rng.bit_generator.state = plain["rng"]
-        n_frames = plain["n_frames"]
-        frames: list[Array] = []
-        if n_frames:
-            with open(self._samples, "r+b") as file:
-                file.truncate(n_frames * positions.nbytes)
-                stored = np.fromfile(file, dtype=np.float64, count=n_frames * positions.size)
-            frames = list(stored.reshape(n_frames, *positions.shape))
-        else:
-            self._samples.unlink(missing_ok=True)
-        first, latest = (float.fromhex(text) for text in plain["energies"])
-        return Run(
-            atoms=atoms,
-            step=plain["step"],
-            positions=positions,
-            momenta=momenta,
-            rng=rng,
-            frames=frames,
-            temperature_sum=float.fromhex(plain["temperature_sum"]),
-            energies=(first, latest),
-            info=plain["info"],
-        )
-
-    def clear(self) -> None:
-        """Remove the run's files."""
-        for path in (self._state, self._samples, self._state.with_suffix(".partial")):
-            path.unlink(missing_ok=True)

@@ -1,57 +1,61 @@
-"""The oracle: a crystal in, log10 of its ionic conductivity at the simulated temperature out."""
+"""The oracle: a crystal in, log10 of its ionic conductivity out, at a simulated temperature and carried to another."""
 
 from __future__ import annotations
 
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from activelearning.candidate import CrystalCandidate, digest
 from activelearning.crystals.realise import RealisationError
 from activelearning.errors import ConfigError
-from activelearning.measurement import Censoring, Measurement
+from activelearning.measurement import Censoring, MeasuredValue, Measurement
 from oracles.base import Oracle
-from oracles.mace_md.analysis import (
-    CM2_PER_S,
-    Array,
-    Diffusion,
-    FitSettings,
-    count_hops,
-    diffusion,
-    log10_error,
-    mean_squared_displacement,
-    nernst_einstein,
-    remove_drift,
-    rms_displacement,
-)
-from oracles.mace_md.dynamics import CheckpointFolder, Run, SimulationError, advance
-from oracles.mace_md.preparation import prepare
+from oracles.mace_md.arrhenius import MIN_POINTS, Arrhenius, fit_arrhenius
+from oracles.mace_md.batch import BatchedMace, drive_together
+from oracles.mace_md.cross_check import check_kinisi, kinisi_diffusion
+from oracles.mace_md.diffusion import FitSettings
+from oracles.mace_md.dynamics import Dynamics, SimulationError, drive
 from oracles.mace_md.protocol import Protocol
+from oracles.mace_md.reading import Reading
+from oracles.mace_md.simulation import CrystalRuns, Outcome, Plan
 from oracles.potentials import check_potential, checksum, load_calculator, unsupported_elements
 
 UNIT = "log10(S/cm)"
+_NAMED = re.compile(r"_(\d+(?:\.\d+)?)K$")  # the temperature that a property's name ends with
 
 
 class MaceMDOracle(Oracle):
-    """log10 of the ionic conductivity (S/cm) at one temperature, from molecular dynamics.
+    """log10 of the ionic conductivity (S/cm) from molecular dynamics, at one temperature or from several.
 
     The crystal becomes atoms (several realisations, the one of lowest energy is kept), is relaxed, repeated to a
     supercell and simulated at constant temperature and volume. The mobile ions' mean-squared displacement gives their
-    self-diffusion coefficient with its error (He et al., npj Comput. Mater. 2018, 4, 18), and Nernst-Einstein the
-    conductivity. Where too little moved, the answer is an upper bound at that temperature. A melted framework, unstable
-    dynamics or a crystal that can't be realised is a failure with its reason.
+    self-diffusion coefficient with its error, and Nernst-Einstein the conductivity. Where too little moved, the answer
+    is an upper bound at that temperature, and of no other. A melted or decomposed framework, unstable dynamics or a
+    crystal that can't be realised is a failure with its reason.
+
+    With `temperatures`, the crystal is simulated at each. Where at least three give a conductivity and no bound, their
+    Arrhenius line gives the activation energy (metadata) and the conductivity at `target_temperature`, a second
+    property of the answer: with the fidelity's property `log10_conductivity_800K` it is `log10_conductivity`. A
+    fidelity may also have that second property for its own; it then fails where the line can't be drawn.
+
+    The cost of an answer, for `charge: measured`, is the fidelity's times the share of the steps that the longest
+    possible evaluation takes: the configured cost is a limit.
 
     Args:
         potential: `mace:student`, `mace:<file>`, `mace:<foundation name>` or `chgnet`.
         temperature: K; the conductivity is that at this temperature.
-        time_ps: Length of the production run, ps.
+        temperatures: Of all runs, K, `temperature` among them; by default it alone.
+        target_temperature: K; the Arrhenius line is carried to it.
+        time_ps: Length of a production run, ps.
+        max_time_ps: Up to which it grows, by half its length at a time, while diffusion is not resolved or not as
+            well as `target_relative_error` wants; by default `time_ps`. A run in which nothing hopped does not grow.
+        target_relative_error: Standard error of the diffusion coefficient over itself that is good enough.
         timestep_fs: fs.
         equilibration_ps: Length of the run before it, ps.
         thermostat_time_fs: Relaxation time of the velocity-rescaling thermostat, fs.
@@ -65,25 +69,44 @@ class MaceMDOracle(Oracle):
         mobile_ion: The conducting ion; singly charged.
         sample_every: Steps between samples of the trajectory.
         hop_distance: Typical distance between neighbouring sites of the mobile ion, Å.
-        fit_start: The fit begins where the mean-squared displacement reaches this many squared hop distances.
-        fit_end: The fit ends at this fraction of the run.
+        fit_start: The fit begins where the mean-squared displacement reaches this many squared hop distances, or later
+            where it still curves there.
+        fit_stop: The fit ends where it reaches this many, or at `fit_end`.
+        fit_end: The fit ends at this fraction of the run at the latest.
         min_msd_gain: Least growth of the mean-squared displacement within the fit, Å²; below, the answer is a bound.
+        min_hops: Least number of hops (ions times mean-squared displacement over a squared hop); below, a bound.
+        collective: Whether the collective conductivity and the Haven ratio are read off, too (metadata).
         max_framework_displacement: Largest root-mean-square displacement, Å, of the atoms of any other element; beyond,
             the framework has melted, as it has where it diffuses by the same fit as the ion. (The largest displacement
             of a single atom grows with the cell; the S of a PS4 that turns freely move by 2.9 Å, root mean square.)
+        max_broken_bonds: Largest share of the framework's bonds that break, or are new, from the start of a run to its
+            end; beyond, it has decomposed. (Anions that rotate keep their bonds.)
+        max_energy_change: Largest change of the potential energy within a run, eV/atom, beyond its noise. (Melting
+            LiCl takes 0.1 eV/atom.)
+        max_total_energy_drift: Largest drift of the total energy, the thermostat's heat taken off, eV/atom/ps.
         max_temperature_ratio: Temperature over the one wanted at which dynamics count as unstable.
+        reliability_every: Samples from one look at the force error to the next, of a potential that estimates it.
+        cross_check: `kinisi` to have that package's Bayesian estimate of diffusion beside ours (metadata).
+        keep_trajectory: Whether the samples of positions and energies stay as artifacts.
         checkpoint_every: Steps between checkpoints.
+        batch_size: Crystals simulated together, their forces computed in one call: for a GPU, and a MACE. Each
+            crystal's dynamics are its own but for rounding, which goes by who is in the batch. Evaluations with a
+            `timeout` are one by one in any case.
         device: Torch device of the potential.
         dtype: Precision of a MACE.
     """
 
-    version = "1"
+    version = "2"
 
     def __init__(
         self,
         potential: str = "mace:student",
         temperature: float = 800.0,
+        temperatures: Sequence[float] | None = None,
+        target_temperature: float = 300.0,
         time_ps: float = 50.0,
+        max_time_ps: float | None = None,
+        target_relative_error: float | None = None,
         timestep_fs: float = 2.0,
         equilibration_ps: float = 5.0,
         thermostat_time_fs: float = 100.0,
@@ -98,17 +121,28 @@ class MaceMDOracle(Oracle):
         sample_every: int = 5,
         hop_distance: float = 3.0,
         fit_start: float = 0.5,
+        fit_stop: float = 6.0,
         fit_end: float = 0.5,
         min_msd_gain: float = 4.5,
+        min_hops: float = 10.0,
+        collective: bool = False,
         max_framework_displacement: float = 3.0,
+        max_broken_bonds: float = 0.25,
+        max_energy_change: float = 0.1,
+        max_total_energy_drift: float = 0.01,
         max_temperature_ratio: float = 5.0,
+        reliability_every: int = 100,
+        cross_check: Literal["kinisi"] | None = None,
+        keep_trajectory: bool = False,
         checkpoint_every: int = 500,
+        batch_size: int = 1,
         device: str = "cpu",
         dtype: Literal["float32", "float64"] = "float32",
     ) -> None:
-        self.protocol = Protocol(
+        protocol = Protocol(
             temperature=temperature,
             time_ps=time_ps,
+            max_time_ps=time_ps if max_time_ps is None else max_time_ps,
             timestep_fs=timestep_fs,
             equilibration_ps=equilibration_ps,
             thermostat_time_fs=thermostat_time_fs,
@@ -121,32 +155,102 @@ class MaceMDOracle(Oracle):
             relax_cell=relax_cell,
             sample_every=sample_every,
             max_framework_displacement=max_framework_displacement,
+            max_broken_bonds=max_broken_bonds,
+            max_energy_change=max_energy_change,
+            max_total_energy_drift=max_total_energy_drift,
             max_temperature_ratio=max_temperature_ratio,
         )
-        self.fit = FitSettings(hop_distance, fit_start, fit_end, min_msd_gain)
-        if not (hop_distance > 0 and fit_start > 0 and 0 < fit_end <= 1 and min_msd_gain > 0):
+        fit = FitSettings(hop_distance, fit_start, fit_stop, fit_end, min_msd_gain, min_hops)
+        if not (hop_distance > 0 and fit_stop > fit_start > 0 and 0 < fit_end <= 1 and min_msd_gain > 0):
             raise ConfigError(
-                f"mace_md: hop_distance, fit_start and min_msd_gain must be above zero and fit_end at most 1, not "
-                f"{hop_distance}, {fit_start}, {min_msd_gain} and {fit_end}."
+                f"mace_md: hop_distance, fit_start and min_msd_gain must be above zero, fit_stop above fit_start and "
+                f"fit_end at most 1, not {hop_distance}, {fit_start}, {min_msd_gain}, {fit_stop} and {fit_end}."
             )
-        if checkpoint_every < 1:
-            raise ConfigError(f"mace_md: checkpoint_every must be at least 1, not {checkpoint_every}.")
+        for name, value in {
+            "checkpoint_every": checkpoint_every,
+            "reliability_every": reliability_every,
+            "batch_size": batch_size,
+        }.items():
+            if value < 1:
+                raise ConfigError(f"mace_md: {name} must be at least 1, not {value}.")
+        self._check_growth(protocol, target_relative_error)
+        self.plan = Plan(
+            protocol=protocol,
+            temperatures=self._all_temperatures(temperature, temperatures, target_temperature),
+            fit=fit,
+            mobile_ion=mobile_ion,
+            target_error=target_relative_error,
+            collective=collective,
+            reliability_every=reliability_every,
+            checkpoint_every=checkpoint_every,
+            keep_trajectory=keep_trajectory,
+            cross_check=None if cross_check is None else kinisi_diffusion,
+        )
+        if batch_size > 1 and not potential.startswith("mace:"):
+            raise ConfigError(
+                f"mace_md: batch_size {batch_size} needs a MACE, and the potential is {potential!r}; leave "
+                f"batch_size out."
+            )
+        self.batch_size = batch_size
+        self.cross_check = cross_check
+        self.target_temperature = target_temperature
         self.potential = potential
-        self.mobile_ion = mobile_ion
-        self.checkpoint_every = checkpoint_every
         self.device = device
         self.dtype: Literal["float32", "float64"] = dtype
         self._calculator: Any = None
 
+    @property
+    def protocol(self) -> Protocol:
+        """Of the run at the temperature of the answer."""
+        return self.plan.protocol
+
+    @staticmethod
+    def _check_growth(protocol: Protocol, target: float | None) -> None:
+        if target is None:
+            return
+        if not target > 0:
+            raise ConfigError(f"mace_md: target_relative_error must be above zero, not {target}.")
+        if protocol.max_time_ps == protocol.time_ps:
+            raise ConfigError(
+                f"mace_md: target_relative_error {target:g} is reached by longer runs, which max_time_ps has to allow: "
+                f"set it above time_ps ({protocol.time_ps:g})."
+            )
+
+    @staticmethod
+    def _all_temperatures(main: float, several: Sequence[float] | None, target: float) -> tuple[float, ...]:
+        if not target > 0:
+            raise ConfigError(f"mace_md: target_temperature must be above zero, not {target}.")
+        if several is None:
+            return (float(main),)
+        if isinstance(several, str) or not all(
+            isinstance(t, (int, float)) and not isinstance(t, bool) for t in several
+        ):
+            raise ConfigError(f"mace_md: temperatures is a list of numbers, K, not {several!r}.")
+        found = tuple(sorted(float(t) for t in several))
+        if len(set(found)) != len(found) or not all(t > 0 for t in found):
+            raise ConfigError(f"mace_md: temperatures must be above zero and differ, not {list(several)}.")
+        if main not in found:
+            raise ConfigError(
+                f"mace_md: temperatures {list(several)} lack temperature ({main:g} K), that of the answer; name it "
+                f"among them, or set temperature to one of them."
+            )
+        return found
+
     def check(self) -> None:
-        """Raise a `ConfigError` where potential, unit or the property's temperature does not fit."""
+        """Raise a `ConfigError` where potential, unit, the property's temperature or the cross-check does not fit."""
         check_potential(self.potential)
+        if self.cross_check is not None:
+            check_kinisi()
         if self.context.unit not in (None, UNIT):
             raise ConfigError(
                 f"fidelity {self.context.fidelity}: mace_md answers in {UNIT}, not in {self.context.unit}."
             )
-        stated = re.search(r"_(\d+(?:\.\d+)?)K$", self.context.property)
-        if stated and not math.isclose(float(stated[1]), self.protocol.temperature):
+        stated = _NAMED.search(self.context.property)
+        if (
+            stated
+            and not self._answers_target
+            and not math.isclose(float(stated[1]), self.protocol.temperature)
+        ):
             raise ConfigError(
                 f"fidelity {self.context.fidelity}: its property {self.context.property} names {stated[1]} K, but its "
                 f"params simulate {self.protocol.temperature:g} K; make the two agree."
@@ -156,8 +260,12 @@ class MaceMDOracle(Oracle):
         """Every number of the protocol, defaults included, and the checksum of the potential's weights."""
         return {
             **asdict(self.protocol),
-            "fit": asdict(self.fit),
-            "mobile_ion": self.mobile_ion,
+            "temperatures": list(self.plan.temperatures),
+            "target_temperature": self.target_temperature,
+            "target_relative_error": self.plan.target_error,
+            "fit": asdict(self.plan.fit),
+            "mobile_ion": self.plan.mobile_ion,
+            "collective": self.plan.collective,
             "dtype": self.dtype,
             "potential": self.potential if self.potential == "chgnet" else "mace",
             "weights": checksum(self.potential),
@@ -167,143 +275,151 @@ class MaceMDOracle(Oracle):
         """Simulate one crystal; a killed evaluation of the same key goes on from its last checkpoint."""
         if not isinstance(candidate, CrystalCandidate):
             return Measurement.failed(f"mace_md measures crystals, not a {type(candidate).__name__}")
-        started = time.perf_counter()
         with one_torch_thread():
-            try:
-                measurement = self._simulate(candidate)
-            except (RealisationError, SimulationError) as error:
-                measurement = Measurement.failed(str(error), metadata={"formula": candidate.formula})
-        folder = self._checkpoint(candidate)
-        folder.clear()
-        return Measurement(
-            values=measurement.values,
-            reason=measurement.reason,
-            seconds=time.perf_counter() - started,
-            metadata=measurement.metadata,
-            artifacts=measurement.artifacts,
+            return drive(self._dynamics(candidate), self._load())
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether candidates are handed over together."""
+        return self.batch_size > 1
+
+    def evaluate(self, candidates: Sequence[Any]) -> Sequence[Measurement]:
+        """Simulate crystals, `batch_size` at a time; the next takes the place of one that is done."""
+        if self.batch_size == 1:
+            return [self.evaluate_one(candidate) for candidate in candidates]
+        works = [self._of_any(candidate) for candidate in candidates]
+        with one_torch_thread():
+            return drive_together(works, BatchedMace(self._load()), self.batch_size)
+
+    def _of_any(self, candidate: Any) -> Dynamics[Measurement]:
+        if isinstance(candidate, CrystalCandidate):
+            return self._dynamics(candidate)
+        return _at_once(self.evaluate_one(candidate))
+
+    def _dynamics(self, candidate: CrystalCandidate) -> Dynamics[Measurement]:
+        """All that is done with one crystal; the forces of its dynamics are asked for."""
+        started = time.perf_counter()
+        runs = self._runs(candidate)
+        try:
+            measurement = yield from self._simulate(candidate, runs)
+        except (RealisationError, SimulationError) as error:
+            measurement = self._failed(candidate, str(error))
+        runs.clear()
+        return replace(measurement, seconds=time.perf_counter() - started)
+
+    @property
+    def _answers_target(self) -> bool:
+        """Whether the fidelity's own property is the conductivity at the target temperature."""
+        if len(self.plan.temperatures) < MIN_POINTS:
+            return False
+        stated = _NAMED.search(self.context.property)
+        return stated is None or (
+            math.isclose(float(stated[1]), self.target_temperature)
+            and not math.isclose(self.target_temperature, self.protocol.temperature)
         )
 
-    def _checkpoint(self, candidate: CrystalCandidate) -> CheckpointFolder:
+    def _runs(self, candidate: CrystalCandidate) -> CrystalRuns:
         content = {"oracle": dict(self.content()), "candidate": candidate.key, "seed": self.seed(candidate)}
-        return CheckpointFolder(self._folder(candidate), digest(content))
+        return CrystalRuns(self._folder(candidate), digest(content), self.seed(candidate), self.plan)
 
     def _folder(self, candidate: CrystalCandidate) -> Path:
         return self.context.workdir / self.key(candidate)
 
-    def _simulate(self, candidate: CrystalCandidate) -> Measurement:
-        others = set(candidate.composition) - {self.mobile_ion}
-        if self.mobile_ion not in candidate.composition:
-            return self._failed(candidate, f"holds no {self.mobile_ion}: nothing to conduct")
-        if not others:
-            return self._failed(
-                candidate, f"holds nothing but {self.mobile_ion}: no framework to conduct through"
-            )
+    def _simulate(self, candidate: CrystalCandidate, runs: CrystalRuns) -> Dynamics[Measurement]:
+        ion = self.plan.mobile_ion
+        if ion not in candidate.composition:
+            return self._failed(candidate, f"holds no {ion}: nothing to conduct")
+        if not set(candidate.composition) - {ion}:
+            return self._failed(candidate, f"holds nothing but {ion}: no framework to conduct through")
         calculator = self._load()
         unknown = unsupported_elements(calculator, list(candidate.composition))
         if unknown:
             return self._failed(
                 candidate, f"the potential {self.potential} does not cover {', '.join(unknown)}"
             )
-
-        folder = self._checkpoint(candidate)
-        run = folder.load()
-        if run is None:
-            seed = self.seed(candidate)
-            atoms, info = prepare(candidate, calculator, self.protocol, seed)
-            run = Run.begin(atoms, self.protocol.temperature, seed, info)
-            folder.save(run)
-        advance(
-            run, calculator, self.protocol, checkpoint=folder.save, checkpoint_every=self.checkpoint_every
-        )
-        return self._analyse(candidate, run)
+        atoms, info = runs.prepare(candidate, calculator)
+        outcomes = yield from runs.run_all(atoms, info, calculator, needs_first=not self._answers_target)
+        return self._answer(info, outcomes)
 
     def _load(self) -> Any:
         if self._calculator is None:
             self._calculator = load_calculator(self.potential, device=self.device, dtype=self.dtype)
         return self._calculator
 
-    def _failed(self, candidate: CrystalCandidate, reason: str, **metadata: Any) -> Measurement:
-        return Measurement.failed(reason, metadata={"formula": candidate.formula, **metadata})
+    def _failed(self, candidate: CrystalCandidate, reason: str) -> Measurement:
+        return Measurement.failed(reason, metadata={"formula": candidate.formula})
 
-    def _analyse(self, candidate: CrystalCandidate, run: Run) -> Measurement:
-        mobile = np.array([symbol == self.mobile_ion for symbol in run.atoms.symbols])
-        frames = remove_drift(np.stack(run.frames), ~mobile, run.atoms.get_masses())
-        msd, found, n_hops = self._diffusion(frames[:, mobile])
-        framework_msd, framework, _ = self._diffusion(frames[:, ~mobile])
-        moved = {
-            s: rms_displacement(frames[:, run.atoms.symbols == s])
-            for s in sorted(set(run.atoms.symbols) - {self.mobile_ion})
+    def _answer(self, info: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Measurement:
+        """One answer from all runs; the first is that at the temperature of the answer."""
+        main = outcomes[0]
+        line = self._line(outcomes)
+        metadata: dict[str, Any] = {**info, "potential": self.potential, **main.metadata}
+        if len(self.plan.temperatures) > 1:
+            metadata["temperatures"] = [
+                {"temperature": o.temperature, **o.metadata, "reason": o.reason} for o in outcomes
+            ]
+            metadata["arrhenius"] = None if line is None else asdict(line)
+        rest: dict[str, Any] = {
+            "metadata": metadata,
+            "artifacts": tuple(path for outcome in outcomes for path in outcome.artifacts),
+            "cost": self.context.cost * sum(o.steps for o in outcomes) / self.plan.most_steps,
         }
-        farthest = max(moved, key=lambda symbol: moved[symbol])
-        metadata = {
-            **run.info,
-            **self._metadata(run, found),
-            "n_mobile": int(mobile.sum()),
-            "n_hops": n_hops,
-            "framework_displacement": moved[farthest],
-            "framework_msd": float(framework_msd[len(framework_msd) // 2]),
-        }
-        artifacts = self._write(candidate, run, msd, framework_msd)
-        if moved[farthest] > self.protocol.max_framework_displacement:
-            reason = f"framework melted: {farthest} moved by {moved[farthest]:.1f} Å, root mean square"
-            return Measurement.failed(reason, metadata=metadata, artifacts=artifacts)
-        if not framework.is_bound:
-            d = framework.value * CM2_PER_S
-            reason = f"framework melted: atoms other than {self.mobile_ion} diffuse with {d:.1e} cm²/s"
-            return Measurement.failed(reason, metadata=metadata, artifacts=artifacts)
-        sigma = nernst_einstein(found.value, int(mobile.sum()), run.info["volume"], self.protocol.temperature)
-        return Measurement.of(
-            self.context.property,
-            math.log10(sigma),
-            unit=UNIT,
-            std=None if found.relative_error is None else log10_error(found.relative_error),
-            censoring=Censoring.UPPER if found.is_bound else Censoring.NONE,
-            metadata=metadata,
-            artifacts=artifacts,
+        prop, values = self.context.property, {}
+        if self._answers_target:
+            if line is None:
+                return Measurement.failed(self._no_line(outcomes), **rest)
+            values[prop] = _at_target(line)
+            if main.is_valid and main.reading is not None:
+                values[f"{_NAMED.sub('', prop)}_{main.temperature:g}K"] = _value(main.reading)
+            return Measurement(values=values, **rest)
+        if not main.is_valid or main.reading is None:
+            return Measurement.failed(str(main.reason), **rest)
+        values[prop] = _value(main.reading)
+        stem = _NAMED.sub("", prop)
+        if line is not None and stem != prop:
+            values[stem if self.target_temperature == 300.0 else f"{stem}_{line.target:g}K"] = _at_target(
+                line
+            )
+        return Measurement(values=values, **rest)
+
+    def _line(self, outcomes: Sequence[Outcome]) -> Arrhenius | None:
+        """The Arrhenius line through what is resolved; None with fewer than three points."""
+        points = sorted(
+            (o.temperature, o.reading.log10_sigma, o.reading.log10_error)
+            for o in outcomes
+            if o.is_resolved and o.reading is not None and o.reading.log10_error is not None
         )
+        if len(points) < MIN_POINTS:
+            return None
+        kelvin, values, errors = zip(*points, strict=True)
+        return fit_arrhenius(kelvin, values, errors, self.target_temperature)
 
-    def _diffusion(self, frames: Array) -> tuple[Array, Diffusion, float]:
-        msd = mean_squared_displacement(frames)
-        n_hops = count_hops(frames, self.fit.hop_distance)
-        return msd, diffusion(msd, n_hops, self.protocol.frame_ps, frames.shape[1], self.fit), n_hops
-
-    def _metadata(self, run: Run, found: Diffusion) -> dict[str, Any]:
-        return {
-            "temperature": self.protocol.temperature,
-            "mean_temperature": run.temperature_sum / self.protocol.n_production,
-            "steps": run.step,
-            "time_ps": self.protocol.n_frames * self.protocol.frame_ps,
-            "potential": self.potential,
-            "diffusion_cm2_per_s": found.value * CM2_PER_S,
-            "diffusion_relative_error": found.relative_error,
-            "is_bound": found.is_bound,
-            "n_effective_hops": found.n_effective_hops,
-            "msd_gain": found.gain,
-            "fit_window_ps": None if found.window is None else list(found.window),
-            "energy_first": run.energies[0],
-            "energy_last": run.energies[1],
+    def _no_line(self, outcomes: Sequence[Outcome]) -> str:
+        missing = {
+            f"{o.temperature:g} K": o.reason or (o.reading.diffusion.reason if o.reading else None)
+            for o in sorted(outcomes, key=lambda o: o.temperature)
+            if not o.is_resolved
         }
+        n = len(outcomes) - len(missing)
+        told = "; ".join(f"{at}: {reason}" for at, reason in missing.items())
+        return f"no conductivity at {self.target_temperature:g} K from {n} resolved temperatures ({told})"
 
-    def _write(
-        self,
-        candidate: CrystalCandidate,
-        run: Run,
-        msd: Array,
-        framework_msd: Array,
-    ) -> tuple[str, ...]:
-        """Keep the mean-squared displacements and the last atoms beside the result."""
-        from ase.io import write
 
-        folder = self._folder(candidate)
-        folder.mkdir(parents=True, exist_ok=True)
-        curves, last = folder / "msd.npz", folder / "final.extxyz"
-        lags = np.arange(len(msd)) * self.protocol.frame_ps
-        np.savez_compressed(curves, lag_ps=lags, mobile=msd, framework=framework_msd)
-        atoms = run.atoms.copy()
-        atoms.positions = run.positions
-        atoms.wrap()
-        write(last, atoms, format="extxyz")
-        return (str(curves), str(last))
+def _at_once(measurement: Measurement) -> Dynamics[Measurement]:
+    """Dynamics that are done before they begin."""
+    return measurement
+    yield
+
+
+def _value(reading: Reading) -> MeasuredValue:
+    bound = reading.diffusion.is_bound
+    return MeasuredValue(
+        reading.log10_sigma, UNIT, reading.log10_error, Censoring.UPPER if bound else Censoring.NONE
+    )
+
+
+def _at_target(line: Arrhenius) -> MeasuredValue:
+    return MeasuredValue(line.log10_sigma, UNIT, line.log10_error)
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from activelearning.errors import ConfigError
+
+GROWTH = 1.5  # of a run from one look at it to the next
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,7 @@ class Protocol:
 
     temperature: float
     time_ps: float
+    max_time_ps: float
     timestep_fs: float
     equilibration_ps: float
     thermostat_time_fs: float
@@ -26,6 +30,9 @@ class Protocol:
     relax_cell: bool
     sample_every: int
     max_framework_displacement: float
+    max_broken_bonds: float
+    max_energy_change: float
+    max_total_energy_drift: float
     max_temperature_ratio: float
 
     def __post_init__(self) -> None:
@@ -47,6 +54,11 @@ class Protocol:
                     )
             elif field.name != "relax_cell" and not value > 0:
                 raise ConfigError(f"mace_md: {field.name} must be above zero, not {value}.")
+        if self.max_time_ps < self.time_ps:
+            raise ConfigError(
+                f"mace_md: max_time_ps ({self.max_time_ps:g}) is below time_ps ({self.time_ps:g}); a run starts with "
+                f"time_ps and may grow from there."
+            )
         if self.n_frames < 10:
             raise ConfigError(
                 f"mace_md: time_ps {self.time_ps} holds {self.n_frames} samples, one every {self.sample_every} "
@@ -59,15 +71,25 @@ class Protocol:
         return round(self.equilibration_ps * 1000.0 / self.timestep_fs)
 
     @property
-    def n_production(self) -> int:
-        """Steps of the production run: whole samples, at least `time_ps` long."""
-        return self.n_frames * self.sample_every
+    def n_frames(self) -> int:
+        """Samples of the production run before it grows, its start not counted."""
+        return self._frames(self.time_ps)
 
     @property
-    def n_frames(self) -> int:
-        """Samples of the production run, its start not counted."""
-        steps = self.time_ps * 1000.0 / self.timestep_fs
-        return -int(-(steps - 1e-9) // self.sample_every)
+    def lengths(self) -> tuple[int, ...]:
+        """Samples of the production run at the end of each of its blocks: at first, then by half more each time."""
+        found = [self.n_frames]
+        most = self._frames(self.max_time_ps)
+        while found[-1] < most:
+            found.append(min(most, math.ceil(GROWTH * found[-1])))
+        return tuple(found)
+
+    def n_steps(self, n_frames: int) -> int:
+        """Steps of a run with so many samples, equilibration included."""
+        return self.n_equilibration + n_frames * self.sample_every
+
+    def _frames(self, time_ps: float) -> int:
+        return -int(-(time_ps * 1000.0 / self.timestep_fs - 1e-9) // self.sample_every)
 
     @property
     def frame_ps(self) -> float:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,46 +13,17 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.io import read
-from pymatgen.io.ase import AseAtomsAdaptor
+from md_cases import crystal, oracle, rocksalt
 
 from activelearning.candidate import BoxCandidate, CrystalCandidate
-from activelearning.contracts import OracleContext
 from activelearning.errors import ConfigError
 from activelearning.measurement import Censoring
 from oracles.mace_md import MaceMDOracle
 from oracles.mace_md.analysis import nernst_einstein
-from oracles.mace_md.dynamics import Run, advance, kinetic_energy
+from oracles.mace_md.dynamics import Run, advance
+from oracles.mace_md.integrity import trend
 from oracles.potentials import load_calculator
 from oracles.potentials.student.structures import argyrodite
-
-SHORT = {
-    "temperature": 700.0,
-    "time_ps": 0.1,
-    "equilibration_ps": 0.04,
-    "min_cell_edge": 4.0,
-    "relax_steps": 5,
-    "checkpoint_every": 10,
-}
-
-
-def crystal(atoms):
-    """A candidate that brings its atoms along."""
-    return CrystalCandidate(
-        space_group=1,
-        composition=dict(Counter(atoms.get_chemical_symbols())),
-        lattice=tuple(atoms.cell.cellpar()),
-        structure=AseAtomsAdaptor.get_structure(atoms),
-    )
-
-
-def rocksalt(repeat=1):
-    return crystal(bulk("LiCl", "rocksalt", a=5.13, cubic=True).repeat(repeat))
-
-
-def oracle(folder, prop="log10_conductivity_700K", unit=None, **params):
-    made = MaceMDOracle(**{**SHORT, **params})
-    made.bind(OracleContext("campaign", "md", prop, unit, 1.0, "sqlite://", folder / "md"))
-    return made
 
 
 def test_a_short_run_of_salt_gives_the_bound_of_no_hops(tmp_path):
@@ -87,7 +57,8 @@ def test_artifacts_hold_the_curves_and_the_last_atoms_and_no_checkpoint_is_left(
         assert content["mobile"][5] > 0.0
     assert len(read(last)) == 8
     folder = tmp_path / "md" / ("abc123" + "0" * 58)
-    assert sorted(path.name for path in folder.iterdir()) == ["final.extxyz", "msd.npz"]
+    assert [path.name for path in folder.iterdir()] == ["700K"]
+    assert sorted(path.name for path in (folder / "700K").iterdir()) == ["final.extxyz", "msd.npz"]
 
 
 def plain(measurement):
@@ -145,11 +116,12 @@ def test_an_interrupted_evaluation_goes_on_bit_for_bit(tmp_path, calls):
 KILLED = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {helpers!r}]
 import test_mace_md as here
-tested = here.oracle(Path({folder!r}), time_ps=20.0)
+tested = here.oracle(Path({folder!r}), **here.KILLED_PARAMS)
 tested.evaluate_one(here.crystal(here.argyrodite(primitive=True)))
 """
+KILLED_PARAMS = {"time_ps": 0.4, "temperatures": [700, 800], "checkpoint_every": 20}
 
 
 def steps_in(state_file):
@@ -158,29 +130,33 @@ def steps_in(state_file):
 
 
 def test_kill_9_and_again(tmp_path):
-    """A process killed in mid-trajectory leaves a state from which another process reaches the same answer."""
+    """A process killed in mid-trajectory leaves a state from which another reaches the answer of one never killed."""
     candidate = crystal(argyrodite(primitive=True))
-    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
+    whole = plain(oracle(tmp_path / "whole", **KILLED_PARAMS).evaluate_one(candidate))
+
+    here = Path(__file__).parent
+    script = KILLED.format(tests=str(here), helpers=str(here.parent), folder=str(tmp_path / "killed"))
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script])
-    folder = oracle(tmp_path / "killed", time_ps=20.0)._checkpoint(candidate)
-    state_file = tmp_path / "killed" / "md" / candidate.key / "checkpoint.npz"
+    state_file = tmp_path / "killed" / "md" / candidate.key / "800K" / "checkpoint.npz"
     try:
-        deadline = time.monotonic() + 120
-        while not state_file.exists() or steps_in(state_file) < 30:
+        deadline = time.monotonic() + 200
+        while not state_file.exists() or steps_in(state_file) < 40:
             assert process.poll() is None, "the process ended before it could be killed"
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    state = folder.load()
-    assert state.step >= 30
-    # The killed process was to run for 20 ps; comparing with a run to a little after the kill keeps the test short.
-    n_frames = max(12, (state.step - 20) // 5 + 4)
-    short = {"time_ps": n_frames * 5 * 2e-3}
-    resumed, whole = oracle(tmp_path / "killed", **short), oracle(tmp_path / "whole", **short)
-    resumed._checkpoint(candidate).save(state)
-    assert plain(resumed.evaluate_one(candidate)) == plain(whole.evaluate_one(candidate))
+    left = steps_in(state_file)
+    assert left < 220
+
+    resumed = oracle(tmp_path / "killed", **KILLED_PARAMS)
+    calculator = resumed._load()
+    compute, calls = calculator.calculate, []
+    calculator.calculate = lambda *a, **k: (calls.append(1), compute(*a, **k))
+    assert plain(resumed.evaluate_one(candidate)) == whole
+    # The run at 700 K is done, the one at 800 K goes on: one call for where it stands, one for each step to its end.
+    assert len(calls) == 1 + 220 - left
 
 
 def test_failures_have_reasons(tmp_path):
@@ -217,6 +193,19 @@ def test_check_refuses_what_cannot_work(tmp_path):
     with pytest.raises(ConfigError, match="neither a file that exists"):
         oracle(tmp_path, potential="mace:gone.model").check()
     oracle(tmp_path, prop="log10_conductivity").check()
+    with pytest.raises(ConfigError, match=r"temperatures \[600, 900\] lack temperature \(700 K\)"):
+        oracle(tmp_path, temperatures=[600, 900])
+    with pytest.raises(ConfigError, match="must be above zero and differ"):
+        oracle(tmp_path, temperatures=[700, 700])
+    with pytest.raises(ConfigError, match="is a list of numbers, K, not 'hot'"):
+        oracle(tmp_path, temperatures="hot")
+    with pytest.raises(ConfigError, match="which max_time_ps has to allow"):
+        oracle(tmp_path, target_relative_error=0.2)
+    with pytest.raises(ConfigError, match="names 300 K, but its params simulate 700 K"):
+        oracle(tmp_path, prop="log10_conductivity_300K", temperatures=[700, 800]).check()
+    oracle(tmp_path, prop="log10_conductivity_300K", temperatures=[700, 800, 900]).check()
+    with pytest.raises(ConfigError, match="reliability_every must be at least 1"):
+        MaceMDOracle(reliability_every=0)
     with pytest.raises(ConfigError, match="fit_end at most 1"):
         MaceMDOracle(fit_end=1.5)
     with pytest.raises(ConfigError, match="checkpoint_every"):
@@ -246,23 +235,50 @@ def test_threads_are_put_back(tmp_path):
 def test_the_student_conserves_energy():
     """Without a thermostat, at 600 K and 1 fs, the total energy drifts by less than 1 meV per atom and ps."""
     protocol = MaceMDOracle(
-        temperature=600.0, time_ps=4.0, timestep_fs=1.0, equilibration_ps=0.0, thermostat_time_fs=1e12
+        temperature=600.0,
+        time_ps=4.0,
+        timestep_fs=1.0,
+        equilibration_ps=0.0,
+        thermostat_time_fs=1e12,
+        sample_every=20,
     ).protocol
-    calculator = load_calculator("mace:student")
-    atoms = argyrodite(primitive=True)
-    run = Run.begin(atoms, 1200.0, 0, {})  # half of it goes into the springs
-    times, totals = [], []
+    run = Run.begin(argyrodite(primitive=True), 1200.0, 0, {})  # half of it goes into the springs
+    advance(run, load_calculator("mace:student"), protocol, until=4000)
+    totals = np.array([sample.total for sample in run.pending]) / len(run.atoms)
+    assert abs(trend(np.arange(len(totals)) * 0.02, totals)) < 1e-3
+    assert 400 < np.mean([sample.temperature for sample in run.pending]) < 800
 
-    def watch(state):
-        copy = atoms.copy()
-        copy.positions = state.positions
-        kinetic = kinetic_energy(state.momenta, copy.get_masses())
-        times.append(state.step * 1e-3)
-        totals.append(calculator.get_potential_energy(copy) + kinetic)
 
-    advance(run, calculator, protocol, checkpoint=watch, checkpoint_every=20)
-    drift = np.polyfit(times, np.array(totals) / len(atoms), 1)[0]
-    assert abs(drift) < 1e-3
+SALTS = {
+    "LiF": (bulk("LiF", "rocksalt", a=4.03, cubic=True), "chgnet"),
+    "Li2O": (bulk("OLi2", "fluorite", a=4.62, cubic=True), "chgnet"),
+    "LiCl": (bulk("LiCl", "rocksalt", a=5.13, cubic=True), "mace:student"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("salt", SALTS)
+def test_salts_without_vacancies_do_not_conduct(tmp_path, salt):
+    """Built by hand, at 600 K: a bound at that temperature, and nothing below it."""
+    atoms, potential = SALTS[salt]
+    params = {
+        "potential": potential,
+        "temperature": 600.0,
+        "temperatures": [400, 500, 600],
+        "time_ps": 3.0,
+        "equilibration_ps": 0.5,
+        "relax_steps": 50,
+        "checkpoint_every": 500,
+    }
+    prop = "log10_conductivity_600K"
+    measurement = oracle(tmp_path, prop, **params).evaluate_one(crystal(atoms))
+    assert measurement.reason is None
+    assert set(measurement.values) == {prop}
+    assert measurement.values[prop].censoring is Censoring.UPPER
+    assert measurement.metadata["n_hops"] == 0
+    assert measurement.metadata["framework_displacement"] < 1.0
+    assert [p["reason"] is None for p in measurement.metadata["temperatures"]] == [True, False, False]
 
 
 @pytest.mark.slow

@@ -9,11 +9,10 @@ from ase import units
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.lj import LennardJones
-from scipy.stats import kstest, maxwell
+from scipy.stats import chisquare, gamma, kstest, maxwell
 
 from activelearning.errors import ConfigError
 from oracles.mace_md.dynamics import (
-    CheckpointFolder,
     Run,
     SimulationError,
     advance,
@@ -21,12 +20,15 @@ from oracles.mace_md.dynamics import (
     kinetic_energy,
     rescaling,
 )
+from oracles.mace_md.integrity import trend
 from oracles.mace_md.preparation import relax, supercell_repeats
 from oracles.mace_md.protocol import Protocol
+from oracles.mace_md.trajectory import RunFolder
 
 PROTOCOL = Protocol(
     temperature=60.0,
     time_ps=0.5,
+    max_time_ps=0.5,
     timestep_fs=5.0,
     equilibration_ps=0.1,
     thermostat_time_fs=100.0,
@@ -39,6 +41,9 @@ PROTOCOL = Protocol(
     relax_cell=True,
     sample_every=5,
     max_framework_displacement=5.0,
+    max_broken_bonds=0.25,
+    max_energy_change=0.05,
+    max_total_energy_drift=0.01,
     max_temperature_ratio=5.0,
 )
 
@@ -66,6 +71,22 @@ class Argon(Calculator):
         self.results = inner.results
 
 
+class HarmonicCrystal(Calculator):
+    """Atoms on springs of different strengths, so that energy is shared by the thermostat alone."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def __init__(self, sites):
+        super().__init__()
+        self.sites, self.springs = sites, np.linspace(0.5, 2.0, sites.size).reshape(sites.shape)
+
+    def calculate(self, atoms=None, properties=None, system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        stretch = self.atoms.positions - self.sites
+        energy = 0.5 * (self.springs * stretch**2).sum()
+        self.results = {"energy": energy, "forces": -self.springs * stretch}
+
+
 def lennard_jones():
     return Argon()
 
@@ -74,13 +95,22 @@ def begin(temperature=60.0, seed=0, n=2):
     return Run.begin(argon(n), temperature, seed, {"formula": "Ar"})
 
 
+def complete(run, calculator, protocol, **options):
+    """Carry a run to the end of its protocol."""
+    advance(run, calculator, protocol, until=protocol.n_steps(protocol.n_frames), **options)
+
+
 def assert_same(a, b):
-    assert a.step == b.step
+    assert (a.step, a.n_samples, a.heat) == (b.step, b.n_samples, b.heat)
     assert np.array_equal(a.positions, b.positions)
     assert np.array_equal(a.momenta, b.momenta)
-    assert np.array_equal(np.array(a.frames), np.array(b.frames))
-    assert (a.temperature_sum, a.energies) == (b.temperature_sum, b.energies)
     assert a.rng.bit_generator.state == b.rng.bit_generator.state
+
+
+def assert_holds(folder, run, whole):
+    """The folder holds the samples of a run that was never written to disk."""
+    assert np.array_equal(folder.frames(run), [s.positions for s in whole.pending])
+    assert np.array_equal(folder.observables(run), [s[1:] for s in whole.pending])
 
 
 def test_momenta_begin_at_the_temperature_with_the_centre_of_mass_at_rest():
@@ -92,7 +122,9 @@ def test_momenta_begin_at_the_temperature_with_the_centre_of_mass_at_rest():
 
 
 def test_energy_is_conserved_without_a_thermostat():
-    protocol = replace(PROTOCOL, thermostat_time_fs=1e12, timestep_fs=2.0, time_ps=1.0, equilibration_ps=0.0)
+    protocol = replace(
+        PROTOCOL, thermostat_time_fs=1e12, timestep_fs=2.0, time_ps=1.0, max_time_ps=1.0, equilibration_ps=0.0
+    )
     run = begin()
     calculator = lennard_jones()
     masses = run.atoms.get_masses()
@@ -104,7 +136,7 @@ def test_energy_is_conserved_without_a_thermostat():
         atoms.calc = lennard_jones()
         totals.append(atoms.get_potential_energy() + kinetic_energy(state.momenta, masses))
 
-    advance(run, calculator, protocol, checkpoint=watch, checkpoint_every=50)
+    complete(run, calculator, protocol, checkpoint=watch, checkpoint_every=50)
     assert len(totals) == 10
     assert np.ptp(totals) / len(masses) < 1e-4  # eV per atom; kinetic energy is 8e-3
 
@@ -122,72 +154,155 @@ def test_the_thermostats_stationary_distribution_is_canonical():
 
 
 def test_the_thermostat_brings_a_crystal_to_its_temperature():
-    protocol = replace(PROTOCOL, time_ps=6.0, equilibration_ps=2.0, timestep_fs=10.0)
+    protocol = replace(PROTOCOL, time_ps=6.0, max_time_ps=6.0, equilibration_ps=2.0, timestep_fs=10.0)
     run = begin(seed=1)
     speeds = []
-    advance(
+    complete(
         run,
         lennard_jones(),
         protocol,
         checkpoint=lambda r: speeds.append(np.linalg.norm(r.momenta / r.atoms.get_masses()[:, None], axis=1)),
         checkpoint_every=40,
     )
-    assert run.temperature_sum / protocol.n_production == pytest.approx(60.0, rel=0.05)
+    assert np.mean([s.temperature for s in run.pending]) == pytest.approx(60.0, rel=0.05)
     np.testing.assert_allclose(run.momenta.sum(axis=0), 0.0, atol=1e-9)
     scale = np.sqrt(units.kB * 60.0 / run.atoms.get_masses()[0] * (1.0 - 1.0 / len(run.atoms)))
     assert kstest(np.concatenate(speeds[5:]), maxwell(scale=scale).cdf).pvalue > 1e-3
 
 
+def test_kinetic_energies_of_a_crystal_are_canonical():
+    """Mean, variance and shape (chi-square in ten classes of equal probability) of the gamma distribution."""
+    protocol = replace(
+        PROTOCOL,
+        time_ps=480.0,
+        max_time_ps=480.0,
+        equilibration_ps=10.0,
+        timestep_fs=10.0,
+        thermostat_time_fs=200.0,
+        sample_every=60,
+    )
+    run = Run.begin(argon(1), 60.0, 3, {})
+    complete(run, HarmonicCrystal(argon(1).positions), protocol)
+    n_dof = degrees_of_freedom(4)
+    kinetic = np.array([s.temperature for s in run.pending[1:]]) * n_dof / 2.0 / 60.0  # in k_B T
+    n = len(kinetic)
+    assert n == 400
+    # Samples 0.6 ps apart, three times the thermostat's, are nearly independent; hence three standard errors.
+    assert kinetic.mean() == pytest.approx(n_dof / 2.0, abs=3.0 * np.sqrt(n_dof / 2.0 / n))
+    assert kinetic.var() == pytest.approx(n_dof / 2.0, rel=3.0 * np.sqrt((2.0 + 6.0 / (n_dof / 2.0)) / n))
+    edges = gamma(n_dof / 2.0).ppf(np.linspace(0.0, 1.0, 11))
+    assert chisquare(np.histogram(kinetic, edges)[0]).pvalue > 1e-3
+
+
+def test_the_heat_of_the_thermostat_balances_the_total_energy():
+    """Potential and kinetic energy less the heat put in do not drift, at whatever temperature the run is held."""
+    run = begin(30.0)  # starts well below the thermostat's 60 K
+    complete(
+        run,
+        lennard_jones(),
+        replace(PROTOCOL, time_ps=4.0, max_time_ps=4.0, timestep_fs=4.0, equilibration_ps=0.0),
+    )
+    totals = np.array([s.total for s in run.pending]) / len(run.atoms)
+    potentials = np.array([s.potential for s in run.pending]) / len(run.atoms)
+    assert abs(run.heat) / len(run.atoms) > 2e-3
+    assert abs(trend(np.linspace(0.0, 4.0, len(totals)), totals)) < 1e-5  # eV/atom/ps
+    assert np.ptp(totals) < 0.1 * np.ptp(potentials)
+
+
+def test_no_step_is_run_twice_but_those_since_the_last_checkpoint(tmp_path):
+    every, n_steps = 17, PROTOCOL.n_steps(PROTOCOL.n_frames)
+    folder = RunFolder(tmp_path, "print")
+    run, first = begin(), Argon(100)
+    folder.save(run)
+    with pytest.raises(KeyboardInterrupt):
+        complete(run, first, PROTOCOL, checkpoint=folder.save, checkpoint_every=every)
+    second = Argon(10**6)
+    complete(folder.load(), second, PROTOCOL, checkpoint=folder.save, checkpoint_every=every)
+    calls = 100 + (10**6 - second.calls)
+    assert calls <= n_steps + every + 2  # each start asks for the forces there
+
+
+def test_samples_leave_memory_for_the_disk(tmp_path):
+    folder = RunFolder(tmp_path, "print")
+    held = []
+
+    def save(run):
+        folder.save(run)
+        held.append(len(run.pending))
+
+    run = begin()
+    complete(run, lennard_jones(), PROTOCOL, checkpoint=save, checkpoint_every=20)
+    assert held == [0] * 6
+    assert isinstance(folder.frames(run), np.memmap)
+    assert folder.frames(run).shape == (21, 32, 3)
+
+
+def test_a_run_that_grows_is_the_run_of_that_length(tmp_path):
+    """Stopping to look and going on changes nothing."""
+    whole, grown = begin(), begin()
+    complete(whole, lennard_jones(), PROTOCOL)
+    for until in (60, 61, 90, 120):
+        advance(grown, lennard_jones(), PROTOCOL, until=until)
+    assert_same(grown, whole)
+
+
+def test_blocks_grow_by_half_up_to_the_most():
+    assert replace(PROTOCOL, max_time_ps=1.3).lengths == (20, 30, 45, 52)
+    assert PROTOCOL.lengths == (20,)
+    with pytest.raises(ConfigError, match=r"max_time_ps \(0.2\) is below time_ps \(0.5\)"):
+        replace(PROTOCOL, max_time_ps=0.2)
+
+
 def test_samples_are_counted_from_the_end_of_equilibration():
     run = begin()
-    advance(run, lennard_jones(), PROTOCOL)
-    assert run.step == PROTOCOL.n_equilibration + PROTOCOL.n_production == 20 + 100
-    assert len(run.frames) == PROTOCOL.n_frames + 1 == 21
-    assert np.array_equal(run.frames[-1], run.positions)
+    complete(run, lennard_jones(), PROTOCOL)
+    assert run.step == PROTOCOL.n_steps(PROTOCOL.n_frames) == 20 + 100
+    assert run.n_samples == len(run.pending) == PROTOCOL.n_frames + 1 == 21
+    assert np.array_equal(run.pending[-1].positions, run.positions.astype(np.float32))
 
 
 @pytest.mark.parametrize("calls", [1, 5, 17, 18, 60, 119])
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, calls):
     whole = begin()
-    advance(whole, lennard_jones(), PROTOCOL)
+    complete(whole, lennard_jones(), PROTOCOL)
 
-    folder = CheckpointFolder(tmp_path / "run", "print")
+    folder = RunFolder(tmp_path / "run", "print")
     first = begin()
     folder.save(first)
     with pytest.raises(KeyboardInterrupt):
-        advance(first, Argon(calls), PROTOCOL, checkpoint=folder.save, checkpoint_every=17)
-    resumed = CheckpointFolder(tmp_path / "run", "print").load()
+        complete(first, Argon(calls), PROTOCOL, checkpoint=folder.save, checkpoint_every=17)
+    resumed = RunFolder(tmp_path / "run", "print").load()
     assert resumed.step == (calls - 1) // 17 * 17  # one call is that of the start
     assert resumed.info == {"formula": "Ar"}
-    advance(resumed, lennard_jones(), PROTOCOL, checkpoint=folder.save, checkpoint_every=17)
+    complete(resumed, lennard_jones(), PROTOCOL, checkpoint=folder.save, checkpoint_every=17)
     assert_same(resumed, whole)
+    assert_holds(folder, resumed, whole)
 
 
 def test_samples_written_without_their_state_are_cut_off(tmp_path):
     """A process killed between writing samples and replacing the state leaves samples that no state counts."""
-    folder = CheckpointFolder(tmp_path, "print")
+    folder = RunFolder(tmp_path, "print")
     whole = begin()
-    advance(whole, lennard_jones(), PROTOCOL)
+    complete(whole, lennard_jones(), PROTOCOL)
     run = begin()
-    advance(
-        run, lennard_jones(), replace(PROTOCOL, time_ps=0.25), checkpoint=folder.save, checkpoint_every=35
-    )
-    with open(tmp_path / "samples.f64", "ab") as file:
+    advance(run, lennard_jones(), PROTOCOL, until=70, checkpoint=folder.save, checkpoint_every=35)
+    with open(tmp_path / "positions.f32", "ab") as file:
         file.write(b"\x01" * 4001)
     resumed = folder.load()
-    advance(resumed, lennard_jones(), PROTOCOL, checkpoint=folder.save, checkpoint_every=10)
+    complete(resumed, lennard_jones(), PROTOCOL, checkpoint=folder.save, checkpoint_every=10)
     assert_same(resumed, whole)
     assert_same(folder.load(), whole)
+    assert_holds(folder, resumed, whole)
 
 
 def test_a_checkpoint_of_other_parameters_is_not_taken_up(tmp_path):
-    CheckpointFolder(tmp_path, "these").save(begin())
-    assert CheckpointFolder(tmp_path, "others").load() is None
+    RunFolder(tmp_path, "these").save(begin())
+    assert RunFolder(tmp_path, "others").load() is None
     assert not list(tmp_path.iterdir())
 
 
 def test_a_half_written_state_is_ignored(tmp_path):
-    folder = CheckpointFolder(tmp_path, "print")
+    folder = RunFolder(tmp_path, "print")
     folder.save(begin())
     (tmp_path / "checkpoint.partial").write_bytes(b"torn")
     assert folder.load().step == 0
@@ -196,14 +311,16 @@ def test_a_half_written_state_is_ignored(tmp_path):
 
 
 def test_state_is_plain(tmp_path):
-    CheckpointFolder(tmp_path, "print").save(begin())
+    RunFolder(tmp_path, "print").save(begin())
     with np.load(tmp_path / "checkpoint.npz", allow_pickle=False) as content:
         assert json.loads(str(content["plain"]))["step"] == 0
 
 
 def test_exploding_dynamics_are_named():
     with pytest.raises(SimulationError, match=r"unstable: \d+ K after \d+ steps at 60 K"):
-        advance(begin(), lennard_jones(), replace(PROTOCOL, timestep_fs=150.0, time_ps=30.0))
+        complete(
+            begin(), lennard_jones(), replace(PROTOCOL, timestep_fs=150.0, time_ps=30.0, max_time_ps=30.0)
+        )
 
 
 class Hostile(Calculator):
@@ -222,9 +339,9 @@ class Hostile(Calculator):
 
 def test_a_failing_potential_is_named():
     with pytest.raises(SimulationError, match="the potential fails: no edges"):
-        advance(begin(), Hostile(RuntimeError("no edges")), PROTOCOL)
+        complete(begin(), Hostile(RuntimeError("no edges")), PROTOCOL)
     with pytest.raises(SimulationError, match="not finite"):
-        advance(begin(), Hostile(float("nan")), PROTOCOL)
+        complete(begin(), Hostile(float("nan")), PROTOCOL)
 
 
 def test_relaxation_reaches_the_known_minimum():
@@ -255,4 +372,4 @@ def test_protocol_refuses_what_cannot_be():
     with pytest.raises(ConfigError, match="n_realisations must be at least 1"):
         replace(PROTOCOL, n_realisations=0)
     with pytest.raises(ConfigError, match="needs at least 10"):
-        replace(PROTOCOL, time_ps=0.1)
+        replace(PROTOCOL, time_ps=0.1, max_time_ps=0.1)

@@ -1,0 +1,118 @@
+"""Several crystals at a time: a MACE evaluated on all of them in one call, and runs carried on in step.
+
+On a GPU a small cell leaves most of the device idle. Graphs do not touch one another, so that a model sees several as
+one with more nodes; each crystal keeps its own step, thermostat and random numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from oracles.mace_md.dynamics import Array, Dynamics, SimulationError
+from oracles.potentials.mace_model import MaceCalculator, graph
+
+T = TypeVar("T")
+Found = tuple[float, Array]
+
+
+class BatchedMace:
+    """Energies (eV) and forces (eV/Å) of several structures by one call of a MACE.
+
+    Args:
+        calculator: The one-by-one calculator of the same model.
+    """
+
+    def __init__(self, calculator: MaceCalculator) -> None:
+        self._calculator = calculator
+        weights = next(calculator.model.parameters())
+        self._dtype, self._device = weights.dtype, str(weights.device)
+
+    def __call__(self, batch: Sequence[Atoms]) -> list[Found | SimulationError]:
+        """One answer for each structure, in order; where the call as a whole fails, each is asked for alone."""
+        try:
+            return self._together(batch)
+        except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
+            if len(batch) == 1:
+                return [SimulationError(f"the potential fails: {error}")]
+            return [self([atoms])[0] for atoms in batch]
+
+    def _together(self, batch: Sequence[Atoms]) -> list[Found | SimulationError]:
+        data = join([graph(atoms, self._calculator.model, self._dtype, self._device) for atoms in batch])
+        data["head"] = torch.full((len(batch),), self._calculator._head, device=self._device)
+        out = self._calculator.model(data, compute_force=True)
+        energies = out["energy"].detach().cpu().double().numpy()
+        forces = out["forces"].detach().cpu().double().numpy()
+        ends = np.cumsum([len(atoms) for atoms in batch])[:-1]
+        found: list[Found | SimulationError] = []
+        for energy, force in zip(energies, np.split(forces, ends), strict=True):
+            if np.isfinite(energy) and np.isfinite(force).all():
+                found.append((float(energy), force))
+            else:
+                found.append(SimulationError("the potential's energy or forces are not finite"))
+        return found
+
+
+def join(graphs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Several graphs as one of unconnected parts; cells are stacked to `3 n x 3`, indices shifted."""
+    sizes = torch.tensor([len(g["positions"]) for g in graphs])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    joined = {
+        name: torch.cat([g[name] for g in graphs])
+        for name in ("positions", "cell", "unit_shifts", "shifts", "node_attrs")
+    }
+    shifts: list[int] = offsets[:-1].tolist()
+    joined["edge_index"] = torch.cat(
+        [g["edge_index"] + k for g, k in zip(graphs, shifts, strict=True)], dim=1
+    )
+    joined["batch"] = torch.cat([g["batch"] + k for k, g in enumerate(graphs)])
+    joined["ptr"] = offsets.to(joined["batch"].device)
+    return joined
+
+
+def drive_together(
+    works: Sequence[Dynamics[T]],
+    evaluate: Callable[[Sequence[Atoms]], Sequence[Found | SimulationError]],
+    size: int,
+) -> list[T]:
+    """Carry dynamics to their ends, up to `size` of them in step; the next takes the place of one that is done.
+
+    Args:
+        works: The dynamics; each is begun when a place is free.
+        evaluate: Energies and forces of several structures, or why there are none.
+        size: Most at a time.
+
+    Returns:
+        What each returns, in order.
+    """
+    waiting = deque(enumerate(works))
+    asked: dict[int, Atoms] = {}
+    done: dict[int, Any] = {}
+
+    def go_on(index: int, send: Callable[[], Atoms]) -> None:
+        try:
+            asked[index] = send()
+        except StopIteration as end:
+            asked.pop(index, None)
+            done[index] = end.value
+
+    while waiting or asked:
+        while waiting and len(asked) < size:
+            index, work = waiting.popleft()
+            go_on(index, work.__next__)
+        order = sorted(asked)
+        if not order:
+            continue
+        answers = evaluate([asked[index] for index in order])
+        for index, answer in zip(order, answers, strict=True):
+            work = works[index]
+            if isinstance(answer, SimulationError):
+                go_on(index, lambda work=work, answer=answer: work.throw(answer))  # type: ignore[misc]
+            else:
+                go_on(index, lambda work=work, answer=answer: work.send(answer))  # type: ignore[misc]
+    return [done[index] for index in range(len(works))]

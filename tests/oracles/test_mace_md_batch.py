@@ -1,0 +1,116 @@
+"""Several crystals at a time: the same energies, forces and answers as one by one."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from md_cases import SHORT, crystal, oracle, rocksalt
+
+from activelearning.candidate import BoxCandidate, CrystalCandidate
+from activelearning.errors import ConfigError
+from oracles.mace_md import MaceMDOracle
+from oracles.mace_md.batch import BatchedMace, drive_together
+from oracles.mace_md.dynamics import SimulationError
+from oracles.potentials import load_calculator
+from oracles.potentials.student.structures import argyrodite
+
+
+def structures():
+    """Cells of different sizes and shapes, off their minima."""
+    made = [
+        argyrodite(primitive=True),
+        bulk("LiCl", "rocksalt", a=5.13),
+        bulk("LiCl", "rocksalt", a=5.2, cubic=True),
+    ]
+    for k, atoms in enumerate(made):
+        atoms.rattle(0.1, seed=k)
+    return made
+
+
+def test_a_batch_has_the_energies_and_forces_of_each_alone():
+    calculator = load_calculator("mace:student", dtype="float64")
+    batched = BatchedMace(calculator)
+    for atoms, (energy, forces) in zip(structures(), batched(structures()), strict=True):
+        atoms.calc = calculator
+        assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-9)
+
+
+def test_what_the_potential_does_not_know_fails_alone():
+    batched = BatchedMace(load_calculator("mace:student"))
+    good, unknown = structures()[0], bulk("LiF", "rocksalt", a=4.0)
+    answers = batched([good, unknown, good])
+    assert isinstance(answers[1], SimulationError)
+    assert "unknown elements: F" in str(answers[1])
+    np.testing.assert_array_equal(answers[0][1], answers[2][1])
+    np.testing.assert_array_equal(answers[0][1], batched([good])[0][1])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_dynamics_of_different_lengths_share_the_places(size):
+    seen = []
+
+    def counting(name, n):
+        total = 0.0
+        for _ in range(n):
+            energy, _forces = yield name
+            total += energy
+        return name, total
+
+    def failing(name):
+        try:
+            yield name
+        except SimulationError as error:
+            return name, str(error)
+
+    def evaluate(batch):
+        seen.append(list(batch))
+        return [SimulationError("no") if name == "bad" else (1.0, None) for name in batch]
+
+    works = [counting("a", 3), counting("none", 0), failing("bad"), counting("b", 1), counting("c", 5)]
+    assert drive_together(works, evaluate, size) == [
+        ("a", 3.0),
+        ("none", 0.0),
+        ("bad", "no"),
+        ("b", 1.0),
+        ("c", 5.0),
+    ]
+    assert sum(len(batch) for batch in seen) == 10
+    assert max(len(batch) for batch in seen) == min(size, 4)  # one is done before it begins
+
+
+def test_answers_are_those_of_each_alone(tmp_path):
+    """Double precision, short runs: the same crystals, steps and samples to within rounding."""
+    params = {"dtype": "float64", "time_ps": 0.1, "keep_trajectory": True}
+    candidates = [
+        rocksalt(),
+        crystal(argyrodite(primitive=True)),
+        CrystalCandidate(221, {"P": 1, "Cl": 1}, (5.0, 5.0, 5.0, 90, 90, 90)),
+        crystal(bulk("LiCl", "rocksalt", a=5.2)),
+        BoxCandidate((0.0,)),
+    ]
+    alone = [oracle(tmp_path / "alone", **params).evaluate_one(candidate) for candidate in candidates]
+    tested = oracle(tmp_path / "together", batch_size=2, **params)
+    assert tested.is_batched
+    together = tested.evaluate(candidates)
+    assert [m.is_success for m in together] == [True, True, False, True, False]
+    for one, other in zip(alone, together, strict=True):
+        assert one.reason == other.reason
+        if not one.is_success:
+            continue
+        assert (
+            one.values["log10_conductivity_700K"].censoring
+            is other.values["log10_conductivity_700K"].censoring
+        )
+        assert one.metadata["mean_temperature"] == pytest.approx(other.metadata["mean_temperature"], rel=1e-6)
+        with np.load(one.artifacts[2]) as first, np.load(other.artifacts[2]) as second:
+            np.testing.assert_allclose(first["positions"], second["positions"], atol=1e-4)
+            np.testing.assert_allclose(first["observables"], second["observables"], rtol=1e-5)
+
+
+def test_batches_are_refused_where_they_cannot_be():
+    assert not MaceMDOracle(**SHORT).is_batched
+    assert MaceMDOracle(batch_size=4).content() == MaceMDOracle().content()
+    with pytest.raises(ConfigError, match="batch_size 4 needs a MACE, and the potential is 'chgnet'"):
+        MaceMDOracle(potential="chgnet", batch_size=4)
+    with pytest.raises(ConfigError, match="batch_size must be at least 1"):
+        MaceMDOracle(batch_size=0)
