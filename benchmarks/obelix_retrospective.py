@@ -28,6 +28,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from activelearning.campaign.config import parse_config
 from activelearning.campaign.engine import Engine
 from activelearning.campaign.sections import construct
 from activelearning.campaign.tick import run
+from activelearning.candidate import Candidate
 from activelearning.contracts import OracleContext
 from activelearning.report import trace
 from activelearning.spaces.pool import PoolSpace
@@ -70,7 +72,7 @@ def answer(job: tuple[str, int, str, str]) -> None:
     from activelearning.campaign.answering import ask
 
     section = next(f for f in shipped()["fidelities"] if f["name"] == name)
-    candidate = PoolSpace(Path(pool)).rows[index]
+    candidate = _rows(pool)[index]
     oracle = construct("oracles", section["oracle"], section.get("params", {}), key=name, folder=None)
     unit = section.get("unit")
     context = OracleContext(
@@ -93,6 +95,11 @@ def answer(job: tuple[str, int, str, str]) -> None:
     partial.replace(path)
     told = found.reason if value is None else f"{value.value:.3g} ({value.censoring})"
     print(f"{name} {index}: {told}, {found.seconds or 0.0:.0f} s", flush=True)
+
+
+@cache
+def _rows(pool: str) -> Sequence[Candidate]:
+    return PoolSpace(Path(pool)).rows
 
 
 def answered(work: Path, pool: PoolSpace) -> dict[str, dict[str, Any]]:
