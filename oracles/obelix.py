@@ -22,6 +22,7 @@ from oracles.ml_proxy.properties import proxy_property
 
 UNIT = "log10(S/cm)"
 PROPERTY = "log10_conductivity"
+FIDELITY = "measured"  # that observations belong to, by name, in a campaign that starts from them
 CIF_FOLDERS = ("all_randomized_cifs", "all_cifs", "cifs")
 LARGEST_ERROR = 0.05  # of an element's fraction, when amounts become whole atoms
 OBSERVATIONS, POOL = "observations.csv", "pool.csv"
@@ -67,6 +68,7 @@ def write_tables(source: Path, out: Path) -> Written:
     known = [
         {
             "candidate": json.dumps(crystal.to_dict()),
+            "fidelity": FIDELITY,
             "property": PROPERTY,
             "value": repr(float(table.values[i])),
             "censoring": "upper" if table.is_bound[i] else "none",
