@@ -17,6 +17,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from ion_walks import KINDS, walk
 RESULTS = Path(__file__).parent / "results"
 FRAME_PS = 0.05
 # Ions, mean-squared displacement expected at the end of the run (Å²), frames.
-RUNS = [(8, 60.0, 300), (16, 30.0, 300), (24, 60.0, 300), (48, 240.0, 800)]
+RUNS = [(24, 60.0, 300), (8, 60.0, 300), (16, 30.0, 300), (48, 240.0, 800)]
 
 
 def measure(kind: str, n_ions: int, distance: float, n_frames: int, n_repeats: int) -> dict[str, float]:
@@ -71,16 +72,21 @@ def main() -> None:
             run = {"kind": kind, "ions": n_ions, "distance_A2": distance, "frames": n_frames}
             rows.append({**run, **measure(kind, n_ions, distance, n_frames, arguments.repeats)})
             print(json.dumps(rows[-1]), flush=True)
+            report(rows, arguments.repeats)
+
+
+def report(rows: list[dict[str, Any]], n_repeats: int) -> None:
+    """Write what has been measured so far."""
     result = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
-        "repeats": arguments.repeats,
+        "repeats": n_repeats,
         "runs": rows,
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "md_coverage.json").write_text(json.dumps(result, indent=1) + "\n")
     lines = [
-        f"Share of {arguments.repeats} runs whose 90 % interval of the diffusion coefficient holds the truth, by our "
+        f"Share of {n_repeats} runs whose 90 % interval of the diffusion coefficient holds the truth, by our "
         f"error and by that of He et al. 2018, {result['date']}. A bound is wrong where the truth is above it.",
         "",
         "| ions move by | ions | end of run (Å²) | coverage | bias of ln D | scatter | stated | He: coverage | stated "
