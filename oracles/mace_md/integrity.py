@@ -33,16 +33,21 @@ class Bonds:
         n_first: In most frames of the first tenth.
         n_broken: Of these, those longer than `BROKEN` in most frames of the last tenth.
         n_formed: In most frames of the last tenth, and not within `BROKEN` at the start.
+        n_atoms: Of the framework.
     """
 
     n_first: int
     n_broken: int
     n_formed: int
+    n_atoms: int
 
     @property
     def changed(self) -> float:
-        """Share of bonds that are broken or new, by those there were (or by one, where there was none)."""
-        return max(self.n_broken, self.n_formed) / max(self.n_first, 1)
+        """Share of bonds that are broken or new, by those there were, or by all pairs of atoms where these are more.
+
+        The anions of a salt have no bonds among themselves; one pair of many that meets is no decomposition.
+        """
+        return max(self.n_broken, self.n_formed) / max(self.n_first, self.n_atoms / 2)
 
 
 def framework_bonds(atoms: Atoms, frames: Array, framework: NDArray[np.bool_]) -> Bonds:
@@ -60,7 +65,7 @@ def framework_bonds(atoms: Atoms, frames: Array, framework: NDArray[np.bool_]) -
     last = _most(atoms, end, framework, BOND)
     near_first = _most(atoms, start, framework, BROKEN)
     near_last = _most(atoms, end, framework, BROKEN)
-    return Bonds(len(first), len(first - near_last), len(last - near_first))
+    return Bonds(len(first), len(first - near_last), len(last - near_first), int(framework.sum()))
 
 
 def _most(atoms: Atoms, frames: Array, framework: NDArray[np.bool_], factor: float) -> set[Pair]:

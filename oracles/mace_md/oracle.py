@@ -62,10 +62,12 @@ class MaceMDOracle(Oracle):
         min_cell_edge: Least distance between opposite faces of the simulated cell, Å.
         max_atoms: Largest simulated cell; a crystal that needs more fails.
         n_realisations: Draws of the sites where the candidate has no structure.
+        n_relaxed: How many of them, the lowest in energy first, are relaxed; the lowest after that is simulated.
         min_distance_ratio: Least interatomic distance in a realisation, over the sum of covalent radii.
         relax_steps: Most steps of relaxation (0 for none).
         relax_fmax: Force at which relaxation ends, eV/Å.
         relax_cell: Whether the cell relaxes with the atoms.
+        keep_symmetry: Whether relaxation keeps the space group; dynamics do not.
         mobile_ion: The conducting ion; singly charged.
         sample_every: Steps between samples of the trajectory.
         hop_distance: Typical distance between neighbouring sites of the mobile ion, Å.
@@ -113,10 +115,12 @@ class MaceMDOracle(Oracle):
         min_cell_edge: float = 10.0,
         max_atoms: int = 500,
         n_realisations: int = 5,
+        n_relaxed: int = 1,
         min_distance_ratio: float = 0.6,
         relax_steps: int = 200,
         relax_fmax: float = 0.05,
         relax_cell: bool = True,
+        keep_symmetry: bool = False,
         mobile_ion: Literal["Li", "Na", "K"] = "Li",
         sample_every: int = 5,
         hop_distance: float = 3.0,
@@ -149,10 +153,12 @@ class MaceMDOracle(Oracle):
             min_cell_edge=min_cell_edge,
             max_atoms=max_atoms,
             n_realisations=n_realisations,
+            n_relaxed=n_relaxed,
             min_distance_ratio=min_distance_ratio,
             relax_steps=relax_steps,
             relax_fmax=relax_fmax,
             relax_cell=relax_cell,
+            keep_symmetry=keep_symmetry,
             sample_every=sample_every,
             max_framework_displacement=max_framework_displacement,
             max_broken_bonds=max_broken_bonds,

@@ -24,10 +24,12 @@ class Protocol:
     min_cell_edge: float
     max_atoms: int
     n_realisations: int
+    n_relaxed: int
     min_distance_ratio: float
     relax_steps: int
     relax_fmax: float
     relax_cell: bool
+    keep_symmetry: bool
     sample_every: int
     max_framework_displacement: float
     max_broken_bonds: float
@@ -42,6 +44,7 @@ class Protocol:
             "min_distance_ratio": 0.0,
             "max_atoms": 1,
             "n_realisations": 1,
+            "n_relaxed": 1,
             "relax_steps": 0,
             "sample_every": 1,
         }
@@ -52,7 +55,7 @@ class Protocol:
                     raise ConfigError(
                         f"mace_md: {field.name} must be at least {at_least[field.name]}, not {value}."
                     )
-            elif field.name != "relax_cell" and not value > 0:
+            elif field.name not in ("relax_cell", "keep_symmetry") and not value > 0:
                 raise ConfigError(f"mace_md: {field.name} must be above zero, not {value}.")
         if self.max_time_ps < self.time_ps:
             raise ConfigError(
