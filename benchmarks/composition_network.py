@@ -2,7 +2,7 @@
 
 Every element of a crystal is a vector of its properties and its fraction; one network takes each of them, and their
 weighted sum goes with cell and symmetry to a second network (Zaheer et al., Deep Sets, NeurIPS 2017). The loss of a
-bound is that of what the prediction is above it. Three networks from different starts are averaged.
+bound is that of what the prediction is above it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from activelearning.crystals.elements import element_rows, properties
 from oracles.ml_proxy.inputs import PROPERTIES
 
 Array = NDArray[np.float64]
-N_NETWORKS, N_STEPS, WIDTH = 3, 200, 64
+N_NETWORKS, N_STEPS, WIDTH = 1, 150, 64
 _FRACTIONS = [DESCRIPTOR_NAMES.index(f"fraction_{symbol}") for symbol in element_rows()]
 _OTHERS = [
     i

@@ -10,7 +10,7 @@ import pytest
 
 from activelearning.candidate import BoxCandidate, CrystalCandidate, candidate_from_dict
 from activelearning.contracts import OracleContext, OracleLike
-from activelearning.crystals.features import descriptor_table
+from activelearning.crystals.features import DESCRIPTOR_NAMES, descriptor_table
 from activelearning.errors import ConfigError, InputError
 from oracles.ml_proxy import MLProxyOracle
 from oracles.ml_proxy.data import COLUMNS, CrystalTable, read_training
@@ -290,16 +290,27 @@ def test_shipped_figures_are_those_of_cross_validation(obelix):
     assert 0.85 <= figures["coverage_90"] <= 0.95
 
 
-def test_it_beats_the_median_where_nothing_leaks(obelix):
+def test_it_beats_obelix_own_forest_where_nothing_leaks(obelix):
+    """At least by a tenth, in folds that it was not developed in; see benchmarks/proxy_models.py."""
+    from sklearn.ensemble import RandomForestRegressor
+
     table = read_training(obelix)
     x, folds = describe(table, obelix), grouped_folds(table.groups(), 5, seed=7)
     mean, _ = cross_validate(x, table, folds, FITS["process"], seed=7)
-    median = np.zeros(len(table))
+    plain = [
+        i
+        for i, name in enumerate(DESCRIPTOR_NAMES)
+        if (name.startswith("fraction_") and "norm" not in name)
+        or name in ("space_group", "a", "b", "c", "cos_alpha", "cos_beta", "cos_gamma")
+    ]
+    forest = np.zeros(len(table))
     for train_rows, test_rows in splits(folds):
-        median[test_rows] = np.median(table.values[train_rows])
-    model, baseline = (score(NAME, table, guess, np.ones(len(table))) for guess in (mean, median))
-    assert model["mae"] < 0.8 * baseline["mae"]
-    assert model["spearman"] > 0.6
+        model = RandomForestRegressor(100, random_state=7)
+        model.fit(x[np.ix_(train_rows, plain)], table.values[train_rows])
+        forest[test_rows] = model.predict(x[np.ix_(test_rows, plain)])
+    ours, theirs = (score(NAME, table, guess, np.ones(len(table))) for guess in (mean, forest))
+    assert ours["mae"] < 0.9 * theirs["mae"]
+    assert ours["spearman"] > 0.75
 
 
 @pytest.mark.slow

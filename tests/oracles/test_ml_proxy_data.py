@@ -45,6 +45,12 @@ def test_rows_of_one_composition_or_publication_are_one_group(tmp_path):
     assert groups[0] != groups[1]
 
 
+def test_a_row_of_two_publications_is_tied_to_each(tmp_path):
+    rows = {"ccc": ROWS["ccc"].replace("Li4.0P2.0", "Li6.0P2.0").replace("10.1/C", "10.1/b | 10.1/A")}
+    groups = read_csv(write(tmp_path / "t.csv", "aaa", "bbb", "ccc", **rows)).groups()
+    assert len(set(groups.tolist())) == 1
+
+
 def test_rows_without_a_publication_are_not_one_group(tmp_path):
     rows = {i: ROWS[i].replace("10.1/", "").removesuffix("A").removesuffix("B") for i in ("aaa", "bbb")}
     groups = read_csv(write(tmp_path / "t.csv", "aaa", "bbb", **rows)).groups()
@@ -133,6 +139,10 @@ def test_obelix_itself_is_read(obelix):
     assert table.is_bound.sum() == 29
     assert all("Li" in composition for composition in table.compositions)
     groups = table.groups()
-    for marks in (table.sources, [tuple(sorted(c.items())) for c in table.compositions]):
+    for marks in (
+        table.sources,
+        [s.split("|")[0].lower() for s in table.sources],
+        [tuple(sorted(c.items())) for c in table.compositions],
+    ):
         homes: dict[object, int] = {}
         assert all(homes.setdefault(mark, g) == g for mark, g in zip(marks, groups, strict=True))
