@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,14 @@ from oracles.mace_md.dynamics import Dynamics, SimulationError, drive
 from oracles.mace_md.protocol import Protocol
 from oracles.mace_md.reading import Reading
 from oracles.mace_md.simulation import CrystalRuns, Outcome, Plan
-from oracles.potentials import check_potential, checksum, load_calculator, unsupported_elements
+from oracles.potentials import (
+    Potential,
+    check_potential,
+    checksum,
+    load_calculator,
+    torch_threads,
+    unsupported_elements,
+)
 
 UNIT = "log10(S/cm)"
 _NAMED = re.compile(r"_(\d+(?:\.\d+)?)K$")  # the temperature that a property's name ends with
@@ -48,7 +54,7 @@ class MaceMDOracle(Oracle):
     possible evaluation takes: the configured cost is a limit.
 
     Args:
-        potential: `mace:student`, `mace:<file>`, `mace:<foundation name>` or `chgnet`.
+        potential: A name, such as `mace:student` or `chgnet`, or a mapping (see `oracles.potentials`).
         temperature: K; the conductivity is that at this temperature.
         temperatures: Of all runs, K, `temperature` among them; by default it alone.
         target_temperature: K; the Arrhenius line is carried to it.
@@ -102,7 +108,7 @@ class MaceMDOracle(Oracle):
 
     def __init__(
         self,
-        potential: str = "mace:student",
+        potential: str | dict[str, Any] = "mace:student",
         temperature: float = 800.0,
         temperatures: Sequence[float] | None = None,
         target_temperature: float = 300.0,
@@ -192,7 +198,7 @@ class MaceMDOracle(Oracle):
             keep_trajectory=keep_trajectory,
             cross_check=None if cross_check is None else kinisi_diffusion,
         )
-        if batch_size > 1 and not potential.startswith("mace:"):
+        if batch_size > 1 and not Potential.of(potential).name.startswith("mace:"):
             raise ConfigError(
                 f"mace_md: batch_size {batch_size} needs a MACE, and the potential is {potential!r}; leave "
                 f"batch_size out."
@@ -201,6 +207,7 @@ class MaceMDOracle(Oracle):
         self.cross_check = cross_check
         self.target_temperature = target_temperature
         self.potential = potential
+        self._name = Potential.of(potential).name
         self.device = device
         self.dtype: Literal["float32", "float64"] = dtype
         self._calculator: Any = None
@@ -273,15 +280,14 @@ class MaceMDOracle(Oracle):
             "mobile_ion": self.plan.mobile_ion,
             "collective": self.plan.collective,
             "dtype": self.dtype,
-            "potential": self.potential if self.potential == "chgnet" else "mace",
-            "weights": checksum(self.potential),
+            "potential": checksum(self.potential),
         }
 
     def evaluate_one(self, candidate: Any) -> Measurement:
         """Simulate one crystal; a killed evaluation of the same key goes on from its last checkpoint."""
         if not isinstance(candidate, CrystalCandidate):
             return Measurement.failed(f"mace_md measures crystals, not a {type(candidate).__name__}")
-        with one_torch_thread():
+        with torch_threads():
             return drive(self._dynamics(candidate), self._load())
 
     @property
@@ -294,7 +300,7 @@ class MaceMDOracle(Oracle):
         if self.batch_size == 1:
             return [self.evaluate_one(candidate) for candidate in candidates]
         works = [self._of_any(candidate) for candidate in candidates]
-        with one_torch_thread():
+        with torch_threads():
             return drive_together(works, BatchedMace(self._load()), self.batch_size)
 
     def _of_any(self, candidate: Any) -> Dynamics[Measurement]:
@@ -340,9 +346,7 @@ class MaceMDOracle(Oracle):
         calculator = self._load()
         unknown = unsupported_elements(calculator, list(candidate.composition))
         if unknown:
-            return self._failed(
-                candidate, f"the potential {self.potential} does not cover {', '.join(unknown)}"
-            )
+            return self._failed(candidate, f"the potential {self._name} does not cover {', '.join(unknown)}")
         atoms, info = runs.prepare(candidate, calculator)
         outcomes = yield from runs.run_all(atoms, info, calculator, needs_first=not self._answers_target)
         return self._answer(info, outcomes)
@@ -359,7 +363,7 @@ class MaceMDOracle(Oracle):
         """One answer from all runs; the first is that at the temperature of the answer."""
         main = outcomes[0]
         line = self._line(outcomes)
-        metadata: dict[str, Any] = {**info, "potential": self.potential, **main.metadata}
+        metadata: dict[str, Any] = {**info, "potential": self._name, **main.metadata}
         if len(self.plan.temperatures) > 1:
             metadata["temperatures"] = [
                 {"temperature": o.temperature, **o.metadata, "reason": o.reason} for o in outcomes
@@ -426,16 +430,3 @@ def _value(reading: Reading) -> MeasuredValue:
 
 def _at_target(line: Arrhenius) -> MeasuredValue:
     return MeasuredValue(line.log10_sigma, UNIT, line.log10_error)
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Compute on one thread, for sums in a fixed order; two threads on a busy machine are many times slower, too."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
