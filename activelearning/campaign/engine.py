@@ -224,9 +224,7 @@ class Engine:
             if not measurement.is_success:
                 continue  # what nobody asked for and did not work out says nothing
             measurement, files = self._evaluator.keep_files(source.name, answer.external_id, measurement)
-            planned = PlannedEvaluation(
-                answer.candidate, source.fidelity.index, 0.0, measurement=measurement
-            )
+            planned = PlannedEvaluation(answer.candidate, source.fidelity.index, 0.0, measurement=measurement)
             made = self._new(planned, asked)
             new.append(replace(made, external_id=answer.external_id, artifacts=files))
             asked[answer.candidate.key, source.name] += 1

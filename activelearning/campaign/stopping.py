@@ -63,7 +63,9 @@ class Stopping:
     def n_answers(self) -> int:
         """Number of evaluations that have ended, one way or another, and of corrections since."""
         counts = self.repository.count_by_round()
-        ended = sum(n for states in counts.values() for state, n in states.items() if state not in OPEN_STATES)
+        ended = sum(
+            n for states in counts.values() for state, n in states.items() if state not in OPEN_STATES
+        )
         return ended + self.repository.n_amendments()
 
     def _reason_to_end(self, last: int, waiting: int) -> str | None:

@@ -268,6 +268,4 @@ class LabFile(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size: Mapped[int]
 
-    __table_args__ = (
-        ForeignKeyConstraint(["key", "sequence"], ["lab_results.key", "lab_results.sequence"]),
-    )
+    __table_args__ = (ForeignKeyConstraint(["key", "sequence"], ["lab_results.key", "lab_results.sequence"]),)

@@ -547,9 +547,7 @@ class Repository:
             if row.state != State.SUCCEEDED or not measurement.is_success:
                 return False
             kept = session.scalars(select(MeasurementRow).where(MeasurementRow.evaluation_key == key)).all()
-            before = {
-                m.property: MeasuredValue(m.value, m.unit, m.std, Censoring(m.censoring)) for m in kept
-            }
+            before = {m.property: MeasuredValue(m.value, m.unit, m.std, Censoring(m.censoring)) for m in kept}
             row.details = dict(measurement.metadata)
             for path, checksum, size in files:
                 if session.get(Artifact, (key, path)) is None:

@@ -80,6 +80,19 @@ def record_all(database: Database, results: Sequence[NewResult]) -> list[str]:
             it), was rejected or cancelled; a unit that does not convert; a value, error, text or file out of range; a
             candidate or campaign that is not known.
     """
+    return _record_all(database, results, is_kept=True)
+
+
+def problems_of(database: Database, results: Sequence[NewResult]) -> dict[int, str]:
+    """What `record_all` would refuse, by the result's place from 0; nothing is kept."""
+    try:
+        _record_all(database, results, is_kept=False)
+    except RefusedError as error:
+        return error.problems
+    raise AssertionError("what is not kept is always refused")
+
+
+def _record_all(database: Database, results: Sequence[NewResult], *, is_kept: bool) -> list[str]:
     problems: dict[int, str] = {}
     known: dict[int, Known] = {}
     for place, result in enumerate(results):  # takes seconds, and must not keep others from writing
@@ -99,7 +112,7 @@ def record_all(database: Database, results: Sequence[NewResult]) -> list[str]:
                     keys.append(_record(session, result, known.get(place), written))
                 except InputError as error:
                     problems[place] = str(error)
-            if problems:
+            if problems or not is_kept:
                 raise RefusedError(dict(sorted(problems.items())))
     except BaseException:
         for path in written:
@@ -224,9 +237,7 @@ def _unrequested_row(session: Session, known: Known) -> LabRequest:
     return row
 
 
-def _keep_files(
-    session: Session, row: LabRequest, result: NewResult, written: list[Path]
-) -> list[KeptFile]:
+def _keep_files(session: Session, row: LabRequest, result: NewResult, written: list[Path]) -> list[KeptFile]:
     if not result.files:
         return []
     campaign = session.get(Campaign, row.campaign)
@@ -272,7 +283,15 @@ def reject(
         row = find(session, key, lock=True)
         if row.state != OPEN:
             said = {ANSWERED: "has a result", REJECTED: "was rejected before", CANCELLED: "was cancelled"}
-            raise InputError(f"The lab request {row.key[:16]} {said[row.state]}; only an open one can be rejected.")
-        row.state, row.reason, row.rejected_by, row.cost, row.closed_at = REJECTED, reason.strip(), by, cost, now()
+            raise InputError(
+                f"The lab request {row.key[:16]} {said[row.state]}; only an open one can be rejected."
+            )
+        row.state, row.reason, row.rejected_by, row.cost, row.closed_at = (
+            REJECTED,
+            reason.strip(),
+            by,
+            cost,
+            now(),
+        )
         whole = row.key
     return read_request(database, whole)

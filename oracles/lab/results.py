@@ -184,7 +184,9 @@ def combine(replicates: Sequence[MeasuredValue]) -> MeasuredValue:
         return min(upper, key=lambda m: m.value) if upper else max(lower, key=lambda m: m.value)
     mean = exact[0] if len(exact) == 1 else _mean(exact)
     room = _CONTRADICTION * (mean.std or 0.0)
-    for bound, beyond in [(m, mean.value - m.value) for m in upper] + [(m, m.value - mean.value) for m in lower]:
+    for bound, beyond in [(m, mean.value - m.value) for m in upper] + [
+        (m, m.value - mean.value) for m in lower
+    ]:
         if beyond > room:
             sign = "<" if bound.censoring is Censoring.UPPER else ">"
             raise InputError(

@@ -226,7 +226,7 @@ def test_replicates_become_one_value(oracle: LabOracle, database: Database) -> N
 def test_a_result_decided_on_an_old_view_is_refused(oracle: LabOracle, database: Database) -> None:
     oracle.submit(CRYSTAL, KEYS[0])
     record(database, KEYS[0], -3.0, n_seen=0)
-    with pytest.raises(InputError, match="Meanwhile the lab request .* has 1 results, where 0 were seen"):
+    with pytest.raises(InputError, match=r"Meanwhile the lab request .* has 1 results, where 0 were seen"):
         record(database, KEYS[0], -3.0, is_replicate=True, n_seen=0)
 
 
@@ -264,9 +264,10 @@ def test_what_is_recorded_together_is_kept_together_or_not_at_all(
     assert {r["state"] for r in list_requests(database, state=None)} == {"open"}
     with pytest.raises(RefusedError, match="has a result already"):
         record_all(database, [NewResult(KEYS[0], -3.0), NewResult(KEYS[0], -3.1)])
-    assert record_all(
-        database, [NewResult(KEYS[0], -3.0), NewResult(KEYS[0], -3.1, is_replicate=True)]
-    ) == [KEYS[0], KEYS[0]]
+    assert record_all(database, [NewResult(KEYS[0], -3.0), NewResult(KEYS[0], -3.1, is_replicate=True)]) == [
+        KEYS[0],
+        KEYS[0],
+    ]
 
 
 def test_a_positive_logarithm_is_meant_only_where_it_is_said(oracle: LabOracle, database: Database) -> None:
@@ -277,9 +278,7 @@ def test_a_positive_logarithm_is_meant_only_where_it_is_said(oracle: LabOracle, 
     assert result_of(oracle, KEYS[0]).value == pytest.approx(math.log10(3.2e-4))
 
 
-def test_files_are_kept_with_their_checksums(
-    oracle: LabOracle, database: Database, tmp_path: Path
-) -> None:
+def test_files_are_kept_with_their_checksums(oracle: LabOracle, database: Database, tmp_path: Path) -> None:
     oracle.submit(CRYSTAL, KEYS[0])
     upload = Upload("../../naïve $(rm) plot.mpt", b"1 2 3")
     with pytest.raises(InputError, match="no campaign 'search', in whose folder"):
