@@ -211,10 +211,11 @@ class Engine:
 
     def _take_unasked(self) -> int:
         """Take in what people measured unasked, free of charge, into the last committed round."""
-        taken = {row.external_id for row in self.repository.evaluations() if row.external_id is not None}
-        found = [(s, a) for s, a in self._queues.unasked() if a.external_id not in taken]
-        if not found:
+        unasked = self._queues.unasked()
+        if not unasked:
             return 0
+        taken = {row.external_id for row in self.repository.evaluations()}
+        found = [(source, answer) for source, answer in unasked if answer.external_id not in taken]
         asked = self.repository.times_asked()
         new = []
         for source, answer in found:
