@@ -5,6 +5,7 @@ Artifacts of one key are versions of one another, so the UI shows the newest fir
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,9 @@ from activelearning.report import batch, diagnostics, rounds, status, trace
 from activelearning.report.text import candidate_text, number_text, value_text
 from flows.plots import best_against_cost, data_uri
 from flows.server import PrefectError, require_api
+from oracles.lab.requests import list_requests
+
+LAB_URL = "http://127.0.0.1:8765"
 
 
 def artifact_key(campaign: str, what: str) -> str:
@@ -38,6 +42,7 @@ def publish(engine: Engine, index: int) -> None:
         label = f"hypervolume of {', '.join(objective.property for objective in sought)}"
     picture = best_against_cost(trace(database, name), label=label, total=engine.config.budget.total)
     shown = f"Campaign {name}, round {index}"
+    asked = list_requests(database, campaign=name, state=None)
     try:
         require_api()
         create_markdown_artifact(
@@ -51,6 +56,12 @@ def publish(engine: Engine, index: int) -> None:
             key=artifact_key(name, "batch"),
             description=f"{shown}: the batch and its results",
         )
+        if asked:
+            create_markdown_artifact(
+                laboratory_markdown(name, asked, lab_url()),
+                key=artifact_key(name, "lab"),
+                description=f"{shown}: what the laboratory is asked for, with links to its form",
+            )
     except (httpx.HTTPError, PrefectException, PrefectError) as error:
         get_run_logger().warning("the artifacts of round %d are lost: %s", index, error)
 
@@ -132,6 +143,29 @@ def model_markdown(judged: Mapping[str, Mapping[str, Any]]) -> str:
         for fidelity, target in targets.items():
             shown = [number_text(target[key], 3) for key in ("pearson", "spearman", "learned")]
             lines.append(f"| {fidelity} | {target['target']} | {target['n']} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def lab_url() -> str:
+    """Where the laboratory's form is reached: ACTIVELEARNING_LAB_URL, else where `activelearning lab serve` listens."""
+    return os.environ.get("ACTIVELEARNING_LAB_URL", LAB_URL).rstrip("/")
+
+
+def laboratory_markdown(campaign: str, requests: Sequence[Mapping[str, Any]], url: str) -> str:
+    """What a campaign asks of its laboratory, each open request with a link to its page in the form."""
+    waiting = [request for request in requests if request["state"] == "open"]
+    lines = [
+        f"# {campaign}: the laboratory",
+        "",
+        f"{len(waiting)} of {len(requests)} requests wait for a result. [The form]({url}/) is served by "
+        f"`activelearning lab serve`.",
+    ]
+    if waiting:
+        lines += ["", "| material | wanted |", "|---|---|"]
+    for request in waiting:
+        unit = f" [{request['unit']}]" if request["unit"] else ""
+        material = candidate_text(request["candidate"])
+        lines.append(f"| [{material}]({url}/requests/{request['key']}) | {request['property']}{unit} |")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ import torch
 from sqlalchemy.engine import URL
 
 from activelearning.campaign.agreement import agreement
+from activelearning.campaign.answering import checked
 from activelearning.campaign.config import CampaignConfig
 from activelearning.campaign.continuation import check_continuation
 from activelearning.campaign.costs import Charge, Costs
@@ -202,12 +203,34 @@ class Engine:
                 self._queues.cancel("the campaign was cancelled")
 
     def ingest(self) -> int:
-        """Take in what outside oracles have finished; returns the number of results."""
+        """Take in what outside oracles have finished, corrected or say unasked; returns the number of results."""
         with self._step("ingest"):
-            n = self._queues.ingest()
+            n = self._queues.ingest() + self._queues.follow_corrections() + self._take_unasked()
             if self.repository.state()[0] is not CampaignState.CANCELLED:
                 self._queues.refill()  # what has come back left room for what waits
             return n
+
+    def _take_unasked(self) -> int:
+        """Take in what people measured unasked, free of charge, into the last committed round."""
+        unasked = self._queues.unasked()
+        if not unasked:
+            return 0
+        taken = {row.external_id for row in self.repository.evaluations()}
+        found = [(source, answer) for source, answer in unasked if answer.external_id not in taken]
+        asked = self.repository.times_asked()
+        new = []
+        for source, answer in found:
+            measurement = checked(
+                answer.measurement, source.config.oracle, source.fidelity.property, source.fidelity.unit
+            )
+            if not measurement.is_success:
+                continue  # what nobody asked for and did not work out says nothing
+            measurement, files = self._evaluator.keep_files(source.name, answer.external_id, measurement)
+            planned = PlannedEvaluation(answer.candidate, source.fidelity.index, 0.0, measurement=measurement)
+            made = self._new(planned, asked)
+            new.append(replace(made, external_id=answer.external_id, artifacts=files))
+            asked[answer.candidate.key, source.name] += 1
+        return self.repository.add_unasked(new, worker=self._worker)
 
     def outstanding(self) -> dict[str, list[str]]:
         """Evaluations still to be made in process, by fidelity, in the stated order."""

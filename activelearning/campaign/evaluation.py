@@ -165,7 +165,7 @@ class Evaluator:
         """Keep results; those of claims that another process took over are dropped."""
         answers = []
         for row, measurement in results:
-            whole, files = self._keep_files(row, measurement)
+            whole, files = self.keep_files(row.fidelity, row.key, measurement)
             answers.append(Answer(row.key, whole, self._charge(source, row, measurement), files))
         kept = set(self.repository.finish(answers, worker=worker)) if answers else set()
         for row, measurement in results:
@@ -182,6 +182,24 @@ class Evaluator:
                     "evaluation.succeeded" if measurement.is_success else "evaluation.failed", facts
                 )
 
+    def amend(self, source: Source, row: Evaluation, now_true: Measurement) -> bool:
+        """Let an answer that was taken in follow what its oracle says of it now; False where that is the same."""
+        fidelity = source.fidelity
+        measurement = checked(now_true, source.config.oracle, fidelity.property, fidelity.unit)
+        if not measurement.is_success:
+            return False  # a unit that the other campaign counts in, as in `known_answer`
+        own = {k: v for k, v in row.details.items() if k in ("shared_from", "lost_artifacts")}
+        if row.details == {**measurement.metadata, **own}:
+            return False  # nothing was recorded since
+        own.pop("lost_artifacts", None)
+        measurement = replace(measurement, metadata={**measurement.metadata, **own})
+        whole, files = self.keep_files(row.fidelity, row.key, measurement)
+        if not self.repository.amend(row.key, whole, files, reason="corrected or replicated outside"):
+            return False
+        value = whole.values[fidelity.property].value
+        self._observe("evaluation.amended", {"key": row.key, "fidelity": source.name, "value": value})
+        return True
+
     @staticmethod
     def _charge(source: Source, row: Evaluation, measurement: Measurement) -> float:
         """What an answer costs: never more than was reserved."""
@@ -190,8 +208,8 @@ class Evaluator:
             return row.cost_reserved
         return row.cost_reserved if stated is None else min(stated, row.cost_reserved)
 
-    def _keep_files(
-        self, row: Evaluation, measurement: Measurement
+    def keep_files(
+        self, fidelity: str, key: str, measurement: Measurement
     ) -> tuple[Measurement, list[tuple[str, str, int]]]:
         """Checksums of the files of an answer; files elsewhere are first copied into the campaign's folder.
 
@@ -205,7 +223,7 @@ class Evaluator:
                 path = Path(text).resolve()
                 if not path.is_relative_to(root):
                     # Files of one name from different folders must not replace one another.
-                    home = root / row.fidelity / row.key[:16] / hashlib.sha256(text.encode()).hexdigest()[:8]
+                    home = root / fidelity / key[:16] / hashlib.sha256(text.encode()).hexdigest()[:8]
                     home.mkdir(parents=True, exist_ok=True)
                     path = Path(shutil.copy2(path, home / path.name))
                 with path.open("rb") as file:

@@ -15,7 +15,7 @@ from activelearning.campaign.answering import checked, takes_average, with_whole
 from activelearning.campaign.evaluation import Evaluator, Observer
 from activelearning.campaign.parts import Parts, Source
 from activelearning.candidate import candidate_from_dict
-from activelearning.contracts.oracle import JobState
+from activelearning.contracts.oracle import JobState, RecordingOracleLike, Unasked
 from activelearning.errors import ActiveLearningError, OracleError
 from activelearning.measurement import Measurement
 from activelearning.store.models import OPEN_STATES, Evaluation, State
@@ -185,6 +185,46 @@ class Queues:
         self.repository.abandon(lost, "the outside no longer knows the job")
         self._evaluator.finish(source, results)
         return len(results)
+
+    def follow_corrections(self) -> int:
+        """Let answers that people recorded follow their corrections and replicates; returns how many changed.
+
+        What was taken over from another campaign of the store follows, too.
+        """
+        n = 0
+        for source in self.parts.sources:
+            oracle = source.oracle
+            if not isinstance(oracle, RecordingOracleLike):
+                continue
+            rows = self.repository.evaluations(states=[State.SUCCEEDED], fidelities=[source.name])
+            ids = {row.key: row.external_id or row.details.get("shared_from") for row in rows}
+            wanted = sorted({external_id for external_id in ids.values() if external_id is not None})
+            if not wanted:
+                continue
+            try:
+                with _outside(source, "recorded"):
+                    found = dict(oracle.recorded(wanted))
+            except _OutsideError as fault:
+                self._note(source, fault)
+                continue
+            for row in rows:
+                answer = found.get(ids[row.key] or "")
+                if answer is not None:
+                    n += self._evaluator.amend(source, row, answer)
+        return n
+
+    def unasked(self) -> list[tuple[Source, Unasked]]:
+        """Answers that people recorded without being asked, whether or not they were taken in before."""
+        found = []
+        for source in self.parts.sources:
+            oracle = source.oracle
+            if isinstance(oracle, RecordingOracleLike):
+                try:
+                    with _outside(source, "unasked"):
+                        found += [(source, answer) for answer in oracle.unasked()]
+                except _OutsideError as fault:
+                    self._note(source, fault)
+        return found
 
     def cancel(self, reason: str) -> None:
         """Cancel everything open, outside first; what is finished outside already is taken in.

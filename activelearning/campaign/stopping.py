@@ -61,9 +61,12 @@ class Stopping:
         return Decision(Action.CONTINUE, "")
 
     def n_answers(self) -> int:
-        """Number of evaluations that have ended, one way or another."""
+        """Number of evaluations that have ended, one way or another, and of corrections since."""
         counts = self.repository.count_by_round()
-        return sum(n for states in counts.values() for state, n in states.items() if state not in OPEN_STATES)
+        ended = sum(
+            n for states in counts.values() for state, n in states.items() if state not in OPEN_STATES
+        )
+        return ended + self.repository.n_amendments()
 
     def _reason_to_end(self, last: int, waiting: int) -> str | None:
         stopping = self.config.stopping

@@ -1,4 +1,4 @@
-"""Commands that run campaigns: `run`, `tick`, `cancel`."""
+"""Commands that run campaigns: `run`, `tick`, `serve`, `cancel`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(run)
     app.command()(tick)
+    app.command()(serve)
     app.command()(cancel)
 
 
@@ -74,6 +75,47 @@ def tick(
     """Run one round's steps: take in results, decide, and start what is due."""
     loaded, folder = _config_or_name(campaign, store)
     _work(loaded, folder, store, again=f"activelearning tick {campaign}", one_tick=True, json=json)
+
+
+def serve(
+    campaigns: Annotated[
+        list[str], typer.Argument(metavar="CONFIG|NAME", help="Configs, or names of campaigns in the store.")
+    ],
+    every: Annotated[
+        float, typer.Option("--every", min=1.0, help="Minutes between runs that nothing else starts.")
+    ] = 15.0,
+    store: StoreOption = None,
+) -> None:
+    """Go on with campaigns as deployments of a Prefect server: on a schedule, and when a laboratory has recorded.
+
+    Ctrl-C ends it, and nothing is lost: the next `serve`, `run` or `tick` goes on.
+    """
+    from datetime import timedelta
+
+    from activelearning.campaign.engine import Engine
+    from activelearning.store.database import resolve_url
+    from flows.server import PrefectError, check_api, configured_url
+
+    if configured_url() is None:
+        raise PrefectError(
+            "`activelearning serve` needs a Prefect server that stays: start `activelearning ui`, and set "
+            "PREFECT_API_URL=http://127.0.0.1:4200/api."
+        )
+    check_api()
+    url = resolve_url(store or DEFAULT_STORE).render_as_string(hide_password=False)
+    names = []
+    for campaign in dict.fromkeys(campaigns):
+        loaded, folder = _config_or_name(campaign, url)
+        # Whatever is wrong is said here, and not by a run in a server's log; a new campaign is in the store by then.
+        with Engine.open(loaded, folder=folder, store=url) as engine:
+            names.append(engine.name)
+    from flows.deployment import serve_campaigns
+
+    typer.echo(
+        f"Going on with {', '.join(names)} every {every:g} min, and when a laboratory has recorded. Ctrl-C ends it."
+    )
+    with _interruptible("activelearning serve " + " ".join(campaigns)):
+        serve_campaigns(names, url, timedelta(minutes=every))
 
 
 def cancel(

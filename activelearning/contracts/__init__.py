@@ -8,7 +8,15 @@ from activelearning.contracts.acquisition import (
     Objective,
     Scorer,
 )
-from activelearning.contracts.oracle import ExternalId, JobState, OracleContext, OracleLike, QueuedOracleLike
+from activelearning.contracts.oracle import (
+    ExternalId,
+    JobState,
+    OracleContext,
+    OracleLike,
+    QueuedOracleLike,
+    RecordingOracleLike,
+    Unasked,
+)
 from activelearning.contracts.sampler import LogReward, Proposal, Sampler
 from activelearning.contracts.space import Space
 from activelearning.contracts.surrogate import FeasibilityModel, Prediction, Surrogate
@@ -28,8 +36,10 @@ __all__ = [
     "Prediction",
     "Proposal",
     "QueuedOracleLike",
+    "RecordingOracleLike",
     "Sampler",
     "Scorer",
     "Space",
     "Surrogate",
+    "Unasked",
 ]

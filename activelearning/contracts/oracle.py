@@ -107,3 +107,31 @@ class QueuedOracleLike(OracleLike, Protocol):
     def cancel(self, ids: Sequence[ExternalId]) -> None:
         """Stop outside work; unknown ids are no error."""
         ...
+
+
+@dataclass(frozen=True)
+class Unasked:
+    """An answer that nobody asked for.
+
+    Attributes:
+        external_id: Its name outside, by which later corrections are found.
+        candidate: What was measured.
+        measurement: What came out.
+    """
+
+    external_id: ExternalId
+    candidate: Candidate
+    measurement: Measurement
+
+
+@runtime_checkable
+class RecordingOracleLike(QueuedOracleLike, Protocol):
+    """A queued oracle whose answers people record: they may be corrected later, and come unasked."""
+
+    def recorded(self, ids: Sequence[ExternalId]) -> Mapping[ExternalId, Measurement]:
+        """What is true now of answers that were given before; ids without an answer are left out."""
+        ...
+
+    def unasked(self) -> Sequence[Unasked]:
+        """Every answer for this campaign and fidelity that nobody asked for, in the order of recording."""
+        ...

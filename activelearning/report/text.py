@@ -16,6 +16,8 @@ def candidate_text(candidate: Mapping[str, Any]) -> str:
         formula = " ".join(
             f"{symbol}{f'{n:g}' if n != 1 else ''}" for symbol, n in candidate["composition"].items()
         )
+        if candidate.get("lattice") is None:
+            return f"{formula}, group {candidate['space_group']}"
         a, b, c, alpha, beta, gamma = candidate["lattice"]
         cell = f"{a:.2f} {b:.2f} {c:.2f} Å {alpha:.0f} {beta:.0f} {gamma:.0f}°"
         return f"{formula}, group {candidate['space_group']}, {cell}"

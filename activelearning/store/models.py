@@ -140,8 +140,21 @@ class MeasurementRow(Base):
     unit: Mapped[str | None] = mapped_column(String(64))
 
 
+class EarlierMeasurement(Base):
+    """What a measurement was before a correction; `sequence` is that of the transition that tells of it."""
+
+    __tablename__ = "earlier_measurements"
+    evaluation_key: Mapped[str] = mapped_column(ForeignKey("evaluations.key"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    property: Mapped[str] = mapped_column(String(128), primary_key=True)
+    value: Mapped[float] = mapped_column(Double)
+    std: Mapped[float | None] = mapped_column(Double)
+    censoring: Mapped[str] = mapped_column(String(8))
+    unit: Mapped[str | None] = mapped_column(String(64))
+
+
 class Transition(Base):
-    """Append-only log of an evaluation's states."""
+    """Append-only log of an evaluation's states; a correction is a new entry of the same state."""
 
     __tablename__ = "transitions"
     evaluation_key: Mapped[str] = mapped_column(ForeignKey("evaluations.key"), primary_key=True)
@@ -205,7 +218,7 @@ class Lease(Base):
 
 
 class LabRequest(Base):
-    """A measurement asked of a laboratory, under the evaluation's key."""
+    """A measurement asked of a laboratory, under the evaluation's key, or one that a person offered unasked."""
 
     __tablename__ = "lab_requests"
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -214,20 +227,45 @@ class LabRequest(Base):
     property: Mapped[str] = mapped_column(String(128))
     unit: Mapped[str | None] = mapped_column(String(64))
     candidate: Mapped[dict[str, Any]] = mapped_column(JSON)
-    state: Mapped[str] = mapped_column(String(16))  # open, answered, cancelled
+    origin: Mapped[str] = mapped_column(String(16))  # campaign, person
+    state: Mapped[str] = mapped_column(String(16))  # open, answered, rejected, cancelled
+    reason: Mapped[str | None] = mapped_column(Text)  # of a rejection
+    rejected_by: Mapped[str | None] = mapped_column(Text)
+    cost: Mapped[float | None] = mapped_column(Double)  # of what was tried before the rejection
     created_at: Mapped[str] = mapped_column(String(40))
+    closed_at: Mapped[str | None] = mapped_column(String(40))  # first result, rejection or cancellation
 
 
 class LabResult(Base):
-    """What a person recorded for a request."""
+    """What a person recorded for a request; rows are only added, and one that `corrects` another takes its place."""
 
     __tablename__ = "lab_results"
     key: Mapped[str] = mapped_column(ForeignKey("lab_requests.key"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)  # from 1
+    corrects: Mapped[int | None]
     value: Mapped[float] = mapped_column(Double)
     std: Mapped[float | None] = mapped_column(Double)
     unit: Mapped[str | None] = mapped_column(String(64))
     censoring: Mapped[str] = mapped_column(String(8))
     method: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(Text)
     recorded_by: Mapped[str | None] = mapped_column(Text)
     cost: Mapped[float | None] = mapped_column(Double)
     recorded_at: Mapped[str] = mapped_column(String(40))
+
+    # A result is corrected once; the correction may be corrected in turn.
+    __table_args__ = (Index("ix_lab_results_corrects", "key", "corrects", unique=True),)
+
+
+class LabFile(Base):
+    """A file kept with a result; `path` is relative to the campaign's artifact folder."""
+
+    __tablename__ = "lab_files"
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(String(512), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)  # as the person called it
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int]
+
+    __table_args__ = (ForeignKeyConstraint(["key", "sequence"], ["lab_results.key", "lab_results.sequence"]),)

@@ -47,6 +47,8 @@ class NewEvaluation:
     predicted_std: float | None = None
     predicted_noise: float | None = None
     measurement: Measurement | None = None
+    external_id: str | None = None
+    artifacts: Sequence[tuple[str, str, int]] = ()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from activelearning.store.models import (
     Campaign,
     CampaignState,
     Checkpoint,
+    EarlierMeasurement,
     Entry,
     Evaluation,
     LedgerEntry,
@@ -227,10 +228,55 @@ class Repository:
             predicted_noise=e.predicted_noise,
             cost_reserved=0.0 if known else e.cost,
             cost_paid=0.0 if known else None,
+            external_id=e.external_id,
             details=dict(e.measurement.metadata) if e.measurement is not None else {},
             created_at=at,
             finished_at=at if known else None,
         )
+
+    def add_unasked(self, known: Sequence[NewEvaluation], *, worker: WorkerRegistration) -> int:
+        """Write answers that nobody asked for, free of charge, at the end of the last committed round.
+
+        Each bears an external id; one that is there already is left alone.
+
+        Returns:
+            The number of answers written; none where no round is committed yet.
+
+        Raises:
+            LeaseHeldError: the lease was lost meanwhile.
+        """
+        with self.database.write() as session:
+            worker.check_lease(session, self.campaign)
+            index = session.scalar(select(func.max(Round.index)).where(Round.campaign == self.campaign))
+            if index is None:
+                return 0
+            mine = (Evaluation.campaign == self.campaign, Evaluation.external_id.is_not(None))
+            there = set(session.scalars(select(Evaluation.external_id).where(*mine)))
+            new = [e for e in known if e.external_id not in there]
+            in_round = (Evaluation.campaign == self.campaign, Evaluation.round == index)
+            last = session.scalar(select(func.max(Evaluation.position)).where(*in_round))
+            at = now()
+            first = 0 if last is None else last + 1
+            rows = [self._row(e, index, position, at) for position, e in enumerate(new, start=first)]
+            session.add_all(rows)
+            session.flush()
+            begin_logs(session, [row.key for row in rows])
+            for row, e in zip(rows, new, strict=True):
+                assert e.measurement is not None
+                sequence = next_in(session, Transition, row.key)
+                session.add(
+                    Transition(
+                        evaluation_key=row.key,
+                        sequence=sequence,
+                        state=State.SUCCEEDED,
+                        reason="recorded unasked",
+                        at=at,
+                    )
+                )
+                self._keep_values(session, row, e.measurement)
+                for path, checksum, size in e.artifacts:
+                    session.add(Artifact(evaluation_key=row.key, path=path, sha256=checksum, size=size))
+            return len(rows)
 
     def checkpoint(self, component: str) -> bytes | None:
         """Warm state of a component as of the last committed round."""
@@ -487,6 +533,60 @@ class Repository:
                     session.add(Artifact(evaluation_key=row.key, path=path, sha256=checksum, size=size))
                 kept.append(row.key)
         return kept
+
+    def amend(
+        self, key: str, measurement: Measurement, files: Sequence[tuple[str, str, int]] = (), *, reason: str
+    ) -> bool:
+        """Let an answer that was taken in follow what its oracle says now; False where its values are the same.
+
+        The values that held until now go to the history, and the log tells of the correction. Facts beside them and new
+        files are kept in any case. The ledger stays as it is: what was charged was charged.
+        """
+        with self.database.write() as session:
+            row = locked_rows(session, [key])[key]
+            if row.state != State.SUCCEEDED or not measurement.is_success:
+                return False
+            kept = session.scalars(select(MeasurementRow).where(MeasurementRow.evaluation_key == key)).all()
+            before = {m.property: MeasuredValue(m.value, m.unit, m.std, Censoring(m.censoring)) for m in kept}
+            row.details = dict(measurement.metadata)
+            for path, checksum, size in files:
+                if session.get(Artifact, (key, path)) is None:
+                    session.add(Artifact(evaluation_key=key, path=path, sha256=checksum, size=size))
+            if before == dict(measurement.values):
+                return False
+            sequence = next_in(session, Transition, key)
+            for old in kept:
+                session.add(
+                    EarlierMeasurement(
+                        evaluation_key=key,
+                        sequence=sequence,
+                        property=old.property,
+                        value=old.value,
+                        std=old.std,
+                        censoring=old.censoring,
+                        unit=old.unit,
+                    )
+                )
+                session.delete(old)
+            session.flush()
+            self._keep_values(session, row, measurement)
+            session.add(
+                Transition(
+                    evaluation_key=key, sequence=sequence, state=State.SUCCEEDED, reason=reason, at=now()
+                )
+            )
+            return True
+
+    def n_amendments(self) -> int:
+        """How often an answer was corrected after it had been taken in."""
+        corrections = (
+            select(EarlierMeasurement.evaluation_key, EarlierMeasurement.sequence)
+            .join(Evaluation, Evaluation.key == EarlierMeasurement.evaluation_key)
+            .where(Evaluation.campaign == self.campaign)
+            .distinct()
+        )
+        with self.database.read() as session:
+            return session.scalar(select(func.count()).select_from(corrections.subquery())) or 0
 
     def cancel(self, keys: Sequence[str], reason: str) -> None:
         """Cancel open evaluations and release what was reserved for them."""

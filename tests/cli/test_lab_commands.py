@@ -46,9 +46,14 @@ def test_a_campaign_waits_for_the_laboratory_and_goes_on(
         "property",
         "unit",
         "candidate",
+        "origin",
         "state",
         "created_at",
+        "closed_at",
         "result",
+        "taken",
+        "results",
+        "rejection",
     ]
     assert run("lab", "list", "--campaign", "another", "--json").json == []
     assert requests[0]["key"][:16] in run("lab", "list").out
@@ -110,3 +115,167 @@ def test_cancelling_withdraws_requests_and_releases_money(
     ran = run("cancel", "lab-search")
     assert ran.code == 2
     assert "is cancelled already" in ran.err
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of the requests of a crystal campaign that waits for its laboratory, in the default store."""
+    from activelearning.campaign.config import parse_config
+    from activelearning.campaign.engine import Engine
+    from activelearning.campaign.tick import tick as one_tick
+    from oracles.lab import list_requests
+
+    monkeypatch.chdir(tmp_path)
+    config = parse_config(
+        {
+            "name": "salts",
+            "space": {"type": "crystal", "elements": ["Li", "Na", "Cl"], "max_atoms": 16},
+            "objective": {"property": "log10_conductivity", "unit": "log10(S/cm)"},
+            "fidelities": [{"name": "lab", "oracle": "lab", "cost": 1, "target": True}],
+            "sampler": {"type": "random"},
+            "acquisition": {"type": "random", "batch_size": 2, "pool_size": 16},
+            "initial_design": {"per_fidelity": {"lab": 3}},
+            "budget": {"total": 3.5},
+        }
+    )
+    with Engine.open(config, folder=tmp_path, store="sqlite:///activelearning.db") as engine:
+        one_tick(engine)
+        return [request["key"] for request in list_requests(engine.database)]
+
+
+def take_in(tmp_path: Path) -> dict[str, Any]:
+    """Values of the campaign's evaluations by external id, after it has taken in what was recorded."""
+    from activelearning.campaign.config import parse_config
+    from activelearning.campaign.engine import Engine
+    from activelearning.report import export_rows
+    from activelearning.store.database import open_database
+    from activelearning.store.repository import Repository
+
+    database = open_database("sqlite:///activelearning.db")
+    stored = Repository(database, "salts").stored_config()
+    database.close()
+    with Engine.open(parse_config(stored), folder=tmp_path, store="sqlite:///activelearning.db") as engine:
+        with engine.lease():
+            engine.ingest()
+        ids = {row.key: row.external_id for row in engine.repository.evaluations()}
+        return {ids[row["key"]]: row for row in export_rows(engine.database, "salts")}
+
+
+def test_a_table_goes_out_and_comes_back(run: Run, asked: list[str], tmp_path: Path) -> None:
+    import csv
+
+    assert run("lab", "export", "--out", "lab.csv").code == 0
+    with open("lab.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["key"] for row in rows] == asked
+    assert [row["priority"] for row in rows] == ["1", "2", "3"]
+    rows[0] |= {"value": "3.2e-4", "std": "1e-5", "unit": "S cm-1", "by": "=me", "file": "arc.mpt"}
+    rows[1] |= {"value": "<1e-10", "unit": "S/cm"}
+
+    def write() -> None:
+        with open("lab.csv", "w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write()
+    ran = run("lab", "import", "lab.csv")
+    assert ran.code == 2
+    assert "1 of 3 rows" in ran.err
+    assert "line 2: The file arc.mpt can't be read" in ran.err
+    (tmp_path / "arc.mpt").write_bytes(b"1 2 3")
+    ran = run("lab", "import", "lab.csv")
+    assert (ran.code, ran.out) == (0, "Recorded 2 results of 2 materials.\n")
+    # Once more, nothing is recorded twice; the row without a value is still nothing.
+    ran = run("lab", "import", "lab.csv")
+    assert ran.code == 2
+    assert "2 of 3 rows" in ran.err
+    assert "has a result already" in ran.err
+    found = take_in(tmp_path)
+    assert found[asked[0]]["value"] == pytest.approx(-3.49485)
+    assert (found[asked[1]]["value"], found[asked[1]]["censoring"]) == (-10.0, "upper")
+    assert found[asked[2]]["state"] == "submitted"
+    ran = run("lab", "export", "--all", "--out", "-")
+    told = {row["key"]: row for row in csv.DictReader(ran.out.splitlines())}
+    assert told[asked[1]]["value"] == "<1e-10"
+    assert told[asked[0]]["by"] == "'=me"  # no formula of a spreadsheet
+    assert told[asked[2]]["state"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("", "needs the columns 'key' and 'value'"),
+        ("key,valu\na,1\n", "a column 'valu'; did you mean 'value'?"),
+        ("key,value\na,\n", "holds no result"),
+        ("key,value\na,1,2\n", "Line 2 of the table has not 2 cells"),
+        ("key,key,value\na,a,1\n", "two columns of one name"),
+        ("value,candidate\n1,x.cif\n", "neither a key, nor a candidate and a campaign"),
+        ("key,value,replicate\na,1,perhaps\n", "replicate is yes or no"),
+        ("key,value,corrects\na,1,first\n", "corrects is the number of a result"),
+        ("key,value,std\na,1,inf\n", "std is a finite number"),
+        ('key,value\n"a,1\n', "is no CSV"),
+    ],
+)
+def test_tables_that_are_wrong(run: Run, asked: list[str], tmp_path: Path, table: str, said: str) -> None:
+    (tmp_path / "lab.csv").write_text(table)
+    ran = run("lab", "import", "lab.csv")
+    assert ran.code == 2
+    assert said in ran.err
+    assert {r["state"] for r in run("lab", "list", "--all", "--json").json} == {"open"}
+
+
+def test_a_sheet_says_what_to_make(run: Run, asked: list[str], tmp_path: Path) -> None:
+    ran = run("lab", "sheet", asked[0][:12], "--cif", "one.cif")
+    assert ran.code == 0, ran.err
+    for label in ("formula", "by mass", "space group", "lattice", "priority", "why"):
+        assert f"\n{label} " in ran.out
+    assert "part of the initial design" in ran.out
+    assert "_cell_length_a" in (tmp_path / "one.cif").read_text()
+    found = run("lab", "sheet", asked[0], "--json").json
+    assert (found["priority"], found["predicted"]) == (1, None)
+
+
+def test_rejections_and_materials_that_nobody_asked_for(run: Run, asked: list[str], tmp_path: Path) -> None:
+    from pymatgen.core import Lattice, Structure
+
+    assert run("lab", "reject", asked[0]).code == 2
+    ran = run("lab", "reject", asked[0], "--reason", "explosive", "--cost", "0.5")
+    assert (ran.code, "Rejected" in ran.out) == (0, True)
+    salt = Structure.from_spacegroup(225, Lattice.cubic(5.14), ["Li", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    salt.get_primitive_structure().to(filename=str(tmp_path / "salt.cif"))
+    record = ("lab", "record", "--value", "2e-9", "--unit", "S/cm", "--candidate", "salt.cif")
+    ran = run(*record)
+    assert (ran.code, "--candidate needs --campaign" in ran.err) == (2, True)
+    assert run("lab", "record", "--value", "1").code == 2
+    assert run("lab", "record", asked[1], "--value", "-3", "--campaign", "salts").code == 2
+    ran = run(*record, "--campaign", "salts", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["origin"] == "person"
+    found = take_in(tmp_path)
+    assert (found[asked[0]]["state"], found[asked[0]]["cost_paid"]) == ("failed", 0.5)
+    free = found[ran.json["key"]]
+    assert free["value"] == pytest.approx(-8.69897)
+    assert free["cost_paid"] == 0.0
+    assert '"space_group": 225' in str(free["candidate"]).replace("'", '"')
+    # A crystal of an element that the campaign does not know has no features there.
+    other = Structure.from_spacegroup(225, Lattice.cubic(6.3), ["K", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    other.to(filename=str(tmp_path / "salt.cif"))
+    ran = run(*record, "--campaign", "salts")
+    assert (ran.code, "can't learn from this material" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--host", "0.0.0.0"), "say by --url where people reach it"),
+        (("--url", "https://lab.example.org/path"), "scheme, host and port alone"),
+        (("--host", "203.0.113.7"), "--host 203.0.113.7 --port 8765"),
+    ],
+)
+def test_the_form_is_not_served_where_it_can_not_be(
+    run: Run, asked: list[str], options: tuple[str, ...], said: str
+) -> None:
+    ran = run("lab", "serve", *options)
+    assert ran.code == 2
+    assert said in ran.err

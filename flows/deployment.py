@@ -1,0 +1,102 @@
+"""Campaigns as deployments: Prefect goes on with each on a schedule, and at once when a laboratory has recorded.
+
+A run that finds nothing to start ends as `Waiting`; no process waits for a laboratory. Which store is meant comes from
+the environment (`ACTIVELEARNING_STORE`), since parameters are shown in Prefect's pages and a URL may hold a password.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.deployments.runner import EntrypointType
+from prefect.events import DeploymentEventTrigger
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from activelearning.campaign.config import CampaignConfig, parse_config
+from activelearning.campaign.engine import Engine
+from activelearning.campaign.stopping import Action
+from activelearning.errors import LeaseHeldError
+from activelearning.store.database import open_database
+from activelearning.store.models import Campaign
+from flows.campaign import MAX_WORKERS, one_tick, run_rounds
+from flows.events import LAB_RECORDED, resource_of
+from flows.session import registered
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+STORE_VARIABLE = "ACTIVELEARNING_STORE"
+_NAMES = {Action.WAITING: "Waiting", Action.FINISHED: "Finished", Action.CANCELLED: "Ended"}
+
+
+@flow(
+    name="continue-campaign",
+    flow_run_name="{campaign}",
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_WORKERS),
+    persist_result=False,
+    validate_parameters=False,
+)
+def continue_campaign(campaign: str) -> State[Any]:
+    """Go on with a campaign of the store until it ends or has to wait.
+
+    Returns:
+        A completed state whose name says how it stands: `Waiting`, `Finished`, `Ended` (cancelled), or `Busy` where
+        another process works on it.
+    """
+    store = os.environ[STORE_VARIABLE]
+    config, folder = _stored(campaign, store)
+    try:
+        with Engine.open(config, folder=folder, store=store) as engine, registered(engine):
+            decision = run_rounds(engine, lambda: one_tick(campaign), None)
+    except LeaseHeldError as error:
+        return Completed(name="Busy", message=str(error))
+    return Completed(name=_NAMES[decision.action], message=decision.reason)
+
+
+def _stored(campaign: str, store: str) -> tuple[CampaignConfig, Path]:
+    from activelearning.report import reading
+
+    database = open_database(store)
+    try:
+        with database.read() as session:
+            reading.header(session, campaign)  # says so where there is none
+            row = session.get_one(Campaign, campaign)
+            return parse_config(row.config, source=f"the stored config of {campaign!r}"), Path(row.folder)
+    finally:
+        database.close()
+
+
+def deployment_of(campaign: str, every: timedelta) -> RunnerDeployment:
+    """A campaign's deployment: runs at intervals, and when its laboratory has recorded something."""
+    made: RunnerDeployment = continue_campaign.to_deployment(  # type: ignore[assignment]
+        name=campaign,
+        parameters={"campaign": campaign},
+        interval=every,
+        description=f"The campaign {campaign}: goes on every {every}, and when its laboratory has recorded something.",
+        tags=["activelearning"],
+        entrypoint_type=EntrypointType.MODULE_PATH,  # found wherever the package is installed
+        triggers=[
+            DeploymentEventTrigger(
+                name=f"{campaign}-lab",
+                expect={LAB_RECORDED},
+                match={"prefect.resource.id": resource_of(campaign)},
+                parameters={"campaign": campaign},
+            )
+        ],
+    )
+    return made
+
+
+def serve_campaigns(campaigns: Sequence[str], store: str, every: timedelta) -> None:
+    """Run the deployments of campaigns that are in the store, until stopped; each run is a process of its own."""
+    from prefect import serve
+
+    os.environ[STORE_VARIABLE] = store  # the runs' processes inherit it
+    serve(*[deployment_of(campaign, every) for campaign in campaigns], print_starting_message=False)
