@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.deployments.runner import EntrypointType
+from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
 from prefect.events import DeploymentEventTrigger
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from activelearning.campaign.config import CampaignConfig, parse_config
 from activelearning.campaign.engine import Engine
@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 STORE_VARIABLE = "ACTIVELEARNING_STORE"
 _NAMES = {Action.WAITING: "Waiting", Action.FINISHED: "Finished", Action.CANCELLED: "Ended"}
 
+_RUNNER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MAX_WORKERS)
+
 
 @flow(
     name="continue-campaign",
     flow_run_name="{campaign}",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_WORKERS),
+    task_runner=_RUNNER,
     persist_result=False,
     validate_parameters=False,
 )

@@ -27,7 +27,7 @@ def _create_results(*extra: sa.schema.SchemaItem, key: tuple[str, ...]) -> sa.Ta
     )
 
 
-def _rows() -> list[dict]:
+def _rows() -> list[dict[str, object]]:
     query = sa.text('SELECT * FROM lab_results')
     return [dict(row) for row in op.get_bind().execute(query).mappings()]
 
