@@ -1,8 +1,8 @@
 """Results of the laboratory are only added: replicates, corrections, files; rejections, results nobody asked for"""
 
-from alembic import op
 from typing import Any
 
+from alembic import op
 import sqlalchemy as sa
 
 
