@@ -1,5 +1,19 @@
-"""Interatomic potentials by name, as ASE calculators."""
+"""Interatomic potentials by name, as ASE calculators, with what they know of their own errors."""
 
-from oracles.potentials.loading import check_potential, checksum, load_calculator, unsupported_elements
+from oracles.potentials.loading import (
+    ForceErrors,
+    check_potential,
+    checksum,
+    expected_force_errors,
+    load_calculator,
+    unsupported_elements,
+)
 
-__all__ = ["check_potential", "checksum", "load_calculator", "unsupported_elements"]
+__all__ = [
+    "ForceErrors",
+    "check_potential",
+    "checksum",
+    "expected_force_errors",
+    "load_calculator",
+    "unsupported_elements",
+]

@@ -11,6 +11,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,10 +22,11 @@ from activelearning.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+    from ase import Atoms
     from ase.calculators.calculator import Calculator
 
 Dtype = Literal["float32", "float64"]
-STUDENT = Path(__file__).parent / "weights" / "mace_student_lipscl.pt"
+STUDENT = Path(__file__).parent / "weights" / "mace_student.pt"
 # The 89 elements of CHGNet's training set (Deng et al., Nat. Mach. Intell. 2023, 5, 1031): H to Pu but five.
 CHGNET_ELEMENTS = frozenset(chemical_symbols[1:95]) - {"Po", "At", "Rn", "Fr", "Ra"}
 _KNOWN = "mace:student, mace:<model file>, mace:<foundation model, such as small or medium-mpa-0> or chgnet"
@@ -51,7 +53,12 @@ def load_calculator(name: str, *, device: str = "cpu", dtype: Dtype = "float32")
 
     precision = _torch_dtype(dtype)
     if path == STUDENT:
-        return mace_model.MaceCalculator(mace_model.load(path, precision), dtype=precision, device=device)
+        return mace_model.MaceCalculator(
+            mace_model.load(path, precision),
+            dtype=precision,
+            device=device,
+            reliability=mace_model.load_reliability(path),
+        )
     return mace_model.MaceCalculator(_whole_model(path, name), dtype=precision, device=device)
 
 
@@ -84,6 +91,39 @@ def unsupported_elements(calculator: Calculator, elements: Sequence[str]) -> lis
     """Those of the elements that a potential does not cover; none where it does not say what it covers."""
     known = getattr(calculator, "elements", None)
     return [] if known is None else sorted(set(elements) - set(known))
+
+
+@dataclass(frozen=True)
+class ForceErrors:
+    """What a potential expects of its own error on some atoms, against the teacher that it was distilled from.
+
+    Attributes:
+        mean: Expected mean absolute error of a force component over the atoms, eV/Å.
+        largest: That of the worst atom, eV/Å.
+        threshold: Mean above which the potential is outside what it was trained on, eV/Å.
+    """
+
+    mean: float
+    largest: float
+    threshold: float
+
+    @property
+    def is_high(self) -> bool:
+        """Whether the atoms are outside what the potential was trained on."""
+        return self.mean > self.threshold
+
+
+def expected_force_errors(calculator: Calculator, atoms: Atoms) -> ForceErrors | None:
+    """A potential's estimate of its own error; None where it makes none, as CHGNet and models of the user's do.
+
+    It costs next to nothing where the calculator's last forces were those on these atoms, as within dynamics.
+    """
+    from oracles.potentials.mace_model import MaceCalculator
+
+    if not isinstance(calculator, MaceCalculator) or calculator.reliability is None:
+        return None
+    errors = calculator.estimated_force_errors(atoms)
+    return ForceErrors(float(errors.mean()), float(errors.max()), calculator.reliability.threshold)
 
 
 def model_file(name: str) -> Path:
