@@ -54,9 +54,9 @@ class Round:
 
 ROUNDS = (
     Round(450, 150, Course(epochs=6, rates=(1e-2, 2e-3), energy_weights=(10.0, 30.0))),
-    Round(80, 60, Course(epochs=12, rates=(5e-3, 5e-5), energy_weights=(30.0, 100.0))),
+    Round(60, 60, Course(epochs=8, rates=(6e-3, 1e-4), energy_weights=(30.0, 100.0))),
 )
-N_TEST_MATERIALS, N_TEST_RANDOM = 44, 30
+N_TEST_MATERIALS, N_TEST_RANDOM = 36, 30
 
 
 def main() -> None:

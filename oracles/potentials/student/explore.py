@@ -12,7 +12,7 @@ from activelearning.crystals.realise import distance_ratio
 
 RELAXATION_STEPS = (5, 10, 20, 40, 80)  # at which a frame is kept
 TEMPERATURES = (300.0, 1500.0)  # K
-STEPS_BETWEEN = 30  # of dynamics
+STEPS_BETWEEN = 25  # of dynamics
 MIN_DISTANCE_RATIO = 0.45
 
 

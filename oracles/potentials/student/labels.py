@@ -17,7 +17,7 @@ TEACHER = "CHGNet 0.3.0"
 MAX_FORCE = 25.0  # eV/Å
 
 
-def label(samples: Iterable[Sample], path: Path, *, report_every: int = 200) -> int:
+def label(samples: Iterable[Sample], path: Path, *, report_every: int = 100) -> int:
     """Label structures with the teacher and append them to a file, those with forces above `MAX_FORCE` left out.
 
     Args:
