@@ -97,6 +97,7 @@ def hot(atoms: Atoms, calculator: Calculator, time_ps: float) -> dict[str, Any]:
         expected.append(estimate.mean)
 
     started = time.process_time()
+    watch(run)
     try:
         advance(run, calculator, protocol, checkpoint=watch, checkpoint_every=250)
         reason = None
