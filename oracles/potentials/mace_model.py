@@ -294,9 +294,9 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
         """
         if self.reliability is None:
             raise ValueError("this MACE came without an estimate of its errors")
-        self.get_forces(atoms)
+        forces = torch.as_tensor(self.get_forces(atoms))
         assert self._node_features is not None
         known = self.model.atomic_numbers.cpu()
         kinds = torch.searchsorted(known, torch.as_tensor(atoms.numbers, dtype=known.dtype))
-        errors = self.reliability.force_errors(self._node_features.cpu(), kinds)
+        errors = self.reliability.force_errors(self._node_features.cpu(), kinds, forces)
         return np.asarray(errors.double().numpy())

@@ -1,74 +1,80 @@
-"""How far a MACE's atoms are from what it was trained on, told as an expected error of their forces.
+"""What error a MACE's forces are expected to have, from the forces and the atoms' surroundings alone.
 
-The node features of a MACE describe each atom's surroundings. For each element they are compared with those of the
-training set by the Mahalanobis distance (Lee et al., NeurIPS 2018, 31, 7167), and held-out frames tell what error of
-the force goes with what distance. The features come with the forces, so the estimate costs a few products of small
-matrices. It knows the student's error against its teacher, not the teacher's own.
+Three things foresee the error of the force on an atom: its element, the size of the force (a steep wall is learned to
+a relative accuracy), and how far its surroundings are from those of its element in training. For the last the node
+features that a MACE computes on its way are compared with the training set's by the Mahalanobis distance (Lee et al.,
+NeurIPS 2018, 31, 7167). The estimate costs a few products of small matrices. It is one of the student's error against
+its teacher, not of the teacher's own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+FORCE_FLOOR = 0.1  # eV/Å, added to the size of a force before its logarithm is taken
+ERROR_FLOOR = 0.01  # eV/Å, likewise for errors in the fit
+RIDGE = 10.0  # on the logarithmic coefficients, in atoms
+
 
 @dataclass(frozen=True)
 class Reliability:
-    """Means and whitening matrices of the node features by element, and the calibration of distances.
+    """log e = offset of the element + slope · log d + slope' · log(|F| + `FORCE_FLOOR`), for each atom.
 
     Attributes:
-        means: `n_elements x d`.
+        means: Of the node features of each element in training, `n_elements x d`.
         whiteners: `n_elements x d x d`; features less their mean, times this, have unit covariance in training.
-        exponents: Slope and intercept of log(error of the force, eV/Å) over log(distance), `2`.
-        threshold: Expected error of a force in eV/Å above which dynamics are not to be trusted.
+        offsets: `n_elements`, logarithm of eV/Å.
+        slopes: Of the logarithms of the distance and of the force, `2`.
+        threshold: Mean expected error of a force component, eV/Å, above which a structure is not to be trusted.
     """
 
     means: Tensor
     whiteners: Tensor
-    exponents: Tensor
+    offsets: Tensor
+    slopes: Tensor
     threshold: float
 
     @classmethod
-    def fit(cls, features: Tensor, kinds: Tensor, n_kinds: int, *, shrinkage: float = 4.0) -> Reliability:
-        """Means and covariances of training features; elements with few atoms lean on all elements' covariance.
+    def fit(
+        cls,
+        features: Tensor,
+        kinds: Tensor,
+        forces: Tensor,
+        errors: Tensor,
+        n_kinds: int,
+        *,
+        shrinkage: float = 4.0,
+    ) -> Reliability:
+        """Describe the training set and learn the errors that are left on it.
 
         Args:
-            features: `n x d`.
+            features: Node features, `n x d`.
             kinds: Index of the element of each atom, `n`.
+            forces: The model's, eV/Å, `n x 3`.
+            errors: Mean absolute errors of the components of these forces, eV/Å, `n`.
             n_kinds: Number of elements.
-            shrinkage: Weight of the pooled covariance of the elements, in atoms per feature.
+            shrinkage: How much covariances of elements with few atoms lean on all elements', in atoms per feature.
 
         Returns:
-            An uncalibrated estimate: its exponents are 1 and 0, its threshold infinite.
+            An estimate to be `rescaled` to errors on held-out structures; its threshold is infinite.
         """
-        rows = features.double()
-        d = rows.shape[1]
-        overall = rows.mean(dim=0)
-        means, deviations = [], torch.empty_like(rows)
-        for kind in range(n_kinds):
-            mine = kinds == kind
-            mean = rows[mine].mean(dim=0) if mine.any() else overall
-            means.append(mean)
-            deviations[mine] = rows[mine] - mean
-        pooled = deviations.T @ deviations / len(rows)
-        # Features that never vary would make any rounding a great distance.
-        pooled += 1e-6 * pooled.diagonal().mean() * torch.eye(d, dtype=pooled.dtype)
-        whiteners = []
-        for kind in range(n_kinds):
-            own = deviations[kinds == kind]
-            weight = shrinkage * d
-            covariance = (own.T @ own + weight * pooled) / (len(own) + weight)
-            # Σ⁻¹ = L⁻ᵀ L⁻¹, so that |xᵀ L⁻ᵀ|² is the squared distance.
-            inverse = torch.linalg.solve_triangular(
-                torch.linalg.cholesky(covariance), torch.eye(d, dtype=pooled.dtype), upper=False
-            )
-            whiteners.append(inverse.T)
-        return cls(
-            torch.stack(means).float(), torch.stack(whiteners).float(), torch.tensor([1.0, 0.0]), float("inf")
-        )
+        means, whiteners = _describe(features, kinds, n_kinds, shrinkage)
+        unfinished = cls(means, whiteners, torch.zeros(n_kinds), torch.zeros(2), math.inf)
+        logs = unfinished._logs(features, kinds, forces)
+        codes = torch.nn.functional.one_hot(kinds, n_kinds)
+        design = torch.cat([codes, logs], dim=1).double()
+        target = (errors.double() + ERROR_FLOOR).log()
+        centre = target.mean()  # towards which elements with few atoms are drawn
+        penalty = RIDGE * torch.eye(design.shape[1], dtype=design.dtype)
+        found = torch.linalg.solve(design.T @ design + penalty, design.T @ (target - centre))
+        # Never may surroundings far from training lower the expected error.
+        slopes = found[n_kinds:].clamp_min(0.0)
+        return cls(means, whiteners, (found[:n_kinds] + centre).float(), slopes.float(), math.inf)
 
     def distances(self, features: Tensor, kinds: Tensor) -> Tensor:
         """Mahalanobis distance of each atom from its element's training set over √d, `n`: about 1 in training."""
@@ -79,32 +85,24 @@ class Reliability:
             white[mine] = centred[mine] @ self.whiteners[kind]
         return white.pow(2).mean(dim=1).sqrt()
 
-    def force_errors(self, features: Tensor, kinds: Tensor) -> Tensor:
-        """Expected error of each atom's force components in eV/Å, `n`."""
-        slope, intercept = self.exponents
-        return torch.exp(intercept + slope * self.distances(features, kinds).clamp_min(1e-6).log())
+    def _logs(self, features: Tensor, kinds: Tensor, forces: Tensor) -> Tensor:
+        distances = self.distances(features, kinds).clamp_min(0.05)
+        sizes = forces.to(self.means).norm(dim=1) + FORCE_FLOOR
+        return torch.stack([distances, sizes], dim=1).log()
 
-    def calibrated(self, distances: Tensor, errors: Tensor, threshold: float) -> Reliability:
-        """The same with a power law from distance to error, fitted to bins of held-out atoms.
+    def force_errors(self, features: Tensor, kinds: Tensor, forces: Tensor) -> Tensor:
+        """Expected mean absolute error of each atom's force components in eV/Å, `n`.
 
         Args:
-            distances: Of held-out atoms, `n`.
-            errors: Mean absolute errors of the components of their forces in eV/Å, `n`.
-            threshold: See `Reliability`.
-
-        Raises:
-            ValueError: fewer than 100 atoms.
+            features: Node features, `n x d`.
+            kinds: Index of the element of each atom, `n`.
+            forces: The model's, eV/Å, `n x 3`.
         """
-        if len(distances) < 100:
-            raise ValueError(f"a calibration needs at least 100 held-out atoms, not {len(distances)}")
-        order = distances.argsort()
-        # Means of bins, since the expected error is wanted and not its typical logarithm.
-        bins = torch.tensor_split(order, 20)
-        x = torch.stack([distances[b].double().mean().log() for b in bins])
-        y = torch.stack([errors[b].double().mean().log() for b in bins])
-        slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).pow(2).sum()
-        exponents = torch.stack([slope, y.mean() - slope * x.mean()]).float()
-        return Reliability(self.means, self.whiteners, exponents, threshold)
+        return torch.exp(self.offsets[kinds] + self._logs(features, kinds, forces) @ self.slopes)
+
+    def rescaled(self, factor: float, threshold: float) -> Reliability:
+        """The same with all expected errors multiplied by a factor, and a threshold in eV/Å."""
+        return replace(self, offsets=self.offsets + math.log(factor), threshold=threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `torch.load(weights_only=True)` reads."""
@@ -114,3 +112,30 @@ class Reliability:
     def from_dict(cls, content: dict[str, Any]) -> Reliability:
         """What `to_dict` wrote."""
         return cls(**content)
+
+
+def _describe(features: Tensor, kinds: Tensor, n_kinds: int, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Means (`n_kinds x d`) and whitening matrices (`n_kinds x d x d`) of each element's features."""
+    rows = features.double()
+    d = rows.shape[1]
+    overall = rows.mean(dim=0)
+    means, deviations = [], torch.empty_like(rows)
+    for kind in range(n_kinds):
+        mine = kinds == kind
+        mean = rows[mine].mean(dim=0) if mine.any() else overall
+        means.append(mean)
+        deviations[mine] = rows[mine] - mean
+    pooled = deviations.T @ deviations / len(rows)
+    # Features that never vary would make any rounding a great distance.
+    pooled += 1e-6 * pooled.diagonal().mean() * torch.eye(d, dtype=pooled.dtype)
+    whiteners = []
+    for kind in range(n_kinds):
+        own = deviations[kinds == kind]
+        weight = shrinkage * d
+        covariance = (own.T @ own + weight * pooled) / (len(own) + weight)
+        # Σ⁻¹ = L⁻ᵀ L⁻¹, so that |xᵀ L⁻ᵀ|² is the squared distance.
+        inverse = torch.linalg.solve_triangular(
+            torch.linalg.cholesky(covariance), torch.eye(d, dtype=pooled.dtype), upper=False
+        )
+        whiteners.append(inverse.T)
+    return torch.stack(means).float(), torch.stack(whiteners).float()

@@ -17,10 +17,9 @@ from oracles.potentials.reliability import Reliability
 from oracles.potentials.student.chemistry import family, split_key
 from oracles.potentials.student.train import collate, labelled_graph, test
 
-# Expected mean absolute error of a force component, eV/Å, above which an estimate is to be mistrusted: about twice
-# that of a typical held-out material at 600 K.
-THRESHOLD = 0.25
-ATOMS_PER_ELEMENT = 4000  # of training, from which an element's features are described
+# Dynamics are not to be trusted where the expected error is above this many times that of held-out materials at 600 K.
+THRESHOLD_RATIO = 2.0
+ATOMS_PER_ELEMENT = 1500  # of training, at least where there are as many, by which an element is described
 
 
 def held_out_errors(weights: Path, frames: Sequence[Atoms]) -> dict[str, Any]:
@@ -64,29 +63,33 @@ def is_for_calibration(frame: Atoms) -> bool:
 def reliability_of(
     model: torch.nn.Module, training: Sequence[Atoms], held_out: Sequence[Atoms]
 ) -> Reliability:
-    """The estimate of a student's errors: distances to its training set, calibrated on half of the held-out materials.
+    """The estimate of a student's errors: learned on its training set, rescaled on half of the held-out materials.
 
     Args:
         model: The student.
         training: Frames it was trained on.
-        held_out: Frames it was not; those of `is_for_calibration` are used.
+        held_out: Frames it was not; the known materials of `is_for_calibration` are used.
     """
     network: Any = model
     n_kinds = len(network.atomic_numbers)
-    features, kinds = [], []
     counts = torch.zeros(n_kinds, dtype=torch.int64)
     order = np.random.default_rng(0).permutation(len(training))
-    for found, mine, _ in _by_frame(model, [training[k] for k in order]):
-        if (counts[mine] < ATOMS_PER_ELEMENT).any():
-            features.append(found)
-            kinds.append(mine)
-            counts += torch.bincount(mine, minlength=n_kinds)
-    reliability = Reliability.fit(torch.cat(features), torch.cat(kinds), n_kinds)
-    distances, errors = [], []
-    for found, mine, error in _by_frame(model, [f for f in held_out if is_for_calibration(f)], errors=True):
-        distances.append(reliability.distances(found, mine))
-        errors.append(error)
-    return reliability.calibrated(torch.cat(distances), torch.cat(errors), THRESHOLD)
+    parts: list[tuple[Tensor, ...]] = []
+    for k in order:
+        kinds = torch.bucketize(torch.as_tensor(training[k].numbers), network.atomic_numbers)
+        if (counts[kinds] < ATOMS_PER_ELEMENT).any():
+            counts += torch.bincount(kinds, minlength=n_kinds)
+            parts += _by_frame(model, [training[k]])
+    features, kinds, forces, errors = (torch.cat(column) for column in zip(*parts, strict=True))
+    reliability = Reliability.fit(features, kinds, forces, errors, n_kinds)
+    expected, true = [], []
+    for features, kinds, forces, errors in _by_frame(
+        model, [f for f in held_out if is_for_calibration(f) and not f.info["source"].startswith("random")]
+    ):
+        expected.append(float(reliability.force_errors(features, kinds, forces).mean()))
+        true.append(float(errors.mean()))
+    typical = float(np.mean(true))
+    return reliability.rescaled(typical / float(np.mean(expected)), THRESHOLD_RATIO * typical)
 
 
 def foresight(model: torch.nn.Module, reliability: Reliability, frames: Sequence[Atoms]) -> dict[str, float]:
@@ -100,9 +103,9 @@ def foresight(model: torch.nn.Module, reliability: Reliability, frames: Sequence
     from scipy.stats import spearmanr
 
     expected, true = [], []
-    for found, mine, error in _by_frame(model, frames, errors=True):
-        expected.append(float(reliability.force_errors(found, mine).mean()))
-        true.append(float(error.mean()))
+    for features, kinds, forces, errors in _by_frame(model, frames):
+        expected.append(float(reliability.force_errors(features, kinds, forces).mean()))
+        true.append(float(errors.mean()))
     e, t = np.array(expected), np.array(true)
     flagged, bad = e > reliability.threshold, t > reliability.threshold
     return {
@@ -116,12 +119,13 @@ def foresight(model: torch.nn.Module, reliability: Reliability, frames: Sequence
 
 
 def _by_frame(
-    model: torch.nn.Module, frames: Sequence[Atoms], *, errors: bool = False
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Of each frame: node features (`n x d`), elements (`n`), mean absolute errors of force components (`n`, eV/Å)."""
+    model: torch.nn.Module, frames: Sequence[Atoms]
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Of each frame, `n` rows each: node features, elements, the model's forces and their mean absolute errors."""
     network: Any = model
     for frame in frames:
         batch = collate([labelled_graph(frame, model)])
-        out = network(batch, compute_force=errors)
-        wrong = (out["forces"] - batch["forces"]).detach().abs().mean(dim=1) if errors else torch.empty(0)
-        yield out["node_feats"].detach(), batch["node_attrs"].argmax(dim=1), wrong
+        out = network(batch)
+        forces = out["forces"].detach()
+        errors = (forces - batch["forces"]).abs().mean(dim=1)
+        yield out["node_feats"].detach(), batch["node_attrs"].argmax(dim=1), forces, errors
