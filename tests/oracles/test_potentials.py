@@ -117,6 +117,19 @@ def test_loading_changes_nothing_for_the_rest_of_the_process(capfd):
     assert capfd.readouterr().out == ""
 
 
+def test_the_narrow_student_is_shipped_beside_the_broad_one(student):
+    narrow = load_calculator("mace:student-lipscl")
+    assert narrow.elements == {"Li", "P", "S", "Cl"}
+    path = model_file("mace:student-lipscl")
+    assert path != STUDENT
+    assert path.stat().st_size < 300_000
+    assert path.with_suffix(".md").read_text().startswith("# ")
+    assert checksum("mace:student-lipscl") != checksum("mace:student")
+    atoms = rattled(argyrodite(primitive=True))
+    difference = narrow.get_forces(atoms) - student.get_forces(atoms)
+    assert np.abs(difference).mean() < 0.3  # eV/Å: both follow one teacher
+
+
 def test_the_shipped_student_is_small_plain_and_has_a_card():
     assert model_file("mace:student") == STUDENT
     assert STUDENT.stat().st_size < 6_000_000

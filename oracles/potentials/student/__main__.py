@@ -19,7 +19,7 @@ from oracles.ml_proxy.data import find_obelix
 from oracles.ml_proxy.materials import find_materials
 from oracles.potentials.loading import STUDENT, load_calculator
 from oracles.potentials.mace_model import Architecture, MaceCalculator, load, load_with_architecture, save
-from oracles.potentials.student.calibration import held_out_errors, reliability_of
+from oracles.potentials.student.calibration import error_table, held_out_errors, reliability_of
 from oracles.potentials.student.chemistry import ELEMENTS
 from oracles.potentials.student.labels import label
 from oracles.potentials.student.materials import Material, known_materials
@@ -69,7 +69,7 @@ def main() -> None:
         help="label: CHGNet's labels on distorted and random crystals (round 0) or on frames of the dynamics of "
         "the last round's student; train: a student on all labels so far, gone on with where it was stopped; testset: "
         "held-out materials in CHGNet's own dynamics; finish: the last student with its estimate of errors; test: "
-        "errors by family; all: all, in this order",
+        "errors by family, as a table and as errors.json; all: all, in this order",
     )
     parser.add_argument("--out", type=Path, default=Path("student"), help="folder of label files and weights")
     parser.add_argument("--seed", type=int, default=0)
@@ -121,7 +121,9 @@ def run(arguments: argparse.Namespace) -> None:
     if step in ("test", "all"):
         weights = folder / "student.pt" if step == "all" else arguments.weights
         frames = read_frames([folder / "labels-test.xyz", folder / "labels-flagship.xyz"])
-        print(json.dumps(held_out_errors(weights, frames), indent=2, ensure_ascii=False))
+        results = held_out_errors(weights, frames)
+        (folder / "errors.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        print("\n".join(error_table(results)))
 
 
 def label_anew(samples: Iterable[Sample], path: Path) -> None:

@@ -55,6 +55,23 @@ def held_out_errors(weights: Path, frames: Sequence[Atoms]) -> dict[str, Any]:
     return results
 
 
+def error_table(results: dict[str, Any]) -> list[str]:
+    """Lines of a table of `held_out_errors`, and of what its estimate of errors is worth."""
+    lines = [
+        "| frames | materials | n | energy (meV/atom) | forces (meV/Å) | of RMS | stress (GPa) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in results.items():
+        if isinstance(row, dict) and "n_structures" in row:
+            lines.append(
+                f"| {name} | {row['n_materials']} | {row['n_structures']} | {row['energy_mae_meV_per_atom']:.0f} | "
+                f"{row['force_mae_meV_per_A']:.0f} | {row['force_rms_of_labels_meV_per_A']:.0f} | "
+                f"{row['stress_mae_GPa']:.2f} |"
+            )
+    estimate = results.get("estimate of errors", {})
+    return [*lines, "", *(f"{name}: {value:.2f}" for name, value in estimate.items())]
+
+
 def is_for_calibration(frame: Atoms) -> bool:
     """Whether a held-out frame calibrates the estimate of errors; the others, of other materials, test it."""
     return hashlib.sha256(split_key(frame).encode()).digest()[1] % 2 == 0
