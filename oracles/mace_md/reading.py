@@ -20,6 +20,7 @@ from oracles.mace_md.dynamics import Run
 from oracles.mace_md.integrity import displacements, energy_change, framework_bonds, trend
 from oracles.mace_md.protocol import Protocol
 from oracles.mace_md.trajectory import RunFolder
+from oracles.potentials import expected_force_errors
 
 _log = logging.getLogger(__name__)
 
@@ -160,22 +161,24 @@ def _of_collective(
 def force_reliability(
     calculator: Calculator, run: Run, frames: NDArray[np.float32], every: int
 ) -> dict[str, Any]:
-    """What a calculator that knows its errors says of every k-th sample: mean and largest force error, eV/Å.
+    """What a potential that knows its errors expects of them on every k-th sample, eV/Å; nothing of any other.
 
-    Such a calculator has a method `reliability(atoms)`, its estimated force error, and `reliability_threshold`, beyond
-    which it is not to be trusted. Of any other nothing is said.
+    `force_error_mean` is the mean over atoms and samples, `force_error_max` that of the worst atom of all; a run is
+    `reliable` where the mean over the atoms of no sample is outside what the potential was trained on.
     """
-    estimate = getattr(calculator, "reliability", None)
-    if not callable(estimate):
-        return {}
     atoms = run.atoms.copy()
-    errors = []
+    found = []
     for frame in frames[::every]:
         atoms.positions = frame
-        errors.append(float(estimate(atoms)))
-    threshold = getattr(calculator, "reliability_threshold", None)
-    said = {"force_error_mean": float(np.mean(errors)), "force_error_max": float(np.max(errors))}
-    return said if threshold is None else {**said, "reliable": said["force_error_max"] <= float(threshold)}
+        errors = expected_force_errors(calculator, atoms)
+        if errors is None:
+            return {}
+        found.append(errors)
+    return {
+        "force_error_mean": float(np.mean([errors.mean for errors in found])),
+        "force_error_max": max(errors.largest for errors in found),
+        "reliable": not any(errors.is_high for errors in found),
+    }
 
 
 class Progress:

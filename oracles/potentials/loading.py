@@ -1,8 +1,8 @@
 """Potentials by name: what a configuration writes, as an ASE calculator, with a checksum of the weights behind it.
 
-Names are `mace:student` (shipped with this package), `mace:<path of a model file>`, `mace:<foundation model>`
-(downloaded and cached by mace-torch), `chgnet` (weights inside its wheel), and any ASE calculator by the dotted path of
-its class. Where a name is not all, a mapping holds it with `parameters` (of a class) or `trust_code` (of a model file).
+Names are `mace:student` and `mace:student-lipscl` (shipped with this package), `mace:<path of a model file>`,
+`mace:<foundation model>` (downloaded and cached by mace-torch), `chgnet` (weights inside its wheel), and any ASE
+calculator by the dotted path of its class. Where a name is not all, a mapping holds it with `parameters` (of a class) or `trust_code` (of a model file).
 
 A model file in our own format (`mace_model.save`) is data. As mace-torch writes and publishes models they are pickles,
 which run code when they are loaded: only where the configuration says `trust_code: true` are they.
@@ -15,6 +15,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,15 +28,19 @@ from oracles.potentials.naming import Potential, Spec
 
 if TYPE_CHECKING:
     import torch
+    from ase import Atoms
     from ase.calculators.calculator import Calculator
 
 Dtype = Literal["float32", "float64"]
-STUDENT = Path(__file__).parent / "weights" / "mace_student_lipscl.pt"
+_WEIGHTS = Path(__file__).parent / "weights"
+# By what follows `mace:`; the second knows Li, P, S and Cl alone, is smaller, and better on their random crystals.
+STUDENTS = {"student": _WEIGHTS / "mace_student.pt", "student-lipscl": _WEIGHTS / "mace_student_lipscl.pt"}
+STUDENT = STUDENTS["student"]
 # The 89 elements of CHGNet's training set (Deng et al., Nat. Mach. Intell. 2023, 5, 1031): H to Pu but five.
 CHGNET_ELEMENTS = frozenset(chemical_symbols[1:95]) - {"Po", "At", "Rn", "Fr", "Ra"}
 _KNOWN = (
-    "mace:student, mace:<model file>, mace:<foundation model, such as small or medium-mpa-0>, chgnet or the dotted "
-    "path of an ASE calculator, such as ase.calculators.lj:LennardJones"
+    "mace:student, mace:student-lipscl, mace:<model file>, mace:<foundation model, such as small or medium-mpa-0>, "
+    "chgnet or the dotted path of an ASE calculator, such as ase.calculators.lj:LennardJones"
 )
 
 
@@ -58,8 +63,11 @@ def load_calculator(spec: Spec | Potential, *, device: str = "cpu", dtype: Dtype
         return dotted.construct(potential)
     from oracles.potentials import mace_model
 
-    precision = _torch_dtype(dtype)
-    return mace_model.MaceCalculator(_mace(potential, precision), dtype=precision, device=device)
+    precision, path = _torch_dtype(dtype), model_file(potential.name)
+    reliability = mace_model.load_reliability(path) if mace_model.is_ours(path) else None
+    return mace_model.MaceCalculator(
+        _mace(potential, precision), dtype=precision, device=device, reliability=reliability
+    )
 
 
 def check_potential(spec: Spec | Potential) -> None:
@@ -69,7 +77,7 @@ def check_potential(spec: Spec | Potential) -> None:
         _chgnet_file()
     elif potential.is_dotted:
         dotted.construct(potential)
-    elif model_file(potential.name) != STUDENT:
+    elif model_file(potential.name) not in STUDENTS.values():
         _mace(potential, _torch_dtype("float32"))
 
 
@@ -99,6 +107,39 @@ def unsupported_elements(calculator: Calculator, elements: Sequence[str]) -> lis
     return [] if known is None else sorted(set(elements) - set(known))
 
 
+@dataclass(frozen=True)
+class ForceErrors:
+    """What a potential expects of its own error on some atoms, against the teacher that it was distilled from.
+
+    Attributes:
+        mean: Expected mean absolute error of a force component over the atoms, eV/Å.
+        largest: That of the worst atom, eV/Å.
+        threshold: Mean above which the potential is outside what it was trained on, eV/Å.
+    """
+
+    mean: float
+    largest: float
+    threshold: float
+
+    @property
+    def is_high(self) -> bool:
+        """Whether the atoms are outside what the potential was trained on."""
+        return self.mean > self.threshold
+
+
+def expected_force_errors(calculator: Calculator, atoms: Atoms) -> ForceErrors | None:
+    """A potential's estimate of its own error; None where it makes none, as CHGNet and models of the user's do.
+
+    It costs next to nothing where the calculator's last forces were those on these atoms, as within dynamics.
+    """
+    from oracles.potentials.mace_model import MaceCalculator
+
+    if not isinstance(calculator, MaceCalculator) or calculator.reliability is None:
+        return None
+    errors = calculator.estimated_force_errors(atoms)
+    return ForceErrors(float(errors.mean()), float(errors.max()), calculator.reliability.threshold)
+
+
 def model_file(name: str) -> Path:
     """File of a MACE by its name; a foundation model is downloaded where mace-torch's cache lacks it.
 
@@ -108,8 +149,8 @@ def model_file(name: str) -> Path:
     family, _, rest = name.partition(":")
     if family != "mace" or not rest:
         raise ConfigError(f"potential: {name!r} is unknown; use {_KNOWN}.")
-    if rest == "student":
-        return STUDENT
+    if rest in STUDENTS:
+        return STUDENTS[rest]
     path = Path(rest).expanduser()
     if path.is_file():
         return path

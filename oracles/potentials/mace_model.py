@@ -23,6 +23,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from oracles.potentials.convolution import use_scalar_convolutions
+from oracles.potentials.reliability import Reliability
+
 FORMAT = "activelearning-mace-1"
 
 
@@ -100,7 +103,7 @@ def build(architecture: Architecture, dtype: torch.dtype = torch.float32) -> tor
     parities = "eo"
     hidden = "+".join(f"{architecture.channels}x{k}{parities[k % 2]}" for k in range(architecture.max_l + 1))
     with default_dtype(dtype):
-        return ScaleShiftMACE(
+        model: torch.nn.Module = ScaleShiftMACE(
             atomic_inter_scale=architecture.energy_scale,
             atomic_inter_shift=0.0,
             r_max=architecture.r_max,
@@ -121,16 +124,26 @@ def build(architecture: Architecture, dtype: torch.dtype = torch.float32) -> tor
             pair_repulsion=True,
             radial_MLP=[architecture.radial_width] * 2,
         )
+    use_scalar_convolutions(model)
+    return model
 
 
-def save(path: Path, model: torch.nn.Module, architecture: Architecture) -> None:
-    """Write the architecture and the state dict, in single precision where the state is floating."""
+def save(
+    path: Path, model: torch.nn.Module, architecture: Architecture, reliability: Reliability | None = None
+) -> None:
+    """Write the architecture and the state dict, in single precision where the state is floating.
+
+    An estimate of the model's errors goes with it where there is one.
+    """
     state = {
         name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).clone()
         for name, tensor in model.state_dict().items()
     }
     plain = {**asdict(architecture), "atomic_numbers": list(architecture.atomic_numbers)}
-    torch.save({"format": FORMAT, "architecture": plain, "state": state}, path)
+    content: dict[str, Any] = {"format": FORMAT, "architecture": plain, "state": state}
+    if reliability is not None:
+        content["reliability"] = reliability.to_dict()
+    torch.save(content, path)
 
 
 def is_ours(path: Path) -> bool:
@@ -157,15 +170,30 @@ def load_with_architecture(path: Path, dtype: torch.dtype) -> tuple[torch.nn.Mod
     Raises:
         ValueError: the file is of another format.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not (isinstance(content, dict) and content.get("format") == FORMAT):
-        raise ValueError(f"{path} is not of the format {FORMAT}")
+    content = _content(path)
     plain: dict[str, Any] = dict(content["architecture"])
     plain["atomic_numbers"] = tuple(plain["atomic_numbers"])
     architecture = Architecture(**plain)
     model = build(architecture, dtype)
     model.load_state_dict(content["state"])
     return model.to(dtype), architecture
+
+
+def load_reliability(path: Path) -> Reliability | None:
+    """The estimate of errors that was saved with a model, if one was.
+
+    Raises:
+        ValueError: the file is of another format.
+    """
+    saved = _content(path).get("reliability")
+    return None if saved is None else Reliability.from_dict(saved)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not (isinstance(content, dict) and content.get("format") == FORMAT):
+        raise ValueError(f"{path} is not of the format {FORMAT}")
+    return content
 
 
 def graph(
@@ -216,8 +244,17 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
 
     implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
 
-    def __init__(self, model: torch.nn.Module, *, dtype: torch.dtype, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        reliability: Reliability | None = None,
+    ) -> None:
         super().__init__()
+        self.reliability = reliability
+        self._node_features: torch.Tensor | None = None
         # TorchScript recompiles e3nn's functions as it sees new shapes (numbers of edges), and what it fuses
         # rounds otherwise: forces would depend on the calls before, and a resumed trajectory would part.
         torch.jit.set_fusion_strategy([])
@@ -247,6 +284,7 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
         data = graph(self.atoms, self.model, self._dtype, self._device)
         data["head"] = torch.tensor([self._head], dtype=torch.int64, device=self._device)
         out = self.model(data, compute_force=True, compute_stress=True)
+        self._node_features = out["node_feats"].detach()
         energy = float(out["energy"].detach())
         self.results = {
             "energy": energy,
@@ -254,3 +292,20 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
             "forces": out["forces"].detach().cpu().double().numpy(),
             "stress": full_3x3_to_voigt_6_stress(out["stress"].detach().cpu().double().numpy().reshape(3, 3)),
         }
+
+    def estimated_force_errors(self, atoms: Atoms) -> np.ndarray:
+        """Expected error of each atom's force components against the teacher's, eV/Å, `n`.
+
+        It costs next to nothing where the forces on these atoms were the last that were asked for.
+
+        Raises:
+            ValueError: the model came without an estimate of its errors.
+        """
+        if self.reliability is None:
+            raise ValueError("this MACE came without an estimate of its errors")
+        forces = torch.as_tensor(self.get_forces(atoms))
+        assert self._node_features is not None
+        known = self.model.atomic_numbers.cpu()
+        kinds = torch.searchsorted(known, torch.as_tensor(atoms.numbers, dtype=known.dtype))
+        errors = self.reliability.force_errors(self._node_features.cpu(), kinds, forces)
+        return np.asarray(errors.double().numpy())

@@ -9,18 +9,20 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from oracles.potentials.student.sampling import Sample
+
 TEACHER = "CHGNet 0.3.0"
 # Where two atoms collide, the teacher is outside its own training and its forces mean nothing; the student's short
 # range is the ZBL repulsion's there.
 MAX_FORCE = 25.0  # eV/Å
 
 
-def label(structures: Iterable[tuple[str, Atoms]], path: Path, *, report_every: int = 100) -> int:
+def label(samples: Iterable[Sample], path: Path, *, report_every: int = 100) -> int:
     """Label structures with the teacher and append them to a file, those with forces above `MAX_FORCE` left out.
 
     Args:
-        structures: The group of each structure and its atoms.
-        path: Extended XYZ file; each frame holds energy (eV), forces (eV/Å), stress (eV/Å³) and its `group`.
+        samples: The structures.
+        path: Extended XYZ file; each frame holds energy (eV), forces (eV/Å), stress (eV/Å³), its `group` and `source`.
         report_every: Print progress after so many structures.
 
     Returns:
@@ -32,7 +34,8 @@ def label(structures: Iterable[tuple[str, Atoms]], path: Path, *, report_every: 
 
     teacher = load_calculator("chgnet")
     n_kept = 0
-    for n_seen, (group, atoms) in enumerate(structures, start=1):
+    for n_seen, sample in enumerate(samples, start=1):
+        atoms = sample.atoms
         copy = atoms.copy()
         copy.calc = teacher
         forces = copy.get_forces()
@@ -41,7 +44,7 @@ def label(structures: Iterable[tuple[str, Atoms]], path: Path, *, report_every: 
             frame.calc = SinglePointCalculator(
                 frame, energy=copy.get_potential_energy(), forces=forces, stress=copy.get_stress(voigt=False)
             )
-            frame.info["group"] = group
+            frame.info |= {"group": sample.group, "source": sample.source}
             write(path, frame, format="extxyz", append=True)
             n_kept += 1
         if n_seen % report_every == 0:

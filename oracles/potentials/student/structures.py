@@ -1,13 +1,13 @@
-"""Structures on which the student is trained, generated: known crystals, random ones, and distortions of both.
+"""Generated structures on which the student is trained: prototypes of Li-P-S-Cl, random crystals, and distortions.
 
-Nothing is read from a data set. The known crystals are built from their space groups and published coordinates, the
-random ones are drawn as a sampler of crystals would propose them: any composition, any space group, volumes from
-squeezed to loose. A potential that meets only sensible crystals in training is wild on the others.
+The prototypes are built from their space groups and published coordinates, the random crystals are drawn as a sampler
+would propose them: any composition, any space group, volumes from squeezed to loose. A potential that meets only
+sensible crystals in training is wild on the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -15,12 +15,15 @@ from ase.build import bulk
 from ase.spacegroup import crystal
 
 from activelearning.candidate import CrystalCandidate
-from activelearning.crystals.realise import RealisationError, distance_ratio, realise
+from activelearning.crystals.elements import element_rows, properties
+from activelearning.crystals.realise import RealisationError, realise
+from oracles.potentials.student.chemistry import ANIONS, ELEMENTS
 
-ELEMENTS = ("Li", "P", "S", "Cl")
+FLAGSHIP = ("Li", "P", "S", "Cl")
 MAX_ATOMS = 24
-# Å³ per atom, from dense to loose; log-uniform. Li2S has 15.5, LiCl 16.9, β-Li3PS4 20, solid sulfur 26.
-VOLUME_PER_ATOM = (9.0, 40.0)
+# Volume of the cell over that of the van der Waals spheres, from dense to loose; log-uniform. Known materials have
+# 0.29 to 1.38 (see activelearning.crystals.volume).
+VOLUME_OVER_SPHERES = (0.35, 1.4)
 
 
 def argyrodite(*, primitive: bool = False, swapped: tuple[int, ...] = (), a: float = 9.86) -> Atoms:
@@ -109,26 +112,42 @@ def prototypes() -> dict[str, Atoms]:
     return {name: _plain(atoms) for name, atoms in found.items()}
 
 
-def random_crystals(n: int, seed: int) -> Iterator[Atoms]:
+def random_crystals(n: int, seed: int, elements: Sequence[str] = FLAGSHIP) -> Iterator[Atoms]:
     """Draw n random crystals of up to `MAX_ATOMS` atoms.
 
-    Elements are a random subset, counts are uniform, the space group is uniform over those that fit the composition,
-    and the volume per atom is log-uniform over `VOLUME_PER_ATOM`.
+    Up to four elements are drawn, counts are uniform, the space group is uniform over those that fit the composition,
+    and the volume over that of the van der Waals spheres is log-uniform over `VOLUME_OVER_SPHERES`.
+
+    Args:
+        n: How many.
+        seed: Seed of it all.
+        elements: Symbols to draw from.
     """
     from pyxtal.lattice import Lattice
     from pyxtal.symmetry import Group
 
+    radii = dict(
+        zip(
+            elements,
+            properties(["van_der_waals_radius"])[[element_rows()[e] for e in elements], 0],
+            strict=True,
+        )
+    )
     rng = np.random.default_rng(seed)
     n_found = 0
     while n_found < n:
-        subset = rng.choice(ELEMENTS, size=rng.integers(1, len(ELEMENTS) + 1), replace=False)
+        subset = rng.choice(elements, size=rng.integers(1, min(4, len(elements)) + 1), replace=False)
         counts = rng.integers(1, 13, size=len(subset))
         if counts.sum() > MAX_ATOMS:
             continue
         group = Group(int(rng.integers(1, 231)))
         if not group.check_compatible(counts)[0]:
             continue
-        volume = counts.sum() * np.exp(rng.uniform(*np.log(VOLUME_PER_ATOM)))
+        spheres = sum(
+            4.0 / 3.0 * np.pi * radii[str(symbol)] ** 3 * count
+            for symbol, count in zip(subset, counts, strict=True)
+        )
+        volume = spheres * np.exp(rng.uniform(*np.log(VOLUME_OVER_SPHERES)))
         lattice = Lattice(group.lattice_type, volume, random_state=rng).get_para(degree=True)
         composition = {str(symbol): int(count) for symbol, count in zip(subset, counts, strict=True)}
         candidate = CrystalCandidate(group.number, composition, tuple(lattice))
@@ -140,6 +159,17 @@ def random_crystals(n: int, seed: int) -> Iterator[Atoms]:
         yield drawn.atoms
 
 
+def lithium_subsets(n: int, seed: int) -> Iterator[tuple[str, ...]]:
+    """Elements of n random chemistries: lithium, one or two anions and one or two of the others."""
+    rng = np.random.default_rng(seed)
+    anions = sorted(ANIONS)
+    others = sorted(set(ELEMENTS) - ANIONS - {"Li"})
+    for _ in range(n):
+        chosen = [*rng.choice(anions, rng.integers(1, 3), replace=False)]
+        chosen += [*rng.choice(others, rng.integers(0, 3), replace=False)]
+        yield ("Li", *(str(symbol) for symbol in chosen))
+
+
 def distorted(atoms: Atoms, rng: np.random.Generator, *, rattle: float, strain: float) -> Atoms:
     """A copy with normal displacements of `rattle` Å and a symmetric strain whose entries are normal with `strain`."""
     copy = atoms.copy()
@@ -147,31 +177,3 @@ def distorted(atoms: Atoms, rng: np.random.Generator, *, rattle: float, strain: 
     copy.set_cell(copy.cell.array @ (np.eye(3) + (noise + noise.T) / 2), scale_atoms=True)
     copy.positions += rng.normal(0.0, rattle, size=copy.positions.shape)
     return copy
-
-
-def first_structures(n_variants: int, n_random: int, seed: int) -> Iterator[tuple[str, Atoms]]:
-    """What is labelled before there is a student: each prototype distorted, and random crystals as they are drawn.
-
-    Args:
-        n_variants: Distortions of each prototype, from slight to strong.
-        n_random: Random crystals; half of them also appear rattled.
-        seed: Seed of it all.
-
-    Yields:
-        The group of the structure (by which training and test sets are kept apart) and its atoms.
-    """
-    rng = np.random.default_rng([seed, 0])
-    for name, atoms in prototypes().items():
-        yield name, atoms
-        n = n_variants if len(atoms) <= MAX_ATOMS else n_variants // 4
-        for k in range(n):
-            strength = (k + 1) / n
-            changed = distorted(atoms, rng, rattle=0.3 * strength, strain=0.06 * strength)
-            # The whole range of volumes, since a relaxation of the cell passes through it.
-            changed.set_cell(changed.cell.array * rng.uniform(0.92, 1.12), scale_atoms=True)
-            if distance_ratio(changed) > 0.5:
-                yield name, changed
-    for k, atoms in enumerate(random_crystals(n_random, seed)):
-        yield f"random {k}", atoms
-        if k % 2 == 0:
-            yield f"random {k}", distorted(atoms, rng, rattle=0.15, strain=0.03)

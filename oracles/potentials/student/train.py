@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +18,52 @@ from oracles.potentials.mace_model import Architecture, build, graph, load_with_
 Graph = dict[str, Tensor]
 
 HUBER = 0.1  # eV per atom and eV/Å: beyond it errors count linearly, so that wild crystals don't rule the fit
-WEIGHTS = {"forces": 10.0, "stress": 100.0}  # eV/Å, eV/Å³; that of the energy grows as forces become good
+WEIGHTS = {"forces": 10.0, "stress": 1000.0}  # eV/Å, eV/Å³; that of the energy grows as forces become good
+# Of a frame in the loss, by its source: what a campaign meets last counts least.
+SOURCE_WEIGHTS = {"neighbour": 0.5, "random": 0.5, "random lithium": 0.3}
+AVERAGE_DECAY = 0.995  # of the exponential average of the weights, a step
+_MEAN_ROOT_SIZE = 4.0  # of a frame of 16 atoms, which thus weighs one
+CHECKPOINT = "activelearning-student-checkpoint-1"
 
 
-def is_held_out(group: str, index: int) -> bool:
-    """Whether a frame is kept for testing: one in ten; a random crystal goes with all its relatives."""
-    name = group if group.startswith("random") else f"{group} {index}"
-    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10 == 0
+@dataclass(frozen=True)
+class Course:
+    """How long and how fast a student learns.
+
+    Attributes:
+        epochs: Passes over the frames.
+        rates: Learning rate at the beginning and at the end; in between its logarithm follows half a cosine.
+        energy_weights: Weight of the energy per atom in the loss, at the beginning and at the end, likewise.
+        batch_size: Structures a step.
+    """
+
+    epochs: int
+    rates: tuple[float, float] = (1e-2, 1e-4)
+    energy_weights: tuple[float, float] = (10.0, 100.0)
+    batch_size: int = 4
+
+    def at(self, fraction: float) -> tuple[float, float]:
+        """Learning rate and energy weight after a fraction of the course."""
+        done = 0.5 - 0.5 * math.cos(math.pi * fraction)
+        rate, weight = (first * (last / first) ** done for first, last in (self.rates, self.energy_weights))
+        return rate, weight
 
 
-def read_frames(paths: Sequence[Path]) -> tuple[list[Atoms], list[Atoms]]:
-    """Training and held-out frames of label files."""
+def read_frames(paths: Sequence[Path]) -> list[Atoms]:
+    """Frames of label files."""
     from ase.io import read
 
-    training: list[Atoms] = []
-    held_out: list[Atoms] = []
-    for path in paths:
-        for index, frame in enumerate(read(path, index=":")):
-            (held_out if is_held_out(frame.info["group"], index) else training).append(frame)
-    return training, held_out
+    return [frame for path in paths for frame in read(path, index=":")]
 
 
 def labelled_graph(frame: Atoms, model: torch.nn.Module) -> Graph:
-    """A frame's graph with its labels: energy (`1`), forces (`n x 3`), stress (`1 x 3 x 3`)."""
+    """A frame's graph with its labels: energy (`1`), forces (`n x 3`), stress (`1 x 3 x 3`), `weight`."""
     data = graph(frame, model, torch.float32)
     data["energy"] = torch.tensor([frame.get_potential_energy()], dtype=torch.float32)
     data["forces"] = torch.as_tensor(frame.get_forces(), dtype=torch.float32)
     data["stress"] = torch.as_tensor(frame.get_stress(voigt=False), dtype=torch.float32)[None]
+    source = str(frame.info.get("source", ""))
+    data["weight"] = torch.tensor([SOURCE_WEIGHTS.get(source, 1.0)], dtype=torch.float32)
     return data
 
 
@@ -54,7 +73,17 @@ def collate(graphs: Sequence[Graph]) -> Graph:
     starts = np.concatenate([[0], np.cumsum(sizes)])
     joined = {
         name: torch.cat([g[name] for g in graphs])
-        for name in ("positions", "cell", "unit_shifts", "shifts", "node_attrs", "energy", "forces", "stress")
+        for name in (
+            "positions",
+            "cell",
+            "unit_shifts",
+            "shifts",
+            "node_attrs",
+            "energy",
+            "forces",
+            "stress",
+            "weight",
+        )
     }
     joined["edge_index"] = torch.cat(
         [g["edge_index"] + int(start) for g, start in zip(graphs, starts[:-1], strict=True)], dim=1
@@ -77,30 +106,29 @@ def element_energies(frames: Sequence[Atoms], atomic_numbers: Sequence[int]) -> 
 def train(
     frames: Sequence[Atoms],
     architecture: Architecture,
+    course: Course,
     *,
-    epochs: int,
     seed: int,
-    batch_size: int = 8,
-    learning_rate: float = 1e-2,
-    energy_weight: float = 10.0,
     start: Path | None = None,
-    report_every: int = 5,
+    checkpoint: Path | None = None,
+    report: Callable[[str], None] = print,
 ) -> tuple[torch.nn.Module, Architecture]:
-    """Fit a student with Adam, a cosine schedule and an exponential average of the weights.
+    """Fit a student with Adam and an exponential average of the weights.
 
     Args:
         frames: Labelled structures.
         architecture: What to build; neighbours and energy scale are replaced by those of the frames.
-        epochs: Passes over the frames.
+        course: How long and how fast.
         seed: Seed of the weights and of the order of the frames.
-        batch_size: Structures a step.
-        learning_rate: At the start of the schedule.
-        energy_weight: Of the energy per atom in the loss, beside `WEIGHTS`.
-        start: A student to start from, of the same architecture.
-        report_every: Print the loss after so many epochs.
+        start: A student to start from, whose architecture is then taken.
+        checkpoint: Written after each epoch; one that is there is gone on from.
+        report: Told the mean loss of each epoch.
 
     Returns:
         The averaged model and its architecture.
+
+    Raises:
+        ValueError: the checkpoint is of another course or other frames.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -114,26 +142,43 @@ def train(
         else:
             model, architecture = load_with_architecture(start, torch.float32)
     graphs = [labelled_graph(frame, model) for frame in frames]
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate, amsgrad=True)
-    n_steps = epochs * -(-len(graphs) // batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps, eta_min=learning_rate / 100)
+    optimiser = torch.optim.Adam(model.parameters(), amsgrad=True)
     average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY)
     )
-    rng = np.random.default_rng(seed)
-    for epoch in range(1, epochs + 1):
+    parts = {"model": model, "average": average, "optimiser": optimiser}
+    identity = {"format": CHECKPOINT, "course": repr(course), "seed": seed, "frames": len(frames)}
+    epoch = 0
+    if checkpoint is not None and checkpoint.exists():
+        content = torch.load(checkpoint, weights_only=True)
+        if content["identity"] != identity:
+            raise ValueError(f"{checkpoint} is of another training ({content['identity']}); delete it.")
+        for name, part in parts.items():
+            part.load_state_dict(content[name])
+        epoch = content["epoch"]
+    n_batches = -(-len(graphs) // course.batch_size)
+    while epoch < course.epochs:
         losses = []
-        for batch in _batches(graphs, batch_size, rng):
+        # The order depends on the epoch alone, so that a resumed training is the one that was stopped.
+        batches = _batches(graphs, course.batch_size, np.random.default_rng([seed, epoch]))
+        for k, batch in enumerate(batches):
+            rate, energy_weight = course.at((epoch + k / n_batches) / course.epochs)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
             optimiser.zero_grad()
             loss = _loss(model(batch, training=True, compute_stress=True), batch, energy_weight)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
             optimiser.step()
-            schedule.step()
             average.update_parameters(model)
             losses.append(loss.item())
-        if epoch % report_every == 0 or epoch == epochs:
-            print(f"epoch {epoch}: loss {np.mean(losses):.4f}", flush=True)
+        epoch += 1
+        report(f"epoch {epoch} of {course.epochs}: loss {np.mean(losses):.4f}")
+        if checkpoint is not None:
+            states = {name: part.state_dict() for name, part in parts.items()}
+            partial = checkpoint.with_suffix(".partial")
+            torch.save({"identity": identity, "epoch": epoch, **states}, partial)
+            partial.replace(checkpoint)
     return average.module, architecture
 
 
@@ -156,14 +201,22 @@ def _batches(graphs: Sequence[Graph], size: int, rng: np.random.Generator) -> It
 
 
 def _loss(out: dict[str, Any], batch: Graph, energy_weight: float) -> Tensor:
+    """Weighted mean over the frames, each frame's forces weighing as the root of its size."""
     sizes = torch.diff(batch["ptr"])
-    huber = torch.nn.functional.huber_loss
-    energy = huber(out["energy"] / sizes, batch["energy"] / sizes, delta=HUBER)
+    weights = batch["weight"] / len(sizes)
+
+    def huber(found: Tensor, wanted: Tensor) -> Tensor:
+        return torch.nn.functional.huber_loss(found, wanted, delta=HUBER, reduction="none")
+
+    energy = huber(out["energy"] / sizes, batch["energy"] / sizes)
     # Each component of a force weighs less the larger the force on its atom is: a steep wall needs relative accuracy.
     size = batch["forces"].norm(dim=-1, keepdim=True)
-    forces = (huber(out["forces"], batch["forces"], delta=HUBER, reduction="none") / (1.0 + size)).mean()
-    stress = huber(out["stress"], batch["stress"], delta=HUBER)
-    return energy_weight * energy + WEIGHTS["forces"] * forces + WEIGHTS["stress"] * stress
+    by_atom = (huber(out["forces"], batch["forces"]) / (1.0 + size)).mean(dim=-1)
+    stress = huber(out["stress"], batch["stress"]).mean(dim=(1, 2))
+    by_frame = energy_weight * energy + WEIGHTS["stress"] * stress
+    # Larger cells tell more, but not in proportion: their atoms are alike.
+    forces = by_atom * (weights / sizes.sqrt())[batch["batch"]]
+    return (weights * by_frame).sum() + WEIGHTS["forces"] * forces.sum() / _MEAN_ROOT_SIZE
 
 
 def test(model: torch.nn.Module, frames: Sequence[Atoms]) -> dict[str, float]:

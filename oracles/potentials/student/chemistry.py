@@ -1,0 +1,89 @@
+"""What the student's materials are made of: its elements, their usual charges, families for the test table, the split.
+
+Training and test materials are kept apart by composition alone, so that every relative of a held-out material
+(polymorph, distortion, frame of its dynamics) is held out with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+
+from ase import Atoms
+from ase.formula import Formula
+
+# Usual oxidation states: enough to rank orderings by their Ewald energy and to find isovalent neighbours.
+OXIDATION_STATES = {
+    **dict.fromkeys(("H", "Li", "Na", "K"), 1),
+    **dict.fromkeys(("Mg", "Ca", "Sr", "Ba", "Zn"), 2),
+    **dict.fromkeys(("B", "Al", "Sc", "Ga", "Y", "In", "La"), 3),
+    **dict.fromkeys(("C", "Si", "Ti", "Ge", "Zr", "Sn", "Hf"), 4),
+    **dict.fromkeys(("P", "As", "Nb", "Sb", "Ta"), 5),
+    "N": -3,
+    **dict.fromkeys(("O", "S", "Se"), -2),
+    **dict.fromkeys(("F", "Cl", "Br", "I"), -1),
+}
+ELEMENTS = tuple(OXIDATION_STATES)
+ANIONS = frozenset({"N", "O", "F", "S", "Cl", "Se", "Br", "I"})
+# Elements that replace one another in crystals.
+KINDRED = (
+    ("F", "Cl", "Br", "I"),
+    ("O", "S", "Se"),
+    ("P", "As", "Sb"),
+    ("Si", "Ge", "Sn"),
+    ("Ti", "Zr", "Hf"),
+    ("Al", "Ga", "In", "Y", "Sc", "La"),
+    ("Mg", "Ca", "Zn", "Sr", "Ba"),
+    ("Nb", "Ta"),
+)
+# Chemistries of the flagship campaigns: materials within one are always trained on, and tested apart.
+ALWAYS_TRAINED = (
+    frozenset({"Li", "P", "S", "Cl"}),
+    frozenset({"Li", "Ge", "P", "S"}),
+    frozenset({"Li", "La", "Zr", "O"}),
+)
+
+
+def element_system(symbols: Collection[str]) -> str:
+    """The elements in alphabetical order, joined by hyphens."""
+    return "-".join(sorted(set(symbols)))
+
+
+def split_key(atoms: Atoms) -> str:
+    """By what a material is held out: its elements where they are four or more, else its reduced formula.
+
+    Doped variants of one conductor differ by a few per cent of their composition and would tell of each other.
+    """
+    symbols = set(atoms.get_chemical_symbols())
+    if len(symbols) >= 4:
+        return element_system(symbols)
+    reduced: Formula = atoms.symbols.formula.reduce()[0]
+    return reduced.format("hill")
+
+
+def is_held_out(atoms: Atoms) -> bool:
+    """Whether a material is kept for testing: about one in ten."""
+    symbols = set(atoms.get_chemical_symbols())
+    if any(symbols <= chemistry for chemistry in ALWAYS_TRAINED):
+        return False
+    return int(hashlib.sha256(split_key(atoms).encode()).hexdigest(), 16) % 10 == 0
+
+
+def family(symbols: Sequence[str]) -> str:
+    """Family of a compound by its anions, as a table of errors tells them apart."""
+    present = set(symbols)
+    halogens = present & {"F", "Cl", "Br", "I"}
+    chalcogens = present & {"S", "Se"}
+    if "H" in present:
+        return "with hydrogen"
+    if "N" in present:
+        return "nitrides"
+    if "O" in present:
+        if "P" in present:
+            return "phosphates"
+        return "mixed oxides" if halogens or chalcogens else "oxides"
+    if chalcogens:
+        return "sulfide and selenide halides" if halogens else "sulfides and selenides"
+    if halogens:
+        return "fluorides" if halogens == {"F"} else "halides"
+    return "intermetallics, pnictides and elements"
