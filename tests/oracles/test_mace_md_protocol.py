@@ -16,6 +16,7 @@ from activelearning.contracts import OracleContext
 from activelearning.measurement import Censoring
 from oracles.mace_md import MaceMDOracle
 from oracles.mace_md.arrhenius import fit_arrhenius
+from oracles.potentials import ForceErrors
 
 SPACING, CELLS, N_LI = 3.0, 3, 12
 PROP = "log10_conductivity_800K"
@@ -237,22 +238,26 @@ def test_the_trajectory_can_be_kept(tmp_path):
         assert np.ptp(content["observables"][:, 1]) < 0.2 * np.ptp(kinetic)  # the total energy stays
 
 
-def test_a_potential_that_knows_its_errors_is_asked(tmp_path):
-    def said(**attributes):
-        calculator, asked = Lattice(), []
-        calculator.reliability = lambda atoms: asked.append(len(atoms)) or 0.1 * len(asked)
-        for name, value in attributes.items():
-            setattr(calculator, name, value)
-        tested = oracle(tmp_path / str(attributes), calculator, time_ps=1.0, reliability_every=20)
+def test_a_potential_that_knows_its_errors_is_asked(tmp_path, monkeypatch):
+    def said(threshold):
+        asked = []
+
+        def expected(calculator, atoms):
+            asked.append(len(atoms))
+            return ForceErrors(0.1 * len(asked), 0.2 * len(asked), threshold)
+
+        monkeypatch.setattr("oracles.mace_md.reading.expected_force_errors", expected)
+        tested = oracle(tmp_path / str(threshold), Lattice(), time_ps=1.0, reliability_every=20)
         found = tested.evaluate_one(crystal())
         assert asked == [N_LI + CELLS**3] * 3  # the 1st, 21st and 41st of 51 samples
-        return found
+        return found.metadata
 
-    metadata = said().metadata
+    metadata = said(0.31)
     assert metadata["force_error_mean"] == pytest.approx(0.2)
-    assert metadata["force_error_max"] == pytest.approx(0.3)
-    assert said(reliability_threshold=0.31).metadata["reliable"] is True
-    assert said(reliability_threshold=0.29).metadata["reliable"] is False
+    assert metadata["force_error_max"] == pytest.approx(0.6)
+    assert metadata["reliable"] is True
+    assert said(0.29)["reliable"] is False
+    monkeypatch.undo()
     assert "reliable" not in oracle(tmp_path / "none", time_ps=1.0).evaluate_one(crystal()).metadata
 
 
