@@ -2,8 +2,8 @@
 
 Names are `mace:student` and `mace:student-lipscl` (shipped with this package), `mace:<path of a model file>`,
 `mace:<foundation model>` (downloaded and cached by mace-torch), `chgnet` (weights inside its wheel), and any ASE
-calculator by the dotted path of its class. Where a name is not all, a mapping holds it with `parameters` (of a class) or
-`trust_code` (of a model file).
+calculator by the dotted path of its class. Where a name is not all, a mapping holds it with `parameters` (of a class)
+or `trust_code` (of a model file).
 
 A model file in our own format (`mace_model.save`) is data. As mace-torch writes and publishes models they are pickles,
 which run code when they are loaded: only where the configuration says `trust_code: true` are they.
