@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.deployments.runner import EntrypointType
 from prefect.events import DeploymentEventTrigger
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.types.entrypoint import EntrypointType
 
 from activelearning.campaign.config import CampaignConfig, parse_config
 from activelearning.campaign.engine import Engine
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 STORE_VARIABLE = "ACTIVELEARNING_STORE"
+_RUNNER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MAX_WORKERS)
 _NAMES = {Action.WAITING: "Waiting", Action.FINISHED: "Finished", Action.CANCELLED: "Ended"}
 
 
 @flow(
     name="continue-campaign",
     flow_run_name="{campaign}",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_WORKERS),
+    task_runner=_RUNNER,
     persist_result=False,
     validate_parameters=False,
 )

@@ -160,7 +160,7 @@ def _rows(text: str) -> list[tuple[int, dict[str, str]]]:
                 "The table needs the columns 'key' and 'value' (or, for a material that nobody asked for, "
                 "'candidate', 'campaign' and 'value'), separated by commas."
             )
-        rows = []
+        rows: list[tuple[int, dict[str, str]]] = []
         for row in reader:
             if None in row or None in row.values():
                 raise InputError(f"Line {reader.line_num} of the table has not {len(columns)} cells.")

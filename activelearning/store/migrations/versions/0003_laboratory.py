@@ -1,5 +1,7 @@
 """Results of the laboratory are only added: replicates, corrections, files; rejections, results nobody asked for"""
 
+from typing import Any
+
 from alembic import op
 import sqlalchemy as sa
 
@@ -27,7 +29,7 @@ def _create_results(*extra: sa.schema.SchemaItem, key: tuple[str, ...]) -> sa.Ta
     )
 
 
-def _rows() -> list[dict]:
+def _rows() -> list[dict[str, Any]]:
     query = sa.text('SELECT * FROM lab_results')
     return [dict(row) for row in op.get_bind().execute(query).mappings()]
 
