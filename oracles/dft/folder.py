@@ -77,15 +77,15 @@ class Record:
         return replace(self, attempts=(*self.attempts[:-1], replace(self.attempts[-1], **changes)))
 
 
+@dataclass(frozen=True)
 class JobFolder:
     """One job's files.
 
-    Args:
+    Attributes:
         path: The folder; its name is the job's key.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     @property
     def key(self) -> str:

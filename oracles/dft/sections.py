@@ -43,7 +43,7 @@ def make_part(key: str, section: Mapping[str, Any], known: Mapping[str, type[Par
             f"{key}.type is {kind!r}.{hint} Known: {', '.join(known)}; a class of your own is named by "
             f"'package.module:Class'."
         )
-    base = next(iter(known.values())).__mro__[1]
+    base: type[Any] = next(iter(known.values())).__mro__[1]
     if not issubclass(cls, base):
         raise ConfigError(f"{key}.type {kind!r} must be a subclass of {base.__module__}:{base.__name__}.")
     model = parameters_model(cls)
