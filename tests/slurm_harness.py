@@ -141,7 +141,9 @@ def cluster(folder: Path, **settings: int) -> Iterator[Cluster]:
     """A running cluster, its configuration in the environment; fails the test where it can't be had."""
     missing = [name for name in COMMANDS if shutil.which(name, path=_PATH) is None]
     if missing or os.geteuid() != 0:
-        pytest.fail(f"needs root and slurm-wlm and munge, as `make test-slurm` installs; missing: {missing or 'root'}")
+        pytest.fail(
+            f"needs root and slurm-wlm and munge, as `make test-slurm` installs; missing: {missing or 'root'}"
+        )
     _start_munge()
     made = Cluster(folder, **settings)
     before = os.environ.get("SLURM_CONF")

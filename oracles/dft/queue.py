@@ -7,7 +7,7 @@ lies there counts whatever the scheduler says, so that results outlive the memor
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -165,13 +165,11 @@ class JobQueue:
                 open_.append((folder, record))
             else:
                 outcomes[key] = outcome
-        ids = [
-            record.last.id for _, record in open_ if record.last is not None and record.last.id is not None
-        ]
-        statuses = self.scheduler.statuses(ids) if ids else {}
+        jobs = _jobs(record for _, record in open_)
+        statuses = self.scheduler.statuses(jobs) if jobs else {}
         for folder, record in open_:
             last = record.last
-            status = None if last is None or last.id is None else statuses.get(last.id)
+            status = None if last is None else statuses.get(last.name)
             if last is not None and last.fault is None and status is not None:
                 if status.phase is Phase.PENDING:
                     outcomes[folder.key] = JobState.SUBMITTED
@@ -201,11 +199,11 @@ class JobQueue:
             if record is not None and self._settled(folder, record) is None:
                 open_.append((folder, record))
         unrecorded = [r.last.name for _, r in open_ if r.last is not None and r.last.id is None]
-        ids = [r.last.id for _, r in open_ if r.last is not None and r.last.id is not None]
+        jobs = _jobs(record for _, record in open_)
         if unrecorded:
-            ids += self.scheduler.find(unrecorded).values()
-        if ids:
-            self.scheduler.cancel(ids)
+            jobs |= self.scheduler.find(unrecorded)
+        if jobs:
+            self.scheduler.cancel(jobs)
         for folder, _ in open_:
             with folder.lock():
                 record = folder.record()
@@ -335,6 +333,12 @@ class JobQueue:
         record = replace(record, final=True)
         folder.keep(record)
         return self._done(folder, record, None, _reason(record.attempts[-1], folder.log_tail(number)))
+
+
+def _jobs(records: Iterable[Record]) -> dict[str, str]:
+    """Ids of the attempts that count, by name; those without one are left out."""
+    lasts = [record.last for record in records]
+    return {last.name: last.id for last in lasts if last is not None and last.id is not None}
 
 
 def _reason(last: Attempt, log: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import spglib
 from ase import Atoms
@@ -37,7 +39,9 @@ def cell_of(candidate: CrystalCandidate, *, seed: int, n_trials: int, potential:
 def primitive(atoms: Atoms) -> Atoms:
     """The primitive cell, in the orientation and with the positions that the atoms have."""
     cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=True, symprec=SYMMETRY_TOLERANCE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of spglib, about how it will tell of errors
+        found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=True, symprec=SYMMETRY_TOLERANCE)
     if found is None or len(found[2]) >= len(atoms):
         return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
     lattice, scaled, numbers = (np.asarray(part) for part in found)

@@ -112,9 +112,17 @@ class Scheduler(ABC):
         """Jobs by the names of their tickets; those that it does not know are left out."""
 
     @abstractmethod
-    def statuses(self, ids: Sequence[JobId]) -> Mapping[JobId, JobStatus]:
-        """What is known of jobs, in a number of calls that does not grow with theirs; unknown ones are left out."""
+    def statuses(self, jobs: Mapping[str, JobId]) -> Mapping[str, JobStatus]:
+        """What is known of jobs, by name, in a number of calls that does not grow with theirs.
+
+        Args:
+            jobs: Ids by the names of their tickets. An id that is another job's by now, because the scheduler lost
+                its memory and began to count anew, is unknown.
+
+        Returns:
+            Statuses by name; unknown jobs are left out.
+        """
 
     @abstractmethod
-    def cancel(self, ids: Sequence[JobId]) -> None:
-        """End jobs; ended and unknown ones are no error."""
+    def cancel(self, jobs: Mapping[str, JobId]) -> None:
+        """End jobs, ids by name; ended and unknown ones are no error."""

@@ -99,10 +99,10 @@ class LocalScheduler(Scheduler):
         folders = (self.spool / supervisor.JOBS, self.spool / supervisor.ENDED)
         return {name: name for name in names if any((folder / f"{name}.json").exists() for folder in folders)}
 
-    def statuses(self, ids: Sequence[JobId]) -> Mapping[JobId, JobStatus]:
+    def statuses(self, jobs: Mapping[str, JobId]) -> Mapping[str, JobStatus]:
         """By the files of the pool."""
         found = {}
-        for name in ids:
+        for name in jobs:
             # In the order in which a job goes through them, so that one on its way is not missed.
             if (self.spool / supervisor.JOBS / f"{name}.json").exists():
                 run = supervisor.read_json(self.spool / supervisor.RUNNING / f"{name}.json")
@@ -118,9 +118,9 @@ class LocalScheduler(Scheduler):
             self._wake()
         return found
 
-    def cancel(self, ids: Sequence[JobId]) -> None:
+    def cancel(self, jobs: Mapping[str, JobId]) -> None:
         """Ask for the end of jobs, and wait until none of them runs."""
-        asked = [name for name in ids if (self.spool / supervisor.JOBS / f"{name}.json").exists()]
+        asked = [name for name in jobs if (self.spool / supervisor.JOBS / f"{name}.json").exists()]
         for name in asked:
             (self.spool / supervisor.CANCEL / name).touch()
         if not asked:

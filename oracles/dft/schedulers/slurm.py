@@ -155,18 +155,19 @@ class SlurmScheduler(Scheduler):
                     found[name] = job_id
         return found
 
-    def statuses(self, ids: Sequence[JobId]) -> Mapping[JobId, JobStatus]:
+    def statuses(self, jobs: Mapping[str, JobId]) -> Mapping[str, JobStatus]:
         """One `squeue` for all, and one `sacct` for those that it has forgotten."""
-        wanted = set(ids)
-        rows = [row for row in self._queue() if row[0] in wanted]
-        forgotten = wanted - {row[0] for row in rows}
+        rows = [row for row in self._queue() if jobs.get(row[1]) == row[0]]
+        forgotten = set(jobs) - {name for _, name, _, _ in rows}
         if forgotten and self.accounting != "none":
-            known = self._account("--starttime=now-30days", f"--jobs={','.join(sorted(forgotten))}")
-            rows += [row for row in known if row[0] in forgotten]
-        return {job_id: _status(state, seconds) for job_id, _, state, seconds in rows}
+            ids = ",".join(sorted(jobs[name] for name in forgotten))
+            known = self._account("--starttime=now-30days", f"--jobs={ids}")
+            rows += [row for row in known if row[1] in forgotten and jobs[row[1]] == row[0]]
+        return {name: _status(state, seconds) for _, name, state, seconds in rows}
 
-    def cancel(self, ids: Sequence[JobId]) -> None:
-        """One `scancel`."""
+    def cancel(self, jobs: Mapping[str, JobId]) -> None:
+        """One `squeue`, since an id may be another job's by now, and one `scancel`."""
+        ids = [job_id for job_id, name, _, _ in self._queue() if jobs.get(name) == job_id]
         if ids:
             self._call("scancel", "--quiet", *ids)
 

@@ -118,7 +118,7 @@ def bench(tmp_path: Path, scheduler_section: dict[str, Any]) -> Iterator[Bench]:
     names = [path.name for path in (tmp_path / "jobs").glob("[!.]*")]
     if names:
         found = scheduler.find([*names, *(f"{name}.2" for name in names)])
-        scheduler.cancel(list(found.values()))
+        scheduler.cancel(found)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ class Spring(Calculator):
         attempt = int(sys.argv[1])
         with open("ran", "a") as file:
             file.write(f"{attempt}\n")
-        fate, _, once = self.fate.partition("-once")
+        fate, _, _ = self.fate.partition("-once")
         if attempt == 1 or self.fate == fate:
             self._meet(fate)
         time.sleep(self.seconds)

@@ -79,7 +79,10 @@ def test_two_jobs_of_one_attempt_do_the_work_once(bench: Any, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("fate", "reason"),
     [
-        ("diverges", "did not converge: fake_calculators.ConvergenceError: no self-consistency after 333 iter"),
+        (
+            "diverges",
+            "did not converge: fake_calculators.ConvergenceError: no self-consistency after 333 iter",
+        ),
         ("refuses", "bad input: ValueError: a parameter is wrong"),
         ("needs memory", "out of memory: MemoryError"),
         ("crashes", "the code failed: it crashed with SIGSEGV"),
@@ -93,7 +96,9 @@ def test_faults_of_the_calculation_are_final(bench: Any, fate: str, reason: str)
     assert done.reason.startswith(reason), done.reason
     assert "last lines: " in done.reason
     if fate == "diverges":
-        assert "iteration 333: still 0.3 eV apart" in (bench.folder / "jobs" / KEY / "attempt-1.log").read_text()
+        assert (
+            "iteration 333: still 0.3 eV apart" in (bench.folder / "jobs" / KEY / "attempt-1.log").read_text()
+        )
         assert "ConvergenceError" in done.reason.split("last lines")[1]
     assert done.n_attempts == 1
     assert bench.queue().over(KEY) == done
@@ -144,10 +149,10 @@ def test_a_cancelled_job_ends(bench: Any) -> None:
     bench.running(queue)
     queue.cancel([KEY, "unknown"])
     assert queue.look([KEY]) == {KEY: JobState.CANCELLED}
-    job_id = bench.record()["attempts"][0]["id"]
-    bench_end = time.monotonic() + 30
-    while queue.scheduler.statuses([job_id])[job_id].phase != "cancelled":
-        assert time.monotonic() < bench_end
+    name_and_id = {KEY: bench.record()["attempts"][0]["id"]}
+    end = time.monotonic() + 30
+    while queue.scheduler.statuses(name_and_id)[KEY].phase != "cancelled":
+        assert time.monotonic() < end
         time.sleep(0.2)
     queue.cancel([KEY])
     assert bench.queue().look([KEY]) == {KEY: JobState.CANCELLED}
@@ -157,7 +162,7 @@ def test_a_job_cancelled_outside_is_cancelled_here(bench: Any) -> None:
     queue = bench.queue("hangs")
     bench.put(queue)
     bench.running(queue)
-    queue.scheduler.cancel([bench.record()["attempts"][0]["id"]])
+    queue.scheduler.cancel({KEY: bench.record()["attempts"][0]["id"]})
     bench.until(queue, KEY, lambda o: o is JobState.CANCELLED)
 
 
@@ -286,7 +291,7 @@ class TestLocal:
         queue = bench.queue("hangs", max_attempts=1)
         bench.put(queue)
         bench.running(queue)
-        queue.scheduler.cancel([KEY])
+        queue.scheduler.cancel({KEY: KEY})
         (bench.folder / "pool" / "ended" / f"{KEY}.json").unlink()
         assert bench.done(queue).reason.startswith("lost by the scheduler: ")
 
