@@ -107,3 +107,7 @@ class QueuedOracleLike(OracleLike, Protocol):
     def cancel(self, ids: Sequence[ExternalId]) -> None:
         """Stop outside work; unknown ids are no error."""
         ...
+
+    def flush(self) -> None:
+        """Called after a batch of submissions, so that they can be handed over together."""
+        ...

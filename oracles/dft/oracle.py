@@ -187,6 +187,10 @@ class DFTQueueOracle(QueuedOracle):
         self.queue.put(key, self._job(key, atoms, relaxation))
         return key
 
+    def flush(self) -> None:
+        """Hand a round's jobs over together, where the scheduler takes batches."""
+        self.queue.flush()
+
     def find(self, key: str) -> ExternalId | None:
         """The job of an evaluation, by its folder, and where that can't tell by the scheduler."""
         return key if self.queue.find(key) else None

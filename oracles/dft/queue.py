@@ -79,6 +79,7 @@ class JobQueue:
         self.scheduler = scheduler
         self.engine = engine
         self.retries = retries
+        self._kept: list[JobFolder] = []
 
     def put(self, key: str, job: Mapping[str, Any]) -> None:
         """Submit a job under a key, unless it has been.
@@ -101,8 +102,40 @@ class JobQueue:
         with folder.lock():
             record = folder.record()
             assert record is not None
-            if record.last is None or (record.last.id is None and not self._is_over(folder, record)):
+            if record.last is None and self.scheduler.takes_batches:
+                folder.keep(_next_attempt(folder, record))
+                self._kept.append(folder)
+            elif record.last is None or (record.last.id is None and not self._is_over(folder, record)):
                 self._submit(folder, record)
+
+    def flush(self) -> None:
+        """Hand over what was put in since the last time, where the scheduler takes batches.
+
+        Should the process be lost before, `look` finds the jobs as ones whose answer was lost.
+
+        Raises:
+            SchedulerError: the scheduler can't be reached, or refuses.
+        """
+        kept, self._kept = self._kept, []
+        open_ = []
+        for folder in kept:
+            record = folder.record()
+            if (
+                record is not None
+                and not record.cancelled
+                and record.last is not None
+                and record.last.id is None
+            ):
+                open_.append((folder, record.last))
+        if not open_:
+            return
+        tickets = [_ticket(folder, last) for folder, last in open_]
+        ids = self.scheduler.submit_all(tickets)
+        for folder, last in open_:
+            with folder.lock():
+                record = folder.record()
+                if record is not None and record.last == last:
+                    folder.keep(record.with_last(id=ids[last.name]))
 
     def renew(self, key: str, job: Mapping[str, Any]) -> None:
         """Submit a job again whose folder is gone, or that was cancelled.
@@ -217,15 +250,13 @@ class JobQueue:
         """Make the next attempt, or hand over the one that was made and perhaps not handed over."""
         last = record.last
         if last is None or last.fault is not None:
-            number = 1 if last is None else last.number + 1
-            name = folder.key if number == 1 else f"{folder.key}.{number}"
-            record = replace(record, attempts=(*record.attempts, Attempt(number, name)), ended_at=None)
+            record = _next_attempt(folder, record)
             # On record before it is handed over: should the answer be lost, it is looked up by this name.
             folder.keep(record)
         elif self._adopt(folder, record) is not None:
             return
         last = record.attempts[-1]
-        job_id = self.scheduler.submit(Ticket(last.name, folder.path.resolve(), SCRIPT_NAME, last.number))
+        job_id = self.scheduler.submit(_ticket(folder, last))
         folder.keep(record.with_last(id=job_id))
 
     def _adopt(self, folder: JobFolder, record: Record) -> str | None:
@@ -333,6 +364,17 @@ class JobQueue:
         record = replace(record, final=True)
         folder.keep(record)
         return self._done(folder, record, None, _reason(record.attempts[-1], folder.log_tail(number)))
+
+
+def _next_attempt(folder: JobFolder, record: Record) -> Record:
+    """The record with one attempt more."""
+    number = 1 if record.last is None else record.last.number + 1
+    name = folder.key if number == 1 else f"{folder.key}.{number}"
+    return replace(record, attempts=(*record.attempts, Attempt(number, name)), ended_at=None)
+
+
+def _ticket(folder: JobFolder, attempt: Attempt) -> Ticket:
+    return Ticket(attempt.name, folder.path.resolve(), SCRIPT_NAME, attempt.number)
 
 
 def _jobs(records: Iterable[Record]) -> dict[str, str]:

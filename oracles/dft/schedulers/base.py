@@ -77,6 +77,8 @@ class Scheduler(ABC):
 
     # The shell's expression for the job's own id, equal to what `submit` returns.
     id_in_job: ClassVar[str]
+    # Whether jobs are kept until a batch of them is there, and handed over by `submit_all`.
+    takes_batches: bool = False
 
     def __init__(self, cores: int = 1, time_limit: float = 86400.0, memory: int | None = None) -> None:
         if cores < 1:
@@ -106,6 +108,14 @@ class Scheduler(ABC):
         Raises:
             SchedulerError: it can't be reached, or refuses; the job may nevertheless have been taken.
         """
+
+    def submit_all(self, tickets: Sequence[Ticket]) -> Mapping[str, JobId]:
+        """Hand jobs over; ids by name. One by one, unless a scheduler knows better.
+
+        Raises:
+            SchedulerError: as `submit`; any of the jobs may have been taken.
+        """
+        return {ticket.name: self.submit(ticket) for ticket in tickets}
 
     @abstractmethod
     def find(self, names: Sequence[str]) -> Mapping[str, JobId]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import getpass
 import math
 import re
+import shlex
 import shutil
 import subprocess
+import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from activelearning.errors import ConfigError
 from oracles.dft.faults import Fault
 from oracles.dft.folder import log_name
+from oracles.dft.runner import read_json, write_json
 from oracles.dft.schedulers.base import JobId, JobStatus, Phase, Scheduler, SchedulerError, Ticket
 
 # https://slurm.schedmd.com/job_state_codes.html
@@ -41,6 +45,7 @@ _PENDING = {
 }
 _SEPARATOR = "|"
 _ID = re.compile(r"\d+")
+_ARRAY = "array-"
 
 
 class SlurmScheduler(Scheduler):
@@ -61,10 +66,15 @@ class SlurmScheduler(Scheduler):
         modules: Loaded by `module load` before the job's set-up.
         accounting: Who remembers ended jobs: `sacct` (a database), `jobcomp` (`sacct -c`, a log of completions), or
             `none`; then a job that squeue has forgotten is judged by its own files.
+        array: Most tasks of one array job; by 2 or more, the jobs of a round are handed over as arrays, each in one
+            `sbatch`. Tasks are known by a list in the fidelity's folder; their names are not the jobs' keys.
         timeout: Seconds that a command of Slurm may take.
     """
 
-    id_in_job: ClassVar[str] = "$SLURM_JOB_ID"
+    # A task of an array is known by the array's id and its own number.
+    id_in_job: ClassVar[str] = (
+        "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}; id=${id:-$SLURM_JOB_ID}"
+    )
 
     def __init__(
         self,
@@ -78,9 +88,12 @@ class SlurmScheduler(Scheduler):
         options: list[str] | None = None,
         modules: list[str] | None = None,
         accounting: Literal["sacct", "jobcomp", "none"] = "sacct",
+        array: int = 1,
         timeout: float = 120.0,
     ) -> None:
         super().__init__(cores, time_limit, memory)
+        if array < 1:
+            raise ConfigError(f"scheduler.array is a number of tasks, at least 1, not {array}.")
         if tasks < 1 or cores % tasks:
             raise ConfigError(
                 f"scheduler.tasks must divide scheduler.cores, which {tasks} and {cores} do not."
@@ -96,6 +109,14 @@ class SlurmScheduler(Scheduler):
         self.modules = tuple(modules or ())
         self.accounting = accounting
         self.timeout = timeout
+        self.array = array
+        self.takes_batches = array > 1
+        self._arrays: Path | None = None
+        self._lists: dict[str, list[str]] = {}
+
+    def bind(self, workdir: Path) -> None:
+        """Lists of arrays are in the fidelity's folder."""
+        self._arrays = workdir / "arrays"
 
     def check(self) -> None:
         """Raise a `ConfigError` where Slurm's commands are missing."""
@@ -125,9 +146,7 @@ class SlurmScheduler(Scheduler):
 
     def submit(self, ticket: Ticket) -> JobId:
         """One `sbatch`."""
-        text = self._call(
-            "sbatch",
-            "--parsable",
+        return self._batch(
             f"--job-name={ticket.name}",
             f"--chdir={ticket.folder}",
             f"--output={ticket.folder / log_name(ticket.attempt)}",
@@ -135,10 +154,42 @@ class SlurmScheduler(Scheduler):
             str(ticket.folder / ticket.script),
             str(ticket.attempt),
         )
+
+    def _batch(self, *options: str) -> JobId:
+        text = self._call("sbatch", "--parsable", *options)
         job_id = text.strip().split(";")[0]  # the cluster's name may follow
         if not _ID.fullmatch(job_id):
             raise SchedulerError(f"sbatch answered {text.strip()!r} where the id of a job was expected.")
         return job_id
+
+    def submit_all(self, tickets: Sequence[Ticket]) -> Mapping[str, JobId]:
+        """One `sbatch` for each array."""
+        found: dict[str, JobId] = {}
+        for begin in range(0, len(tickets), self.array):
+            part = tickets[begin : begin + self.array]
+            if len(part) == 1:
+                found[part[0].name] = self.submit(part[0])
+            else:
+                found |= self._submit_array(part)
+        return found
+
+    def _submit_array(self, tickets: Sequence[Ticket]) -> dict[str, JobId]:
+        assert self._arrays is not None, "bind() comes first"
+        self._arrays.mkdir(parents=True, exist_ok=True)
+        name = _ARRAY + uuid.uuid4().hex
+        listed = self._arrays / f"{name}.json"
+        script = self._arrays / f"{name}.sh"
+        # On the list before it is handed over, so that a task can be told by it whatever becomes of us.
+        write_json(listed, [ticket.name for ticket in tickets])
+        tasks = [
+            f"{i}) exec /bin/bash {shlex.quote(str(t.folder / t.script))} {t.attempt} "
+            f">> {shlex.quote(str(t.folder / log_name(t.attempt)))} 2>&1 ;;"
+            for i, t in enumerate(tickets)
+        ]
+        lines = ["#!/bin/bash", *self.header(name), "case $SLURM_ARRAY_TASK_ID in", *tasks, "esac", ""]
+        script.write_text("\n".join(lines), encoding="utf-8")
+        job_id = self._batch(f"--array=0-{len(tickets) - 1}", "--output=/dev/null", str(script.resolve()))
+        return {ticket.name: f"{job_id}_{i}" for i, ticket in enumerate(tickets)}
 
     def find(self, names: Sequence[str]) -> Mapping[str, JobId]:
         """By name in one `squeue`, and one `sacct` where that does not know them all; the latest of a name counts."""
@@ -146,13 +197,12 @@ class SlurmScheduler(Scheduler):
         found: dict[str, JobId] = {}
         for job_id, name, _, _ in self._queue():
             if name in wanted:
-                found[name] = max(job_id, found.get(name, job_id), key=int)
-        if self.accounting != "none" and wanted - set(found):
-            # The start of sacct's window is midnight unless it is told.
-            rows = self._account("--starttime=now-30days", f"--name={','.join(sorted(wanted - set(found)))}")
-            for job_id, name, _, _ in rows:
-                if name in wanted - set(found):
-                    found[name] = job_id
+                found[name] = max(job_id, found.get(name, job_id), key=_number)
+        missing = wanted - set(found)
+        if self.accounting != "none" and missing:
+            # The start of sacct's window is midnight unless it is told. Its rows are in order of time.
+            rows = self._account("--starttime=now-30days", f"--name={','.join(sorted(missing))}")
+            found |= {name: job_id for job_id, name, _, _ in rows if name in missing}
         return found
 
     def statuses(self, jobs: Mapping[str, JobId]) -> Mapping[str, JobStatus]:
@@ -177,14 +227,25 @@ class SlurmScheduler(Scheduler):
             "squeue",
             "--noheader",
             "--states=all",
+            "--array",
             f"--user={getpass.getuser()}",
             f"--format=%i{_SEPARATOR}%j{_SEPARATOR}%T{_SEPARATOR}%M",
         )
         rows = []
         for line in text.splitlines():
             job_id, name, state, elapsed = line.split(_SEPARATOR)
-            rows.append((job_id, name, state, _seconds(elapsed)))
+            rows.append((job_id, self._task(name, job_id), state, _seconds(elapsed)))
         return rows
+
+    def _task(self, name: str, job_id: str) -> str:
+        """Name of the ticket of a job, which for a task of an array is on its list."""
+        if not name.startswith(_ARRAY) or self._arrays is None:
+            return name
+        names = self._lists.get(name)
+        if names is None:
+            names = self._lists[name] = read_json(self._arrays / f"{name}.json") or []
+        task = job_id.partition("_")[2]
+        return names[int(task)] if task.isdigit() and int(task) < len(names) else name
 
     def _account(self, *which: str) -> list[tuple[str, str, str, float | None]]:
         """The same of ended jobs, by Slurm's accounting."""
@@ -195,7 +256,8 @@ class SlurmScheduler(Scheduler):
         rows = []
         for line in text.splitlines():
             job_id, name, state, *elapsed = line.split(_SEPARATOR)
-            rows.append((job_id, name, state, float(elapsed[0]) if elapsed and elapsed[0] else None))
+            seconds = float(elapsed[0]) if elapsed and elapsed[0] else None
+            rows.append((job_id, self._task(name, job_id), state, seconds))
         return rows
 
     def _call(self, *command: str) -> str:
@@ -221,6 +283,11 @@ def _status(state: str, seconds: float | None) -> JobStatus:
         return JobStatus(phase, fault, seconds, word)
     phase = Phase.PENDING if word in _PENDING else Phase.RUNNING  # COMPLETING, SUSPENDED, STOPPED …
     return JobStatus(phase, seconds=seconds, word=word)
+
+
+def _number(job_id: JobId) -> tuple[int, ...]:
+    """What orders ids in time, those of an array's tasks (`12_3`) among them."""
+    return tuple(int(part) for part in job_id.split("_") if part.isdigit())
 
 
 def _seconds(elapsed: str) -> float | None:

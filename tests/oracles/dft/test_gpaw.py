@@ -16,8 +16,8 @@ from oracles.dft import DFTQueueOracle
 
 pytestmark = [pytest.mark.gpaw, pytest.mark.timeout(1200)]
 
-# Measured lattice parameters, Å: CRC Handbook of Chemistry and Physics (LiF, LiCl); Farley, Hayes, Hull et al., J. Phys.:
-# Condens. Matter 3, 4761 (1991) (Li2O).
+# Measured lattice parameters, Å: CRC Handbook of Chemistry and Physics (LiF, LiCl); Farley et al., J. Phys.: Condens.
+# Matter 3, 4761 (1991) (Li2O).
 CRYSTALS = {
     "LiF": CrystalCandidate(
         225, {"Li": 4, "F": 4}, (4.026, 4.026, 4.026, 90, 90, 90), wyckoff={"Li": ("a",), "F": ("b",)}
@@ -31,7 +31,9 @@ CRYSTALS = {
 }
 
 
-def make(folder: Path, python: str, scheduler: dict[str, Any], protocol: str, **params: Any) -> DFTQueueOracle:
+def make(
+    folder: Path, python: str, scheduler: dict[str, Any], protocol: str, **params: Any
+) -> DFTQueueOracle:
     oracle = DFTQueueOracle(
         engine={"type": "gpaw", "protocol": protocol, "python": python, **params.pop("engine", {})},
         scheduler=scheduler,
@@ -66,9 +68,9 @@ def test_formation_energies_of_the_standard_protocol(
 ) -> None:
     """PBE without corrections, eV/atom.
 
-    From the Materials Project's formation energies (Jain et al., APL Mater. 1, 011002 (2013); mp-1138, mp-1960, mp-22905),
-    which carry corrections for anions, less those: 0.462 eV per F, 0.687 per O, 0.614 per Cl (Wang et al., Sci. Rep. 11,
-    15496 (2021), Table 1).
+    From the Materials Project's formation energies (Jain et al., APL Mater. 1, 011002 (2013); mp-1138, mp-1960,
+    mp-22905), which carry corrections for anions, less those: 0.462 eV per F, 0.687 per O, 0.614 per Cl (Wang et al.,
+    Sci. Rep. 11, 15496 (2021)).
     """
     known = {"LiF": -3.18 + 0.462 / 2, "Li2O": -2.07 + 0.687 / 3, "LiCl": -2.11 + 0.614 / 2}
     found = answers(make(tmp_path, gpaw_python, local, "standard"), CRYSTALS)
@@ -89,8 +91,8 @@ def test_an_energy_from_real_jobs_under_each_scheduler(
         assert answer.is_success, answer.reason
         assert answer.metadata["n_atoms"] == 2, name
         assert {Path(path).name for path in answer.artifacts} >= {"gpaw.txt", "result.json", "job.sh"}
-    # The same cell computed here by hand would be the same numbers; LiF is bound more strongly than LiCl.
-    assert found["LiF"].cost > 0
+        assert answer.cost is not None
+        assert 0 < answer.cost < 1.0
 
 
 def test_no_self_consistency_is_a_failure_with_its_reason(
@@ -116,7 +118,7 @@ def test_an_element_without_a_data_set_is_bad_input(
 
 @pytest.mark.slow
 def test_a_relaxed_cell_is_that_of_pbe(tmp_path: Path, gpaw_python: str, local: dict[str, Any]) -> None:
-    """LiF from a cell 2 % too small; PBE's lattice parameter is 4.07 Å (Haas, Tran and Blaha, PRB 79, 085104 (2009))."""
+    """LiF from a cell 2 % too small; PBE's is 4.07 Å (Haas, Tran and Blaha, Phys. Rev. B 79, 085104 (2009))."""
     small = CrystalCandidate(
         225, {"Li": 4, "F": 4}, (3.99, 3.99, 3.99, 90, 90, 90), wyckoff={"Li": ("a",), "F": ("b",)}
     )

@@ -180,10 +180,63 @@ def test_options_reach_the_job(bench: Any, slurm: Cluster) -> None:
 
 
 @slurm_only
+def test_a_round_is_handed_over_as_one_array(
+    bench: Any, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = bench.queue(array=10)
+    calls: list[str] = []
+    call = SlurmScheduler._call
+    monkeypatch.setattr(SlurmScheduler, "_call", lambda s, *c: [calls.append(c[0]), call(s, *c)][1])
+    keys = [f"{i:064d}" for i in range(3)]
+    for key in keys:
+        bench.put(queue, key)
+    assert calls == []
+    queue.flush()
+    queue.flush()
+    assert calls == ["sbatch"]
+    ids = [bench.record(key)["attempts"][0]["id"] for key in keys]
+    array = ids[0].removesuffix("_0")
+    assert ids == [f"{array}_{i}" for i in range(3)]
+    # Another process finds each by its key.
+    assert bench.scheduler(array=10).find(keys) == dict(zip(keys, ids, strict=True))
+    for key in keys:
+        assert bench.done(bench.queue(array=10), key).n_attempts == 1
+        assert bench.ran(key) == ["1"]
+        assert (bench.folder / "jobs" / key / "claim-1").read_text().strip() in ids
+
+
+@slurm_only
+def test_one_task_of_an_array_is_cancelled_and_the_others_go_on(bench: Any, slurm: Cluster) -> None:
+    queue = bench.queue("hangs", array=10)
+    keys = [f"{i:064d}" for i in range(2)]
+    for key in keys:
+        bench.put(queue, key)
+    queue.flush()
+    for key in keys:
+        bench.running(queue, key)
+    queue.cancel(keys[:1])
+    time.sleep(3.0)
+    assert bench.queue(array=10).look(keys) == {keys[0]: JobState.CANCELLED, keys[1]: JobState.RUNNING}
+
+
+@slurm_only
+def test_a_batch_that_was_never_handed_over_is_handed_over_by_the_next_look(
+    bench: Any, slurm: Cluster
+) -> None:
+    lost = bench.queue(array=10)
+    for key in (KEY, "b" * 64):
+        bench.put(lost, key)
+    queue = bench.queue(array=10)  # as after a kill
+    for key in (KEY, "b" * 64):
+        assert bench.done(queue, key).n_attempts == 1
+        assert bench.ran(key) == ["1"]
+
+
+@slurm_only
 @pytest.mark.timeout(600)
 def test_a_thousand_jobs_are_looked_at_in_one_call(bench: Any, slurm: Cluster, tmp_path: Path) -> None:
     queue = bench.queue("hangs")
-    holder = bench.queue("hangs", options=["--hold"])
+    holder = bench.queue("hangs", options=["--hold"])  # each a job of its own
     keys = [f"{i:064d}" for i in range(1000)]
     for key in keys:
         bench.put(holder, key)
