@@ -46,6 +46,7 @@ _PATTERNS: tuple[tuple[Fault, str], ...] = (
     (Fault.OUT_OF_TIME, r"DUE TO TIME LIMIT"),
     (Fault.NODE_LOST, r"DUE TO NODE FAILURE|No space left on device|Stale file handle"),
     (Fault.NOT_CONVERGED, r"NotConvergedError|ConvergenceError"),
+    (Fault.BAD_INPUT, r"ModuleNotFoundError|ImportError"),  # of the engine's environment
 )
 _OF_SHELLS = {126: "the command can't be run", 127: "the command was not found"}
 _SIGNALS_OF_CRASHES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}

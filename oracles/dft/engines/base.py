@@ -22,7 +22,8 @@ class Engine(ABC):
     """Turns atoms into the JSON of an ASE calculator, which a job makes in an environment of its own.
 
     Args:
-        python: The interpreter that has the engine; by default this one. It needs ASE, not this package.
+        python: The interpreter that has the engine; by default this one. It needs ASE, and spglib to keep the symmetry
+            of what it relaxes, not this package.
         launcher: What goes before it, such as `srun` or `mpiexec -n 16`.
         setup: Lines of the job's script before it, such as `source /opt/env.sh`.
         environment: Variables set for the job.

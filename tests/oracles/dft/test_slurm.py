@@ -127,7 +127,7 @@ def test_a_controller_without_its_memory_loses_no_result(
 
 @slurm_only
 def test_jobs_that_the_controller_has_forgotten_are_found_by_the_log_of_completions(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
+    bench: Any, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = bench.queue("diverges")
     bench.put(queue)
