@@ -112,6 +112,7 @@ class QueuedOracleLike(OracleLike, Protocol):
         """Called after a batch of submissions, so that they can be handed over together."""
         ...
 
+
 @dataclass(frozen=True)
 class Unasked:
     """An answer that nobody asked for.
