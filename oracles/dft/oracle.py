@@ -213,9 +213,11 @@ class DFTQueueOracle(QueuedOracle):
             "formula": atoms.get_chemical_formula(),
             "atoms": atoms_json(atoms),
             "calculator": self.engine.calculator(atoms),
+            "relaxation_calculator": self.engine.calculator(
+                atoms, for_stress=bool(relaxation and relaxation["cell"])
+            ),
             "modules": list(self.engine.modules),
             "relaxation": relaxation,
-            "forces": relaxation is not None,
         }
 
     def _reference(self, symbol: str) -> tuple[str, Atoms, dict[str, Any] | None]:

@@ -181,13 +181,15 @@ def run(
     import numpy as np
 
     atoms = make_atoms(job["atoms"])
-    calculator = build(job["calculator"])
+    calculator = build(job["relaxation_calculator" if job["relaxation"] is not None else "calculator"])
     stage("calculation")
-    steps = 0
+    steps, max_force = 0, None
     if job["relaxation"] is not None:
         steps = relax(atoms, calculator, job["relaxation"], folder, attempt, first)
+        max_force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
         if job["relaxation"]["cell"]:
-            # The basis was made for the cell at the start; the energy is that of a basis for the cell at the end.
+            # The basis was made for the cell at the start, and for stress; energies are compared in one that was made
+            # for the cell at hand.
             calculator = build(job["calculator"])
     atoms.calc = calculator
     energy = float(atoms.get_potential_energy())
@@ -200,8 +202,8 @@ def run(
         from ase.io import write
 
         write(folder / FINAL, atoms, format="extxyz")
-    if job["forces"]:
-        result["max_force"] = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+    if max_force is not None:
+        result["max_force"] = max_force
     return result
 
 

@@ -123,7 +123,7 @@ class EspressoEngine(Engine):
         if missing:
             raise OracleError(f"engine.pseudopotentials has none for {', '.join(missing)}")
 
-    def calculator(self, atoms: Atoms) -> Mapping[str, Any]:
+    def calculator(self, atoms: Atoms, *, for_stress: bool = False) -> Mapping[str, Any]:
         """ASE's `Espresso`."""
         n = len(atoms)
         namelists: dict[str, dict[str, Any]] = {

@@ -119,7 +119,11 @@ class Scheduler(ABC):
 
     @abstractmethod
     def find(self, names: Sequence[str]) -> Mapping[str, JobId]:
-        """Jobs by the names of their tickets; those that it does not know are left out."""
+        """Jobs that wait or run, by the names of their tickets.
+
+        Ended ones are left out: what an ended job has done is in its folder, and if nothing is there it may have been
+        a job of an earlier folder of that name.
+        """
 
     @abstractmethod
     def statuses(self, jobs: Mapping[str, JobId]) -> Mapping[str, JobStatus]:

@@ -95,9 +95,8 @@ class LocalScheduler(Scheduler):
         return ticket.name
 
     def find(self, names: Sequence[str]) -> Mapping[str, JobId]:
-        """Jobs that were asked for, ended ones among them."""
-        folders = (self.spool / supervisor.JOBS, self.spool / supervisor.ENDED)
-        return {name: name for name in names if any((folder / f"{name}.json").exists() for folder in folders)}
+        """Jobs that were asked for and have not ended."""
+        return {name: name for name in names if (self.spool / supervisor.JOBS / f"{name}.json").exists()}
 
     def statuses(self, jobs: Mapping[str, JobId]) -> Mapping[str, JobStatus]:
         """By the files of the pool."""

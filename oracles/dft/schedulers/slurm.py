@@ -192,17 +192,12 @@ class SlurmScheduler(Scheduler):
         return {ticket.name: f"{job_id}_{i}" for i, ticket in enumerate(tickets)}
 
     def find(self, names: Sequence[str]) -> Mapping[str, JobId]:
-        """By name in one `squeue`, and one `sacct` where that does not know them all; the latest of a name counts."""
+        """By name in one `squeue`; the latest of a name counts."""
         wanted = set(names)
         found: dict[str, JobId] = {}
-        for job_id, name, _, _ in self._queue():
-            if name in wanted:
+        for job_id, name, state, _ in self._queue():
+            if name in wanted and _status(state, None).phase in (Phase.PENDING, Phase.RUNNING):
                 found[name] = max(job_id, found.get(name, job_id), key=_number)
-        missing = wanted - set(found)
-        if self.accounting != "none" and missing:
-            # The start of sacct's window is midnight unless it is told. Its rows are in order of time.
-            rows = self._account("--starttime=now-30days", f"--name={','.join(sorted(missing))}")
-            found |= {name: job_id for job_id, name, _, _ in rows if name in missing}
         return found
 
     def statuses(self, jobs: Mapping[str, JobId]) -> Mapping[str, JobStatus]:

@@ -69,8 +69,9 @@ class Bench:
     def job(queue: JobQueue, **changes: Any) -> dict[str, Any]:
         """What is computed."""
         atoms = {**CUBE, "pbc": [True] * 3}
-        base = {"atoms": atoms, "modules": ["ase"], "relaxation": None, "forces": False}
-        return {**base, "calculator": queue.engine.calculator(None), **changes}  # type: ignore[arg-type]
+        base = {"atoms": atoms, "modules": ["ase"], "relaxation": None}
+        calculator = queue.engine.calculator(None)  # type: ignore[arg-type]
+        return {**base, "calculator": calculator, "relaxation_calculator": calculator, **changes}
 
     def put(self, queue: JobQueue, key: str = "a" * 64, **changes: Any) -> str:
         """Put a job in."""

@@ -45,6 +45,7 @@ def test_gpaw_input_is_plain_json_with_the_protocols_figures() -> None:
     params = made["params"]
     assert made["class"] == "gpaw:GPAW"
     assert params["mode"] == {"name": "pw", "ecut": 500.0}
+    assert GPAWEngine().calculator(LIF, for_stress=True)["params"]["mode"]["ecut"] == 800.0
     assert params["kpts"] == {"size": [10, 10, 10], "gamma": True}
     assert "setups" not in params
     fast = GPAWEngine(protocol="fast", ecut=200.0, hubbard_u={"Fe": {"d": 4.0}, "Ni": {"d": 6.0}})

@@ -193,7 +193,7 @@ def test_a_relaxation_goes_on_from_its_last_step(bench: Any) -> None:
     cell = [[2.3, 0, 0], [0, 2.3, 0], [0, 0, 2.3]]
     atoms = {**bench.job(queue)["atoms"], "cell": cell}
     relaxation = {"cell": True, "symmetry": True, "fmax": 1e-3, "max_steps": 50}
-    bench.put(queue, atoms=atoms, relaxation=relaxation, forces=True)
+    bench.put(queue, atoms=atoms, relaxation=relaxation)
     restart = bench.folder / "jobs" / KEY / "restart.json"
     bench.until(queue, KEY, lambda _: restart.exists() and json.loads(restart.read_text())["steps"] >= 2)
     _kill_script_of(bench.folder / "jobs" / KEY)
@@ -214,7 +214,7 @@ def test_a_relaxation_out_of_steps_did_not_converge(bench: Any) -> None:
     queue = bench.queue()
     atoms = {**bench.job(queue)["atoms"], "cell": [[2.3, 0, 0], [0, 2.3, 0], [0, 0, 2.3]]}
     relaxation = {"cell": True, "symmetry": True, "fmax": 1e-6, "max_steps": 1}
-    bench.put(queue, atoms=atoms, relaxation=relaxation, forces=True)
+    bench.put(queue, atoms=atoms, relaxation=relaxation)
     done = bench.done(queue)
     assert done.reason.startswith("did not converge")
     assert "still above 1e-06 eV/Å after 1 steps" in done.reason
