@@ -7,6 +7,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# GPAW has an environment of its own, as on a cluster.
+GPAW ?= .venv-gpaw
 
 # One thread a process: more spin against each other on small machines (two processes of one thread do not).
 export OMP_NUM_THREADS := 1
@@ -63,16 +65,20 @@ format: $(STAMP) ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 test-fast: $(STAMP) ## Run the tests that need no server, cluster or accelerator
-	$(PYTEST) -m "not slow and not postgres and not slurm and not gpu" -n $(JOBS) --dist loadgroup
+	$(PYTEST) -m "not slow and not postgres and not slurm and not gpaw and not gpu" -n $(JOBS) --dist loadgroup
 
 test-slow: $(STAMP) ## Run the tests that take minutes each
-	$(PYTEST) -m "slow and not postgres and not slurm and not gpu" --timeout 3600
+	$(PYTEST) -m "slow and not postgres and not slurm and not gpaw and not gpu" --timeout 3600
 
 test-postgres: $(STAMP) ## Run the tests against PostgreSQL (a fixture starts the server)
 	$(PYTEST) -m postgres
 
-test-slurm: $(STAMP) ## Run the tests that need a Slurm controller and node
-	$(PYTEST) -m slurm
+$(GPAW)/.installed: .ci/install-dft-tools
+	.ci/install-dft-tools $(PYTHON) $(GPAW)
+	@touch $@
+
+test-slurm: $(STAMP) $(GPAW)/.installed ## Install Slurm and GPAW (Debian, as root), run the tests of the DFT queue
+	ACTIVELEARNING_GPAW_PYTHON=$(abspath $(GPAW))/bin/python $(PYTEST) -m "slurm or gpaw" --timeout 1800
 
 test-gpu: $(STAMP) ## Run the tests that need an accelerator
 	$(PYTEST) -m gpu

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined]
 from prefect.events import DeploymentEventTrigger
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.types.entrypoint import EntrypointType
 
 from activelearning.campaign.config import CampaignConfig, parse_config
 from activelearning.campaign.engine import Engine
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 STORE_VARIABLE = "ACTIVELEARNING_STORE"
-_NAMES = {Action.WAITING: "Waiting", Action.FINISHED: "Finished", Action.CANCELLED: "Ended"}
-
 _RUNNER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MAX_WORKERS)
+_NAMES = {Action.WAITING: "Waiting", Action.FINISHED: "Finished", Action.CANCELLED: "Ended"}
 
 
 @flow(

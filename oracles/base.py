@@ -118,3 +118,9 @@ class QueuedOracle(Oracle):
     @abstractmethod
     def cancel(self, ids: Sequence[ExternalId]) -> None:
         """Stop outside work; an unknown id is no error."""
+
+    def flush(self) -> None:
+        """Called once after a batch of submissions, by an oracle that hands them over together.
+
+        It may not be called at all, should the process be lost; `poll` then hands over what was left behind.
+        """

@@ -24,19 +24,27 @@ class Page:
         self._number = 0
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """A command of the protocol; events that come meanwhile are passed over."""
+        """A command of the protocol."""
+        answer = self._ask(method, **parameters)
+        assert "error" not in answer, answer
+        return answer["result"]  # type: ignore[no-any-return]
+
+    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The answer to a command; events that come meanwhile are passed over."""
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self._socket.recv(timeout=SECONDS))
             if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                return answer["result"]  # type: ignore[no-any-return]
+                return answer  # type: ignore[no-any-return]
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page; None while the page changes."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        return found["result"].get("value")
+        answer = self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        if "error" in answer:
+            assert any(word in answer["error"]["message"] for word in ("navigated", "context")), answer
+            return None
+        return answer["result"]["result"].get("value")
 
     def wait(self, expression: str) -> None:
         """Wait until an expression is true."""

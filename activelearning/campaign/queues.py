@@ -109,6 +109,11 @@ class Queues:
                 self._note(source, fault)
                 if fault.method == "find":
                     break  # nobody answers out there; a single submission that fails is not in the others' way
+        try:
+            with _outside(source, "flush"):
+                source.queue.flush()
+        except _OutsideError as fault:
+            self._note(source, fault)
         return n
 
     def _hand_over(self, source: Source, row: Evaluation) -> bool:

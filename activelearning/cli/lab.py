@@ -336,6 +336,7 @@ def serve(
             server_header=False,
             proxy_headers=False,
             limit_concurrency=64,
+            timeout_graceful_shutdown=3,  # browsers hold connections open
         )
         uvicorn.Server(config).run(sockets=[listener])
 

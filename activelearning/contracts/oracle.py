@@ -108,6 +108,10 @@ class QueuedOracleLike(OracleLike, Protocol):
         """Stop outside work; unknown ids are no error."""
         ...
 
+    def flush(self) -> None:
+        """Called after a batch of submissions, so that they can be handed over together."""
+        ...
+
 
 @dataclass(frozen=True)
 class Unasked:

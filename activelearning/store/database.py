@@ -167,12 +167,30 @@ def check_reachable(url: URL) -> None:
 
 
 def _check_sqlite_file(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head and not head.startswith(b"SQLite format 3"):
+    if not _is_database(path) and not path.read_bytes()[:16].startswith(b"SQLite format 3"):
         raise StoreError(f"The store {path} is not a SQLite database; name another file or another URL.")
     if not os.access(path, os.W_OK):
         raise StoreError(f"The store {path} is not writable.")
+
+
+def _is_database(path: Path) -> bool:
+    """Whether SQLite takes a file for a database, or an empty one.
+
+    SQLite is asked, since it must be the only one to open the file: a process that closes a file loses all of its
+    POSIX locks on it, those of its other connections too. Another process that then closes the store takes itself for
+    the last, and removes the write-ahead log under them (SQLite, "How to corrupt", section 2.2).
+    """
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+    except sqlite3.OperationalError:
+        return True  # it can't be opened at all, and who opens it is told why
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        return error.sqlite_errorcode != sqlite3.SQLITE_NOTADB
+    finally:
+        connection.close()
+    return True
 
 
 def _first_line(error: BaseException) -> str:

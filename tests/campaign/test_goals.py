@@ -164,7 +164,7 @@ def test_known_measurements_find_their_target_by_property(bench: Any) -> None:
     path.write_text(json.dumps(rows))
     space = BoxSpace([(0.0, 1.0), (0.0, 1.0)])
     known = read_observations(path, space, fidelities_of(config))
-    assert [fidelity.name for _, fidelity, _ in known] == ["gap", "lab", "dft"]
+    assert [found.fidelity.name for found in known] == ["gap", "lab", "dft"]
     path.write_text(json.dumps([{"candidate": candidate, "value": 1.0}]))
     with pytest.raises(
         ConfigError, match=r"row 1: it names neither a fidelity nor one of the targets' properties"

@@ -75,7 +75,7 @@ def address(store: str) -> Iterator[str]:
         assert found is not None
         yield found[0]
         server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=30) in (0, -signal.SIGINT, 130)
+        assert server.wait(timeout=120) in (0, -signal.SIGINT, 130)
 
 
 @pytest.fixture

@@ -285,3 +285,29 @@ def test_postgres_that_holds_nothing_yet(postgres_url: str) -> None:
 def test_times_are_utc() -> None:
     assert now().endswith("+00:00")
     assert len(now()) == 32
+
+
+def test_opening_a_store_again_keeps_the_locks_of_the_first(url: str) -> None:
+    """A process with two connections, and another one that comes and goes: nothing is removed under the two."""
+    database = open_database(url, create=True)
+    repository = Repository(database, "c")
+    with database.read() as session:
+        assert session.scalar(text("SELECT count(*) FROM campaigns")) == 0
+    again = open_database(url)  # as an oracle does that works through the store
+    write = (
+        "import sys\n"
+        "from activelearning.store.database import open_database\n"
+        "from activelearning.store.repository import Repository\n"
+        "database = open_database(sys.argv[1])\n"
+        "Repository(database, sys.argv[2]).save({}, '', '')\n"
+        "database.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", write, url, "other"], check=True)
+    log = Path(f"{resolve_url(url).database}-wal")
+    assert log.exists()  # the other process was not the last
+    repository.save({}, "", "")
+    with again.read() as session:
+        assert session.scalar(text("SELECT count(*) FROM campaigns")) == 2
+        assert session.scalar(text("PRAGMA integrity_check")) == "ok"
+    again.close()
+    database.close()

@@ -35,15 +35,15 @@ def _rows() -> list[dict[str, Any]]:
 
 
 def upgrade() -> None:
+    # SQLite alters no primary key, and no table that another one refers to; what was recorded is little, and copied.
+    rows = _rows()
+    op.drop_table('lab_results')
     with op.batch_alter_table('lab_requests', schema=None) as batch_op:
         batch_op.add_column(sa.Column('origin', sa.String(length=16), nullable=False, server_default='campaign'))
         batch_op.add_column(sa.Column('reason', sa.Text(), nullable=True))
         batch_op.add_column(sa.Column('rejected_by', sa.Text(), nullable=True))
         batch_op.add_column(sa.Column('cost', sa.Double(), nullable=True))
         batch_op.add_column(sa.Column('closed_at', sa.String(length=40), nullable=True))
-    # A primary key is not altered on SQLite; what a laboratory recorded is little, and copied.
-    rows = _rows()
-    op.drop_table('lab_results')
     table = _create_results(
         sa.Column('sequence', sa.Integer(), nullable=False),
         sa.Column('corrects', sa.Integer(), nullable=True),
@@ -87,10 +87,10 @@ def downgrade() -> None:
     valid = [row for row in rows if (row['key'], row['sequence']) not in corrected]
     newest = {row['key']: row for row in sorted(valid, key=lambda row: row['sequence'])}
     op.drop_table('lab_results')
-    table = _create_results(key=('key',))
-    names = {column.name for column in table.columns}
-    op.bulk_insert(table, [{k: v for k, v in row.items() if k in names} for row in newest.values()])
     op.execute("UPDATE lab_requests SET state = 'cancelled' WHERE state = 'rejected'")
     with op.batch_alter_table('lab_requests', schema=None) as batch_op:
         for name in ('closed_at', 'cost', 'rejected_by', 'reason', 'origin'):
             batch_op.drop_column(name)
+    table = _create_results(key=('key',))
+    names = {column.name for column in table.columns}
+    op.bulk_insert(table, [{k: v for k, v in row.items() if k in names} for row in newest.values()])

@@ -1,0 +1,93 @@
+"""Engines: what computes. Subclass `Engine` to bring another one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+
+from activelearning.errors import ConfigError
+from oracles.dft.faults import Fault
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Engine(ABC):
+    """Turns atoms into the JSON of an ASE calculator, which a job makes in an environment of its own.
+
+    Args:
+        python: The interpreter that has the engine; by default this one. It needs ASE, and spglib to keep the symmetry
+            of what it relaxes, not this package.
+        launcher: What goes before it, such as `srun` or `mpiexec -n 16`.
+        setup: Lines of the job's script before it, such as `source /opt/env.sh`.
+        environment: Variables set for the job.
+    """
+
+    modules: tuple[str, ...] = ("ase",)  # whose versions a result states
+    outputs: ClassVar[tuple[str, ...]] = ()  # files that it writes, worth keeping
+    patterns: ClassVar[tuple[tuple[Fault, str], ...]] = ()  # faults by what it prints or raises
+
+    def __init__(
+        self,
+        python: str = sys.executable,
+        launcher: str = "",
+        setup: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.setup = tuple(setup)
+        variables = {"OMP_NUM_THREADS": "1", **(environment or {})}
+        for name in variables:
+            if not _VARIABLE.fullmatch(name):
+                raise ConfigError(f"engine.environment names {name!r}, which is no name of a variable.")
+        self.environment = variables
+        self.command = " ".join([*filter(None, [launcher]), shlex.quote(python), "-u runner.py"])
+
+    def check(self) -> None:  # noqa: B027 (a hook)
+        """Raise a `ConfigError` where it can't compute as configured."""
+
+    def check_elements(self, symbols: Collection[str]) -> None:  # noqa: B027 (a hook)
+        """Raise an `OracleError` where an element can't be computed as configured."""
+
+    @abstractmethod
+    def calculator(self, atoms: Atoms, *, for_stress: bool = False) -> Mapping[str, Any]:
+        """The calculator for atoms: `{"class": "module:Name", "params": {...}}`, nested where need be.
+
+        Args:
+            atoms: What is computed.
+            for_stress: Whether it is to relax a cell, for which a basis may have to be larger.
+        """
+
+    @abstractmethod
+    def content(self) -> Mapping[str, Any]:
+        """All that changes results, JSON: every number, defaults included."""
+
+    def moments(self, atoms: Atoms) -> np.ndarray | None:
+        """Initial magnetic moments in μB, `n`; None where the calculation is not spin-polarised."""
+        return None
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """What is not None, for defaults that belong elsewhere."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def grid(atoms: Atoms, density: float) -> tuple[int, int, int]:
+    """Points of a k-point grid along each reciprocal axis, by their density.
+
+    Args:
+        atoms: The cell; an axis without periodicity gets one point.
+        density: Points per Å⁻¹ of reciprocal length (2π included).
+    """
+    lengths = 2.0 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    # Rounded first: a grid must not depend on the last digit of a cell.
+    points = [
+        max(1, int(np.ceil(round(float(length) * density, 6)))) if periodic else 1
+        for length, periodic in zip(lengths, atoms.pbc, strict=True)
+    ]
+    return points[0], points[1], points[2]

@@ -1,0 +1,178 @@
+"""Quantum ESPRESSO's `pw.x`, driven through ASE.
+
+Giannozzi et al., J. Phys.: Condens. Matter 29, 465901 (2017).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+from ase.units import Ry
+
+from activelearning.errors import ConfigError, OracleError
+from oracles.dft.engines.base import Engine, given, grid
+from oracles.dft.faults import Fault
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How well `pw.x` computes.
+
+    Attributes:
+        ecutwfc: Cut-off of the wave functions, Ry.
+        ecutrho: Cut-off of the density, Ry; ultrasoft and PAW sets want eight times the other.
+        k_density: k-points per Å⁻¹ of reciprocal length; grids are centred at Γ.
+        smearing: Width of the cold smearing (Marzari-Vanderbilt), eV.
+        energy_tolerance: Of self-consistency, Ry per atom.
+    """
+
+    ecutwfc: float
+    ecutrho: float
+    k_density: float
+    smearing: float
+    energy_tolerance: float
+
+
+PROTOCOLS: Mapping[str, Settings] = {
+    "fast": Settings(ecutwfc=40.0, ecutrho=320.0, k_density=2.0, smearing=0.1, energy_tolerance=1e-6),
+    "standard": Settings(ecutwfc=60.0, ecutrho=480.0, k_density=3.5, smearing=0.05, energy_tolerance=1e-8),
+}
+
+
+class EspressoEngine(Engine):
+    """Quantum ESPRESSO's `pw.x`, with pseudopotentials of your own choice.
+
+    The functional is that of the pseudopotentials.
+
+    Args:
+        pseudo_dir: Folder of the pseudopotentials, an absolute path.
+        pseudopotentials: File of each element, as in `{Li: li_pbe_v1.4.uspp.F.UPF}`.
+        command: Starts `pw.x`, its launcher included, as in `srun pw.x -nk 4`.
+        protocol: `fast` (40/320 Ry, 2 k-points per Å⁻¹) or `standard` (60/480 Ry, 3.5 per Å⁻¹).
+        ecutwfc: In place of the protocol's, Ry.
+        ecutrho: In place of the protocol's, Ry.
+        k_density: In place of the protocol's, points per Å⁻¹.
+        smearing: In place of the protocol's, eV.
+        max_iterations: Of self-consistency.
+        spin: Initial magnetic moment in μB of each element that has one.
+        input_data: Further namelists, as in `{electrons: {mixing_beta: 0.3}}`.
+        python: The interpreter that has ASE; by default this one.
+        setup: Lines of the job's script before it.
+        environment: Variables set for the job.
+    """
+
+    modules = ("ase",)
+    outputs: ClassVar[tuple[str, ...]] = ("espresso/espresso.pwi", "espresso/espresso.pwo")
+    patterns: ClassVar[tuple[tuple[Fault, str], ...]] = (
+        (Fault.NOT_CONVERGED, r"convergence NOT achieved"),
+        (Fault.OUT_OF_TIME, r"Maximum CPU time exceeded"),
+        (Fault.BAD_INPUT, r"Error in routine (read|card|checkallsym|readpp|system)"),
+        (Fault.CODE_ERROR, r"Error in routine"),
+    )
+
+    def __init__(
+        self,
+        pseudo_dir: Path,
+        pseudopotentials: dict[str, str],
+        command: str = "pw.x",
+        protocol: Literal["fast", "standard"] = "standard",
+        ecutwfc: float | None = None,
+        ecutrho: float | None = None,
+        k_density: float | None = None,
+        smearing: float | None = None,
+        max_iterations: int = 100,
+        spin: dict[str, float] | None = None,
+        input_data: dict[str, dict[str, Any]] | None = None,
+        python: str | None = None,
+        setup: list[str] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(**given(python=python), setup=setup or (), environment=environment)
+        chosen = {"ecutwfc": ecutwfc, "ecutrho": ecutrho, "k_density": k_density, "smearing": smearing}
+        for name, value in chosen.items():
+            if value is not None and not value > 0:
+                raise ConfigError(f"engine.{name} must be above 0, not {value:g}.")
+        for section, named in (("pseudopotentials", pseudopotentials), ("spin", spin)):
+            for symbol in named or {}:
+                if symbol not in atomic_numbers:
+                    raise ConfigError(f"engine.{section} names {symbol!r}, which is no element.")
+        self.settings = replace(PROTOCOLS[protocol], **given(**chosen))
+        self.pw = command
+        self.max_iterations = max_iterations
+        self.spin = dict(spin or {})
+        self.input_data = {name: dict(values) for name, values in (input_data or {}).items()}
+        self.pseudo_dir = pseudo_dir.expanduser()
+        self.pseudopotentials = dict(pseudopotentials)
+
+    def check(self) -> None:
+        """Raise a `ConfigError` where a pseudopotential is missing."""
+        missing = [f for f in self.pseudopotentials.values() if not (self.pseudo_dir / f).is_file()]
+        if missing:
+            raise ConfigError(f"engine.pseudo_dir {self.pseudo_dir} lacks {', '.join(sorted(missing))}.")
+
+    def check_elements(self, symbols: Collection[str]) -> None:
+        """Raise an `OracleError` where an element has no pseudopotential."""
+        missing = sorted(set(symbols) - set(self.pseudopotentials))
+        if missing:
+            raise OracleError(f"engine.pseudopotentials has none for {', '.join(missing)}")
+
+    def calculator(self, atoms: Atoms, *, for_stress: bool = False) -> Mapping[str, Any]:
+        """ASE's `Espresso`."""
+        n = len(atoms)
+        namelists: dict[str, dict[str, Any]] = {
+            "control": {"tprnfor": True, "tstress": True, "disk_io": "low"},
+            "system": {
+                "ecutwfc": self.settings.ecutwfc,
+                "ecutrho": self.settings.ecutrho,
+                "occupations": "smearing",
+                "smearing": "cold",
+                "degauss": self.settings.smearing / Ry,
+            },
+            "electrons": {
+                "conv_thr": self.settings.energy_tolerance * n,
+                "electron_maxstep": self.max_iterations,
+            },
+        }
+        for name, values in self.input_data.items():
+            namelists.setdefault(name, {}).update(values)
+        symbols = sorted(set(atoms.symbols))
+        return {
+            "class": "ase.calculators.espresso:Espresso",
+            "params": {
+                "profile": {
+                    "class": "ase.calculators.espresso:EspressoProfile",
+                    "params": {"command": self.pw, "pseudo_dir": str(self.pseudo_dir.resolve())},
+                },
+                "directory": "espresso",
+                "input_data": namelists,
+                "pseudopotentials": {symbol: self.pseudopotentials[symbol] for symbol in symbols},
+                "kpts": list(grid(atoms, self.settings.k_density)),
+            },
+        }
+
+    def content(self) -> Mapping[str, Any]:
+        """Every setting, and the checksums of the pseudopotentials."""
+        sums = {
+            symbol: hashlib.sha256((self.pseudo_dir / name).read_bytes()).hexdigest()
+            for symbol, name in sorted(self.pseudopotentials.items())
+        }
+        return {
+            "engine": "espresso",
+            **asdict(self.settings),
+            "max_iterations": self.max_iterations,
+            "spin": self.spin,
+            "input_data": self.input_data,
+            "pseudopotentials": sums,
+        }
+
+    def moments(self, atoms: Atoms) -> np.ndarray | None:
+        """By element, as configured."""
+        moments = np.array([self.spin.get(symbol, 0.0) for symbol in atoms.symbols])
+        return moments if moments.any() else None

@@ -1,0 +1,313 @@
+"""The oracle: crystals in, energies from density-functional theory out, hours to weeks later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ase import Atoms
+
+from activelearning.candidate import CrystalCandidate, digest
+from activelearning.contracts.oracle import ExternalId, JobState, OracleContext
+from activelearning.errors import ConfigError, OracleError
+from activelearning.measurement import Measurement
+from oracles.base import QueuedOracle
+from oracles.dft import references
+from oracles.dft.engines import ENGINES, Engine
+from oracles.dft.queue import JobQueue, Outcome, Retries
+from oracles.dft.runner import atoms_json
+from oracles.dft.schedulers import SCHEDULERS, Scheduler
+from oracles.dft.sections import make_part
+from oracles.dft.structure import cell_of
+from oracles.potentials import check_potential, checksum
+
+UNIT = "eV/atom"
+_REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """How a crystal is relaxed.
+
+    Attributes:
+        cell: Whether the cell relaxes with the atoms.
+        symmetry: Whether the space group is kept.
+        fmax: Largest force that is left, eV/Å.
+        max_steps: Steps of all attempts together after which it counts as not converged.
+    """
+
+    cell: bool
+    symmetry: bool
+    fmax: float
+    max_steps: int
+
+    def to_json(self, *, is_molecule: bool = False) -> dict[str, Any]:
+        """As the runner reads it; the box of a molecule stays as it is."""
+        return {
+            "cell": self.cell and not is_molecule,
+            "symmetry": self.symmetry and not is_molecule,
+            "fmax": self.fmax,
+            "max_steps": self.max_steps,
+        }
+
+
+class DFTQueueOracle(QueuedOracle):
+    """Energies from density-functional theory, computed by jobs under a scheduler.
+
+    Each evaluation is a folder under its key, with the structure, the input, the script, the log and the result. A
+    crystal without a structure is realised, and every crystal is computed in its primitive cell. Faults of
+    infrastructure (a node lost, a job killed or forgotten, out of time after having got on) are tried again, from the
+    last restart file; what the calculation itself makes of a crystal (no convergence, bad input, out of memory)
+    is a failure with its reason. What all attempts took, in core-hours, is the cost.
+
+    Args:
+        task: `energy`, or `formation_energy` against the elements, both in eV/atom. The elements' own energies are
+            jobs of their own, computed once, not charged to any evaluation.
+        engine: `{type: gpaw | espresso | ase | package.module:Class, ...}`.
+        scheduler: `{type: local | slurm | package.module:Class, ...}`.
+        relax: What is relaxed: `none`, `positions`, or `cell` (and positions).
+        fmax: Largest force left by a relaxation, eV/Å.
+        max_relax_steps: Steps after which a relaxation counts as not converged.
+        keep_symmetry: Whether a relaxation keeps the space group.
+        references: Energies of elements (eV/atom, by the same engine and protocol) that need not be computed.
+        max_atoms: Atoms in the primitive cell; larger crystals are refused.
+        potential: Ranks the realisations of a crystal without a structure, by name as in `mace_md`; without one the
+            first is taken.
+        n_realisations: Number of realisations that a potential ranks.
+        max_attempts: Of one job.
+        backoff: Seconds before the second attempt; each later one waits twice as long.
+        cost_per_core_hour: In the campaign's cost unit. No further attempt is made once the fidelity's `cost` is used.
+        folder: Folder of the jobs' folders; by default one in the campaign's own. Campaigns that name the same one
+            share the elements' energies.
+    """
+
+    version = "1"
+
+    def __init__(
+        self,
+        task: Literal["energy", "formation_energy"] = "formation_energy",
+        engine: dict[str, Any] | None = None,
+        scheduler: dict[str, Any] | None = None,
+        relax: Literal["none", "positions", "cell"] = "none",
+        fmax: float = 0.03,
+        max_relax_steps: int = 100,
+        keep_symmetry: bool = True,
+        references: dict[str, float] | None = None,
+        max_atoms: int = 100,
+        potential: str | None = None,
+        n_realisations: int = 5,
+        max_attempts: int = 3,
+        backoff: float = 60.0,
+        cost_per_core_hour: float = 1.0,
+        folder: Path | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("max_relax_steps", max_relax_steps, 1),
+            ("max_atoms", max_atoms, 1),
+            ("n_realisations", n_realisations, 1),
+            ("max_attempts", max_attempts, 1),
+        ):
+            if value < least:
+                raise ConfigError(f"{name} must be at least {least}, not {value}.")
+        if not fmax > 0:
+            raise ConfigError(f"fmax is a force in eV/Å above 0, not {fmax:g}.")
+        for name, amount in (("backoff", backoff), ("cost_per_core_hour", cost_per_core_hour)):
+            if not (math.isfinite(amount) and amount >= 0):
+                raise ConfigError(f"{name} must be 0 or more, not {amount:g}.")
+        self.task = task
+        self.engine: Engine = make_part("engine", engine or {"type": "gpaw"}, ENGINES)
+        self.scheduler: Scheduler = make_part("scheduler", scheduler or {"type": "local"}, SCHEDULERS)
+        self.relaxation = (
+            None if relax == "none" else Relaxation(relax == "cell", keep_symmetry, fmax, max_relax_steps)
+        )
+        self.references = dict(references or {})
+        self.max_atoms = max_atoms
+        self.potential = potential
+        self.n_realisations = n_realisations if potential is not None else 1
+        self.max_attempts = max_attempts
+        self.backoff = backoff
+        self.cost_per_core_hour = cost_per_core_hour
+        self._folder = folder
+
+    def bind(self, context: OracleContext) -> None:
+        """Take notice of the campaign."""
+        super().bind(context)
+        self.scheduler.bind(context.workdir)
+        price = self.cost_per_core_hour
+        self.queue = JobQueue(
+            self._folder or context.workdir / "jobs",
+            self.scheduler,
+            self.engine,
+            Retries(self.max_attempts, self.backoff, context.cost / price if price else math.inf),
+        )
+
+    def check(self) -> None:
+        """Raise a `ConfigError` where engine, scheduler, potential or unit does not fit."""
+        if self.context.unit not in (None, UNIT):
+            raise ConfigError(
+                f"dft_queue answers in {UNIT}, not in {self.context.unit}; correct the unit of "
+                f"{self.context.property}."
+            )
+        if self.potential is not None:
+            check_potential(self.potential)
+        self.engine.check()
+        self.scheduler.check()
+
+    def content(self) -> Mapping[str, object]:
+        """All that changes results: task, engine, relaxation, references; not where or how fast it is computed."""
+        ranked = self.potential is not None
+        return {
+            "task": self.task,
+            "engine": dict(self.engine.content()),
+            "relaxation": None if self.relaxation is None else self.relaxation.to_json(),
+            "references": self.references if self.task == "formation_energy" else None,
+            "reference_table": references.VERSION if self.task == "formation_energy" else None,
+            "n_realisations": self.n_realisations,
+            "potential": checksum(self.potential) if ranked and self.potential is not None else None,
+        }
+
+    def submit(self, candidate: Any, key: str) -> ExternalId:
+        """Write the job's folder and hand it over; the elements' energies come first."""
+        if not isinstance(candidate, CrystalCandidate):
+            raise OracleError(f"dft_queue computes crystals, not a {type(candidate).__name__}")
+        self.engine.check_elements(candidate.composition)
+        if self.task == "formation_energy":
+            self._submit_references(candidate)
+        seed = int(key[:16], 16) >> 1
+        atoms = cell_of(candidate, seed=seed, n_trials=self.n_realisations, potential=self.potential)
+        if len(atoms) > self.max_atoms:
+            raise OracleError(
+                f"its primitive cell has {len(atoms)} atoms, more than max_atoms = {self.max_atoms}"
+            )
+        atoms.set_initial_magnetic_moments(self.engine.moments(atoms))
+        relaxation = None if self.relaxation is None else self.relaxation.to_json()
+        self.queue.put(key, self._job(key, atoms, relaxation))
+        return key
+
+    def flush(self) -> None:
+        """Hand a round's jobs over together, where the scheduler takes batches."""
+        self.queue.flush()
+
+    def find(self, key: str) -> ExternalId | None:
+        """The job of an evaluation, by its folder, and where that can't tell by the scheduler."""
+        return key if self.queue.find(key) else None
+
+    def poll(self, ids: Sequence[ExternalId]) -> Mapping[ExternalId, JobState | Measurement]:
+        """States and results; the scheduler is asked once for all, the elements' jobs among them."""
+        elements = self._element_jobs()
+        outcomes = self.queue.look([*ids, *elements])
+        return {key: self._answer(outcomes[key], outcomes) for key in ids}
+
+    def cancel(self, ids: Sequence[ExternalId]) -> None:
+        """End jobs; those of elements go on, since other evaluations need them."""
+        self.queue.cancel(ids)
+
+    def _job(self, key: str, atoms: Atoms, relaxation: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {
+            "key": key,
+            "campaign": self.context.campaign,
+            "fidelity": self.context.fidelity,
+            "formula": atoms.get_chemical_formula(),
+            "atoms": atoms_json(atoms),
+            "calculator": self.engine.calculator(atoms),
+            "relaxation_calculator": self.engine.calculator(
+                atoms, for_stress=bool(relaxation and relaxation["cell"])
+            ),
+            "modules": list(self.engine.modules),
+            "relaxation": relaxation,
+        }
+
+    def _reference(self, symbol: str) -> tuple[str, Atoms, dict[str, Any] | None]:
+        """Key, atoms and relaxation of an element's job; the key says all that decides its energy."""
+        atoms = references.reference_atoms(symbol)
+        if not atoms.get_initial_magnetic_moments().any():
+            atoms.set_initial_magnetic_moments(self.engine.moments(atoms))
+        relaxation = None
+        if self.relaxation is not None:
+            relaxation = self.relaxation.to_json(is_molecule=references.is_molecule(atoms))
+        what = {"atoms": atoms_json(atoms), "relaxation": relaxation, "engine": dict(self.engine.content())}
+        return f"{_REFERENCE}-{symbol}-{digest(what)[:16]}", atoms, relaxation
+
+    def _submit_references(self, candidate: CrystalCandidate) -> None:
+        for symbol in sorted(set(candidate.composition) - set(self.references)):
+            key, atoms, relaxation = self._reference(symbol)
+            known = self.queue.over(key)
+            if known is not None and known.reason is not None:
+                raise OracleError(
+                    f"the energy of elemental {symbol} could not be computed ({known.reason}); remove "
+                    f"{known.folder.path} to have it tried again, or state it in params.references"
+                )
+            if known is None:
+                self.queue.put(key, self._job(key, atoms, relaxation))
+
+    def _element_jobs(self) -> list[str]:
+        """Keys of the elements' jobs that were submitted."""
+        return sorted(path.name for path in self.queue.folder.glob(f"{_REFERENCE}-*") if path.is_dir())
+
+    def _answer(self, outcome: Outcome, outcomes: Mapping[str, Outcome]) -> JobState | Measurement:
+        if isinstance(outcome, JobState):
+            return outcome
+        job = outcome.folder.job()
+        facts: dict[str, Any] = {
+            "formula": job["formula"],
+            "n_atoms": len(job["atoms"]["numbers"]),
+            "core_hours": outcome.core_hours,
+            "attempts": outcome.n_attempts,
+        }
+        rest: dict[str, Any] = {
+            "cost": outcome.core_hours * self.cost_per_core_hour,
+            "seconds": outcome.seconds,
+            "artifacts": outcome.folder.files(self.engine.outputs),
+        }
+        if outcome.result is None:
+            return Measurement.failed(str(outcome.reason), metadata=facts, **rest)
+        result = outcome.result
+        atoms = result["atoms"]
+        facts |= {
+            "energy": result["energy"],
+            "steps": result["steps"],
+            "cell": atoms["cell"],
+            "versions": result["versions"],
+            **{name: result[name] for name in ("max_force", "magnetic_moment") if name in result},
+        }
+        n = len(atoms["numbers"])
+        if self.task == "energy":
+            return Measurement.of(
+                self.context.property, result["energy"] / n, unit=UNIT, metadata=facts, **rest
+            )
+        elements = self._elements(atoms["numbers"], outcomes)
+        if isinstance(elements, JobState):
+            return elements
+        if isinstance(elements, str):
+            return Measurement.failed(elements, metadata=facts, **rest)
+        formation = (result["energy"] - sum(elements[symbol] for symbol in _symbols(atoms["numbers"]))) / n
+        facts["references"] = elements
+        return Measurement.of(self.context.property, formation, unit=UNIT, metadata=facts, **rest)
+
+    def _elements(
+        self, numbers: Sequence[int], outcomes: Mapping[str, Outcome]
+    ) -> dict[str, float] | JobState | str:
+        """Energies of a crystal's elements, eV/atom; RUNNING while one is to come; or why one does not come."""
+        energies = dict(self.references)
+        for symbol in sorted(set(_symbols(numbers)) - set(energies)):
+            key, atoms, relaxation = self._reference(symbol)
+            outcome = outcomes.get(key, JobState.LOST)
+            if outcome in (JobState.LOST, JobState.CANCELLED):
+                # Somebody removed or cancelled it; the crystal's own result is worth computing it again.
+                self.queue.renew(key, self._job(key, atoms, relaxation))
+                return JobState.RUNNING
+            if isinstance(outcome, JobState):
+                return JobState.RUNNING
+            if outcome.result is None:
+                return f"the energy of elemental {symbol} could not be computed: {outcome.reason}"
+            energies[symbol] = outcome.result["energy"] / len(atoms)
+        return {symbol: energies[symbol] for symbol in sorted(set(_symbols(numbers)))}
+
+
+def _symbols(numbers: Sequence[int]) -> list[str]:
+    from ase.data import chemical_symbols
+
+    return [chemical_symbols[number] for number in numbers]

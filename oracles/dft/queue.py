@@ -1,0 +1,392 @@
+"""Jobs under a scheduler: put in once, found by key, followed, tried again, brought to an end.
+
+The folder of a job is the truth about it; the scheduler is asked only where the folder does not tell. A result that
+lies there counts whatever the scheduler says, so that results outlive the memory of schedulers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from activelearning.contracts.oracle import JobState
+from oracles.dft.engines.base import Engine
+from oracles.dft.faults import Diagnosis, Fault, diagnose_end, diagnose_failure
+from oracles.dft.folder import DUPLICATE, Attempt, JobFolder, Record, log_name, script
+from oracles.dft.folder import SCRIPT as SCRIPT_NAME
+from oracles.dft.schedulers.base import JobStatus, Phase, Scheduler, Ticket
+
+# A job that its scheduler does not know, but that gave a sign of life within these seconds, is alive.
+ALIVE_SECONDS = 90.0
+# Files of a job that has ended may be seen late on a network's file system.
+SETTLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that ended for good.
+
+    Attributes:
+        folder: Its files.
+        result: What came out; None where it failed.
+        reason: Why it failed; None where it succeeded.
+        core_hours: What all attempts took together.
+        seconds: Wall time of all attempts.
+        n_attempts: How often it was tried.
+    """
+
+    folder: JobFolder
+    result: Mapping[str, Any] | None
+    reason: str | None
+    core_hours: float
+    seconds: float
+    n_attempts: int
+
+
+Outcome = JobState | Done
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a job is tried.
+
+    Attributes:
+        max_attempts: In all.
+        backoff: Seconds before the second attempt; each later one waits twice as long as the one before.
+        max_core_hours: No further attempt is made once this much was used.
+    """
+
+    max_attempts: int
+    backoff: float
+    max_core_hours: float
+
+
+class JobQueue:
+    """Jobs in one folder, under one scheduler.
+
+    Args:
+        folder: Folder of the jobs' folders.
+        scheduler: Who runs them.
+        engine: What computes; brings the script's set-up, and knows the words of its errors.
+        retries: How often a job is tried.
+    """
+
+    def __init__(self, folder: Path, scheduler: Scheduler, engine: Engine, retries: Retries) -> None:
+        self.folder = folder
+        self.scheduler = scheduler
+        self.engine = engine
+        self.retries = retries
+        self._kept: list[JobFolder] = []
+
+    def put(self, key: str, job: Mapping[str, Any]) -> None:
+        """Submit a job under a key, unless it has been.
+
+        Raises:
+            SchedulerError: the scheduler can't be reached, or refuses; putting it in again is safe.
+        """
+        folder = self._job(key)
+        folder.create(
+            job,
+            script(
+                folder.path.resolve(),
+                header=self.scheduler.header(key),
+                id_in_job=self.scheduler.id_in_job,
+                setup=self.engine.setup,
+                environment=self.engine.environment,
+                command=self.engine.command,
+            ),
+        )
+        with folder.lock():
+            record = folder.record()
+            assert record is not None
+            if record.last is None and self.scheduler.takes_batches:
+                folder.keep(_next_attempt(folder, record))
+                self._kept.append(folder)
+            elif record.last is None or (record.last.id is None and not self._is_over(folder, record)):
+                self._submit(folder, record)
+
+    def flush(self) -> None:
+        """Hand over what was put in since the last time, where the scheduler takes batches.
+
+        Should the process be lost before, `look` finds the jobs as ones whose answer was lost.
+
+        Raises:
+            SchedulerError: the scheduler can't be reached, or refuses.
+        """
+        kept, self._kept = self._kept, []
+        open_ = []
+        for folder in kept:
+            record = folder.record()
+            if (
+                record is not None
+                and not record.cancelled
+                and record.last is not None
+                and record.last.id is None
+            ):
+                open_.append((folder, record.last))
+        if not open_:
+            return
+        tickets = [_ticket(folder, last) for folder, last in open_]
+        ids = self.scheduler.submit_all(tickets)
+        for folder, last in open_:
+            with folder.lock():
+                record = folder.record()
+                if record is not None and record.last == last:
+                    folder.keep(record.with_last(id=ids[last.name]))
+
+    def renew(self, key: str, job: Mapping[str, Any]) -> None:
+        """Submit a job again whose folder is gone, or that was cancelled.
+
+        Raises:
+            SchedulerError: as `put`.
+        """
+        folder = self._job(key)
+        record = folder.record()
+        if record is None or not record.cancelled:
+            self.put(key, job)
+            return
+        with folder.lock():
+            record = replace(record, cancelled=False).with_last(fault=Fault.KILLED, detail="cancelled")
+            folder.keep(record)
+            self._submit(folder, record)
+
+    def over(self, key: str) -> Done | None:
+        """The end of a job where its folder tells it, without a word to the scheduler."""
+        folder = self._job(key)
+        record = folder.record()
+        settled = None if record is None else self._settled(folder, record)
+        return settled if isinstance(settled, Done) else None
+
+    def find(self, key: str) -> bool:
+        """Whether a job was submitted under a key; asks the scheduler only where the folder can't tell.
+
+        Raises:
+            SchedulerError: the scheduler can't be reached.
+        """
+        folder = self._job(key)
+        record = folder.record()
+        if record is None or record.last is None:
+            return False
+        if record.last.id is not None or self._is_over(folder, record):
+            return True
+        with folder.lock():
+            record = folder.record()
+            assert record is not None
+            return self._adopt(folder, record) is not None
+
+    def look(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        """State or end of each job; jobs whose next attempt is due are submitted.
+
+        The scheduler is asked once for all. A job without a folder is lost.
+
+        Raises:
+            SchedulerError: the scheduler can't be reached.
+        """
+        outcomes: dict[str, Outcome] = {}
+        open_: list[tuple[JobFolder, Record]] = []
+        for key in dict.fromkeys(keys):
+            folder = self._job(key)
+            record = folder.record()
+            if record is None:
+                outcomes[key] = JobState.LOST
+                continue
+            outcome = self._settled(folder, record)
+            if outcome is None:
+                open_.append((folder, record))
+            else:
+                outcomes[key] = outcome
+        jobs = _jobs(record for _, record in open_)
+        statuses = self.scheduler.statuses(jobs) if jobs else {}
+        for folder, record in open_:
+            last = record.last
+            status = None if last is None else statuses.get(last.name)
+            if last is not None and last.fault is None and status is not None:
+                if status.phase is Phase.PENDING:
+                    outcomes[folder.key] = JobState.SUBMITTED
+                    continue
+                if status.phase is Phase.RUNNING:
+                    outcomes[folder.key] = JobState.RUNNING
+                    continue
+            with folder.lock():
+                now_there = folder.record()
+                # Where another process has gone on with it in the meantime, its next look will tell.
+                unchanged = now_there == record
+                outcomes[folder.key] = (
+                    self._go_on(folder, record, status) if unchanged else JobState.SUBMITTED
+                )
+        return outcomes
+
+    def cancel(self, keys: Sequence[str]) -> None:
+        """End jobs, in one call of the scheduler; those that are over or unknown are left alone.
+
+        Raises:
+            SchedulerError: the scheduler can't be reached; the jobs are not cancelled.
+        """
+        open_ = []
+        for key in keys:
+            folder = self._job(key)
+            record = folder.record()
+            if record is not None and self._settled(folder, record) is None:
+                open_.append((folder, record))
+        unrecorded = [r.last.name for _, r in open_ if r.last is not None and r.last.id is None]
+        jobs = _jobs(record for _, record in open_)
+        if unrecorded:
+            jobs |= self.scheduler.find(unrecorded)
+        if jobs:
+            self.scheduler.cancel(jobs)
+        for folder, _ in open_:
+            with folder.lock():
+                record = folder.record()
+                assert record is not None
+                folder.keep(replace(record, cancelled=True))
+
+    def _job(self, key: str) -> JobFolder:
+        return JobFolder(self.folder / key)
+
+    def _submit(self, folder: JobFolder, record: Record) -> None:
+        """Make the next attempt, or hand over the one that was made and perhaps not handed over."""
+        last = record.last
+        if last is None or last.fault is not None:
+            record = _next_attempt(folder, record)
+            # On record before it is handed over: should the answer be lost, it is looked up by this name.
+            folder.keep(record)
+        elif self._adopt(folder, record) is not None:
+            return
+        last = record.attempts[-1]
+        job_id = self.scheduler.submit(_ticket(folder, last))
+        folder.keep(record.with_last(id=job_id))
+
+    def _adopt(self, folder: JobFolder, record: Record) -> str | None:
+        """Id of the job of an attempt whose handing over was not recorded; None where there is no such job."""
+        last = record.attempts[-1]
+        found = folder.owner(last.number) or self.scheduler.find([last.name]).get(last.name)
+        if found is not None:
+            folder.keep(record.with_last(id=found))
+        return found
+
+    def _is_over(self, folder: JobFolder, record: Record) -> bool:
+        return self._settled(folder, record) is not None
+
+    def _settled(self, folder: JobFolder, record: Record) -> Outcome | None:
+        """The end of a job where its own files tell it."""
+        if record.cancelled:
+            return JobState.CANCELLED
+        if record.final:
+            last = record.attempts[-1]
+            return self._done(folder, record, None, _reason(last, folder.log_tail(last.number)))
+        result = folder.result()
+        if result is None or result["state"] != "done" or record.last is None:
+            return None
+        end = folder.end(result["attempt"])
+        seconds = float(result["seconds"]) if end is None else max(end[1], float(result["seconds"]))
+        earlier = [a.seconds for a in record.attempts if a.number != result["attempt"]]
+        return self._done(folder, record, result, None, seconds=seconds + sum(earlier))
+
+    def _done(
+        self,
+        folder: JobFolder,
+        record: Record,
+        result: Mapping[str, Any] | None,
+        reason: str | None,
+        seconds: float | None = None,
+    ) -> Done:
+        used = record.seconds if seconds is None else seconds
+        return Done(folder, result, reason, self._core_hours(used), used, len(record.attempts))
+
+    def _core_hours(self, seconds: float) -> float:
+        return seconds * self.scheduler.cores / 3600.0
+
+    def _go_on(self, folder: JobFolder, record: Record, status: JobStatus | None) -> Outcome:
+        """What to make of a job that is neither waiting nor running."""
+        # The scheduler was asked after the files were read: what came out since then is there now.
+        settled = self._settled(folder, record)
+        if settled is not None:
+            return settled
+        last = record.last
+        if last is None or last.id is None or last.fault is not None:
+            if time.time() >= record.not_before:
+                self._submit(folder, record)
+            return JobState.SUBMITTED
+        if status is not None and status.phase is Phase.CANCELLED:
+            folder.keep(replace(record, cancelled=True))
+            return JobState.CANCELLED
+        owner = folder.owner(last.number)
+        if owner is not None and owner != last.id:
+            folder.keep(record.with_last(id=owner))
+            return JobState.RUNNING
+        beat = folder.last_beat(last.number)
+        end = folder.end(last.number)
+        if status is None and end is None and beat is not None and beat[0] < ALIVE_SECONDS:
+            return JobState.RUNNING
+        result = folder.result()
+        if result is not None and result["attempt"] == last.number:
+            diagnosis = diagnose_failure(result, self.engine.patterns)
+        elif status is not None and status.fault is not None:
+            diagnosis = Diagnosis(status.fault, f"the scheduler says {status.word}")
+        elif status is None and end is None:
+            diagnosis = Diagnosis(
+                Fault.LOST, "the scheduler no longer knows the job, and it gives no sign of life"
+            )
+        else:
+            if end is None or end[0] == 0:
+                # An end without a fault and without a result: its files are on their way, or will not come.
+                if record.ended_at is None:
+                    folder.keep(replace(record, ended_at=time.time()))
+                    return JobState.RUNNING
+                if time.time() < record.ended_at + SETTLE_SECONDS:
+                    return JobState.RUNNING
+            code = None if end is None or end[0] in (0, DUPLICATE) else end[0]
+            diagnosis = diagnose_end(code, folder.log_tail(last.number), self.engine.patterns)
+        seconds = [s for s in (end and end[1], status and status.seconds, beat and beat[1]) if s]
+        return self._close(folder, record, diagnosis, max(seconds, default=0.0))
+
+    def _close(self, folder: JobFolder, record: Record, diagnosis: Diagnosis, seconds: float) -> Outcome:
+        """End an attempt that came to nothing, and the job with it where trying again is of no use."""
+        number = record.attempts[-1].number
+        record = record.with_last(fault=diagnosis.fault, detail=diagnosis.detail, seconds=seconds)
+        # Out of time is worth another attempt only where this one got on.
+        got_on = diagnosis.fault is Fault.OUT_OF_TIME and folder.restart_attempt() == number
+        again = (
+            (diagnosis.fault.is_of_infrastructure or got_on)
+            and number < self.retries.max_attempts
+            and self._core_hours(record.seconds) < self.retries.max_core_hours
+        )
+        if again:
+            wait = self.retries.backoff * 2.0 ** (number - 1)
+            record = replace(record, not_before=time.time() + wait)
+            folder.keep(record)
+            if wait <= 0.0:
+                self._submit(folder, record)
+            return JobState.SUBMITTED
+        record = replace(record, final=True)
+        folder.keep(record)
+        return self._done(folder, record, None, _reason(record.attempts[-1], folder.log_tail(number)))
+
+
+def _next_attempt(folder: JobFolder, record: Record) -> Record:
+    """The record with one attempt more."""
+    number = 1 if record.last is None else record.last.number + 1
+    name = folder.key if number == 1 else f"{folder.key}.{number}"
+    return replace(record, attempts=(*record.attempts, Attempt(number, name)), ended_at=None)
+
+
+def _ticket(folder: JobFolder, attempt: Attempt) -> Ticket:
+    return Ticket(attempt.name, folder.path.resolve(), SCRIPT_NAME, attempt.number)
+
+
+def _jobs(records: Iterable[Record]) -> dict[str, str]:
+    """Ids of the attempts that count, by name; those without one are left out."""
+    lasts = [record.last for record in records]
+    return {last.name: last.id for last in lasts if last is not None and last.id is not None}
+
+
+def _reason(last: Attempt, log: str) -> str:
+    """One paragraph: what went wrong, how often it was tried, and the last lines of the log."""
+    assert last.fault is not None
+    tried = f" after {last.number} attempts" if last.number > 1 else ""
+    lines = [line.strip() for line in log.splitlines() if line.strip()][-3:]
+    shown = " | ".join(line[:200] for line in lines) or f"{log_name(last.number)} is empty"
+    return f"{last.fault}{tried}: {last.detail}; last lines: {shown}"

@@ -1,0 +1,250 @@
+"""What a job runs: a calculator made from `job.json`, an energy or a relaxation, `result.json` at the end.
+
+This file is copied beside each `job.json` and run there by the engine's own Python, so it imports nothing but the
+standard library, numpy and ASE (and, through ASE, the engine). It is started as
+
+    python runner.py ATTEMPT
+
+and exits with 0 where `result.json` says what came out, be it an energy or an error of the calculation, with
+`TROUBLE_OF_THE_NODE` where a disk or a network was at fault, and else with what Python or a signal makes of it. Under
+MPI only the first process writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+JOB, RESULT, RESTART, HEARTBEAT = "job.json", "result.json", "restart.json", "heartbeat"
+FINAL = "final.extxyz"
+HEARTBEAT_SECONDS = 10.0
+TROUBLE_OF_THE_NODE = 75  # sysexits' EX_TEMPFAIL
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write at once or not at all: a reader never sees half a file, nor one that a lost node takes back."""
+    waiting = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+    with waiting.open("w", encoding="utf-8") as file:
+        json.dump(value, file, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    waiting.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file, None where there is no file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def build(value: Any) -> Any:
+    """Make what JSON describes: `{"class": "module:Name", "params": {...}}` is a call, anywhere within.
+
+    Lists, mappings and plain values stay what they are.
+    """
+    if isinstance(value, list):
+        return [build(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) == {"class", "params"}:
+        module, _, name = value["class"].partition(":")
+        return getattr(importlib.import_module(module), name)(**build(value["params"]))
+    return {key: build(item) for key, item in value.items()}
+
+
+def make_atoms(value: Mapping[str, Any]) -> Any:
+    """ASE's atoms from their JSON: numbers, positions (`n x 3`, Å), cell (`3 x 3`, Å), pbc, magmoms (μB)."""
+    from ase import Atoms
+
+    return Atoms(
+        numbers=value["numbers"],
+        positions=value["positions"],
+        cell=value["cell"],
+        pbc=value["pbc"],
+        magmoms=value.get("magmoms"),
+    )
+
+
+def atoms_json(atoms: Any) -> dict[str, Any]:
+    """The JSON that `make_atoms` reads."""
+    moments = atoms.get_initial_magnetic_moments()
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": atoms.cell.array.tolist(),
+        "pbc": atoms.pbc.tolist(),
+        "magmoms": moments.tolist() if moments.any() else None,
+    }
+
+
+@contextlib.contextmanager
+def beating(path: Path, attempt: int) -> Iterator[None]:
+    """Tell every few seconds that the job is alive and for how long it has been."""
+    begin, end = time.monotonic(), threading.Event()
+
+    def beat() -> None:
+        while True:
+            with contextlib.suppress(OSError):  # a full disk must not end what may still come out
+                write_json(path, {"attempt": attempt, "seconds": time.monotonic() - begin})
+            if end.wait(HEARTBEAT_SECONDS):
+                return
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+class NotConvergedError(Exception):
+    """A relaxation ran out of steps."""
+
+
+def relax(
+    atoms: Any, calculator: Any, settings: Mapping[str, Any], folder: Path, attempt: int, first: bool
+) -> int:
+    """Relax atoms in place, from the restart file where there is one; returns the steps taken by all attempts.
+
+    Args:
+        atoms: What to relax; positions, and the cell where `settings["cell"]`.
+        calculator: For energy, forces and stress.
+        settings: `cell`, `symmetry` (keep the space group), `fmax` (eV/Å; for the cell the generalised force of
+            the deformation gradient's logarithm, by ASE's `FrechetCellFilter`) and `max_steps`.
+        folder: Where the restart file is.
+        attempt: Number of this attempt.
+        first: Whether this process is the one that writes.
+
+    Raises:
+        NotConvergedError: forces are still above `fmax` after `max_steps`.
+    """
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    done = 0
+    saved = read_json(folder / RESTART)
+    if saved is not None:
+        atoms.set_cell(saved["cell"])
+        atoms.positions[:] = saved["positions"]
+        done = saved["steps"]
+    atoms.calc = calculator
+    if settings["symmetry"]:
+        from ase.constraints import FixSymmetry
+
+        # Of the structure that came in, not of a half-relaxed one: a restart keeps the same group.
+        atoms.set_constraint(FixSymmetry(atoms, symprec=1e-3))
+    moving: Any = FrechetCellFilter(atoms) if settings["cell"] else atoms
+    optimiser = BFGS(moving, logfile="-" if first else None)
+    begun = done
+
+    def keep() -> None:
+        steps = begun + optimiser.nsteps
+        if first and steps > begun:
+            write_json(
+                folder / RESTART,
+                {
+                    "attempt": attempt,
+                    "steps": steps,
+                    "cell": atoms.cell.array.tolist(),
+                    "positions": atoms.positions.tolist(),
+                },
+            )
+
+    optimiser.attach(keep)
+    converged = optimiser.run(fmax=settings["fmax"], steps=max(settings["max_steps"] - begun, 0))
+    atoms.set_constraint()
+    steps = begun + int(optimiser.nsteps)
+    if not converged:
+        raise NotConvergedError(
+            f"forces are still above {settings['fmax']:g} eV/Å after {steps} steps of relaxation"
+        )
+    return steps
+
+
+def run(
+    job: Mapping[str, Any], folder: Path, attempt: int, first: bool, stage: Callable[[str], None]
+) -> dict[str, Any]:
+    """Do the work of a job; returns its result, JSON."""
+    import numpy as np
+
+    atoms = make_atoms(job["atoms"])
+    calculator = build(job["relaxation_calculator" if job["relaxation"] is not None else "calculator"])
+    stage("calculation")
+    steps, max_force = 0, None
+    if job["relaxation"] is not None:
+        steps = relax(atoms, calculator, job["relaxation"], folder, attempt, first)
+        max_force = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+        if job["relaxation"]["cell"]:
+            # The basis was made for the cell at the start, and for stress; energies are compared in one that was made
+            # for the cell at hand.
+            calculator = build(job["calculator"])
+    atoms.calc = calculator
+    energy = float(atoms.get_potential_energy())
+    if not np.isfinite(energy):
+        raise FloatingPointError(f"the energy is {energy}")
+    result: dict[str, Any] = {"energy": energy, "steps": steps, "atoms": atoms_json(atoms)}
+    if atoms.get_initial_magnetic_moments().any():
+        result["magnetic_moment"] = float(atoms.get_magnetic_moment())
+    if first and steps:
+        from ase.io import write
+
+        write(folder / FINAL, atoms, format="extxyz")
+    if max_force is not None:
+        result["max_force"] = max_force
+    return result
+
+
+def versions(modules: list[str]) -> dict[str, str]:
+    """Versions of the engine's Python packages."""
+    found = {"python": platform.python_version()}
+    for name in modules:
+        found[name] = str(getattr(importlib.import_module(name), "__version__", "unknown"))
+    return found
+
+
+def main(attempt: int, folder: Path) -> None:
+    """Run the job of a folder."""
+    job = read_json(folder / JOB)
+    earlier = read_json(folder / RESULT)
+    if earlier is not None and earlier["state"] == "done":
+        print(f"done already, by attempt {earlier['attempt']}")
+        return
+    begin, stage = time.monotonic(), ["set-up"]
+    from ase.parallel import world
+
+    first = world.rank == 0
+    facts: dict[str, Any] = {"attempt": attempt}
+    with beating(folder / HEARTBEAT, attempt) if first else contextlib.nullcontext():
+        try:
+            facts["versions"] = versions(job["modules"])
+            facts |= {"state": "done", **run(job, folder, attempt, first, stage.append)}
+        except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError)):
+                raise  # nothing about the crystal
+            traceback.print_exc()
+            name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+            message = str(error).strip()[-2000:]
+            facts |= {"state": "failed", "stage": stage[-1], "type": name, "message": message}
+        if first:
+            write_json(folder / RESULT, {**facts, "seconds": time.monotonic() - begin})
+
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]), Path.cwd())
+    except OSError:
+        traceback.print_exc()
+        sys.exit(TROUBLE_OF_THE_NODE)

@@ -1,0 +1,66 @@
+"""The sections `engine` and `scheduler` of the oracle's parameters: a `type`, and that class's own parameters."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import ValidationError
+
+from activelearning.campaign.sections import explain, parameters_model
+from activelearning.contracts.registry import load_plugin
+from activelearning.errors import ConfigError
+
+Part = TypeVar("Part")
+
+
+def make_part(key: str, section: Mapping[str, Any], known: Mapping[str, type[Part]]) -> Part:
+    """Make an engine or a scheduler from its section.
+
+    Args:
+        key: `engine` or `scheduler`.
+        section: With `type`, a known name or `package.module:Class` or `/path/file.py:Class`, and parameters.
+        known: Classes by short name; a class of one's own has the base that they have in common.
+
+    Raises:
+        ConfigError: naming the key at fault.
+        PluginError: the class can't be imported.
+    """
+    parameters = dict(section)
+    kind = parameters.pop("type", None)
+    if not isinstance(kind, str):
+        raise ConfigError(f"{key}.type is missing; take one of {', '.join(known)}.")
+    if kind in known:
+        cls: type[Any] = known[kind]
+    elif ":" in kind:
+        cls = load_plugin(f"{key}s", kind)
+    else:
+        near = difflib.get_close_matches(kind, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"{key}.type is {kind!r}.{hint} Known: {', '.join(known)}; a class of your own is named by "
+            f"'package.module:Class'."
+        )
+    base: type[Any] = next(iter(known.values())).__mro__[1]
+    if not issubclass(cls, base):
+        raise ConfigError(f"{key}.type {kind!r} must be a subclass of {base.__module__}:{base.__name__}.")
+    model = parameters_model(cls)
+    try:
+        checked = model.model_validate(parameters)
+    except ValidationError as error:
+        raise ConfigError(explain(error, model, prefix=key, own_keys=["type"])) from None
+    values = {}
+    for name in parameters:
+        value = getattr(checked, name)
+        field = model.model_fields.get(name)
+        if (
+            isinstance(value, str)
+            and field is not None
+            and Path in (field.annotation, *get_args(field.annotation))
+        ):
+            value = Path(value)
+        values[name] = value
+    made: Part = cls(**values)
+    return made

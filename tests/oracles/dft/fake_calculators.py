@@ -1,0 +1,75 @@
+"""A cheap calculator that fails in every way that matters; jobs find it by PYTHONPATH.
+
+Each calculation is noted in a line of the file `ran`, so that tests can count them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+
+
+class ConvergenceError(Exception):
+    """As codes raise it."""
+
+
+class Spring(Calculator):
+    """An energy of -1 eV an atom at 4 Å³ per atom, harmonic in the strain of the volume; no forces.
+
+    Args:
+        seconds: Sleeps so long in each calculation.
+        fate: What happens: `converges`, or by a name below; with `-once` only in the first attempt.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
+
+    def __init__(self, seconds: float = 0.0, fate: str = "converges", **parameters: Any) -> None:
+        if fate == "refuses":
+            raise ValueError("a parameter is wrong")
+        super().__init__(**parameters)
+        self.seconds = seconds
+        self.fate = fate
+
+    def calculate(
+        self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        attempt = int(sys.argv[1])
+        with open("ran", "a") as file:
+            file.write(f"{attempt}\n")
+        fate, _, _ = self.fate.partition("-once")
+        if attempt == 1 or self.fate == fate:
+            self._meet(fate)
+        time.sleep(self.seconds)
+        volume = atoms.get_volume()
+        strain = np.log(volume / (4.0 * len(atoms)))
+        self.results = {
+            "energy": len(atoms) * (-1.0 + 0.5 * strain**2),
+            "forces": np.zeros((len(atoms), 3)),
+            "stress": np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]) * len(atoms) * strain / volume,
+        }
+
+    def _meet(self, fate: str) -> None:
+        if fate == "diverges":
+            print("iteration 333: still 0.3 eV apart", flush=True)
+            raise ConvergenceError("no self-consistency after 333 iterations")
+        if fate == "crashes":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if fate == "is killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fate == "disk fails":
+            raise OSError(5, "Input/output error")
+        if fate == "needs memory":
+            raise MemoryError
+        if fate == "fills memory":
+            self.ballast = np.ones(80_000_000)
+        if fate == "hangs":
+            time.sleep(3600)
+        if fate == "is quiet":
+            os._exit(0)

@@ -1,0 +1,416 @@
+"""The DFT oracle: its parameters, jobs of crystals and elements, and whole campaigns, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kill_harness import in_child
+
+from activelearning.campaign.config import parse_config
+from activelearning.campaign.engine import Engine as Campaign
+from activelearning.campaign.tick import run
+from activelearning.candidate import BoxCandidate, CrystalCandidate
+from activelearning.contracts.oracle import JobState, OracleContext, QueuedOracleLike
+from activelearning.errors import ConfigError, OracleError, PluginError
+from activelearning.measurement import Measurement
+from activelearning.store.database import open_database
+from activelearning.store.repository import Repository
+from oracles.dft import DFTQueueOracle
+from oracles.dft.schedulers import SchedulerError
+
+HERE = Path(__file__).parent
+POOL = """space_group,composition,a,b,c,alpha,beta,gamma,wyckoff
+225,"{""Li"": 4, ""F"": 4}",4.03,4.03,4.03,90,90,90,"{""Li"": [""a""], ""F"": [""b""]}"
+225,"{""Li"": 8, ""O"": 4}",4.62,4.62,4.62,90,90,90,"{""Li"": [""c""], ""O"": [""a""]}"
+225,"{""Li"": 4, ""Cl"": 4}",5.13,5.13,5.13,90,90,90,"{""Li"": [""a""], ""Cl"": [""b""]}"
+"""
+LIF = CrystalCandidate(
+    225, {"Li": 4, "F": 4}, (4.03, 4.03, 4.03, 90, 90, 90), wyckoff={"Li": ("a",), "F": ("b",)}
+)
+KEY = "12" * 32
+REFERENCES = {"Li": -0.5, "F": -0.25, "O": 0.0, "Cl": 0.0}
+
+
+def engine_section(fate: str = "converges", seconds: float = 0.0) -> dict[str, Any]:
+    return {
+        "type": "ase",
+        "calculator": "fake_calculators:Spring",
+        "parameters": {"fate": fate, "seconds": seconds},
+        "environment": {"PYTHONPATH": str(HERE)},
+    }
+
+
+def make(folder: Path, **params: Any) -> DFTQueueOracle:
+    given = {"engine": engine_section(), "scheduler": {"type": "local", "total_cores": 2}, "backoff": 0.0}
+    oracle = DFTQueueOracle(**{**given, **params})
+    context = OracleContext("search", "dft", "formation_energy", "eV/atom", 2.0, "sqlite://", folder)
+    oracle.bind(context)
+    oracle.check()
+    return oracle
+
+
+def answers(oracle: DFTQueueOracle, *keys: str) -> list[Measurement]:
+    end = time.monotonic() + 120
+    while True:
+        found = oracle.poll(keys)
+        if not any(isinstance(answer, JobState) for answer in found.values()):
+            return [found[key] for key in keys]  # type: ignore[misc]
+        assert time.monotonic() < end, found
+        time.sleep(0.2)
+
+
+def expected_spring(volume_per_atom: float) -> float:
+    """The fake calculator's energy per atom."""
+    return -1.0 + 0.5 * math.log(volume_per_atom / 4.0) ** 2
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"engine": {"type": "gpw"}}, r"engine.type is 'gpw'. Did you mean 'gpaw'\?"),
+        (
+            {"engine": {"type": "gpaw", "protocl": "fast"}},
+            "unknown key 'engine.protocl'; did you mean 'protocol'",
+        ),
+        ({"engine": {"type": "gpaw", "protocol": "best"}}, "'engine.protocol' is 'best'"),
+        ({"engine": {"type": "gpaw", "ecut": -1.0}}, "engine.ecut must be above 0"),
+        ({"engine": {"type": "gpaw", "spin": {"Xx": 1.0}}}, "engine.spin names 'Xx', which is no element"),
+        ({"engine": {"protocol": "fast"}}, "engine.type is missing; take one of gpaw, espresso, ase"),
+        ({"engine": {"type": "ase", "calculator": "EMT"}}, "name a class as in 'ase.calculators.emt:EMT'"),
+        ({"engine": {"type": "gpaw", "environment": {"A B": "1"}}}, "'A B', which is no name of a variable"),
+        ({"scheduler": {"type": "slrm"}}, r"scheduler.type is 'slrm'. Did you mean 'slurm'\?"),
+        ({"scheduler": {"type": "local", "cores": 4, "total_cores": 2}}, "the pool has 2"),
+        ({"scheduler": {"type": "local", "time_limit": 0}}, "scheduler.time_limit is in seconds"),
+        ({"scheduler": {"type": "slurm", "cores": 3, "tasks": 2}}, "scheduler.tasks must divide"),
+        ({"scheduler": {"type": "slurm", "options": ["qos"]}}, "'qos', which is no option of sbatch"),
+        (
+            {"scheduler": {"type": "collections:OrderedDict"}},
+            "must be a subclass of oracles.dft.schedulers.base:Sched",
+        ),
+        ({"max_attempts": 0}, "max_attempts must be at least 1"),
+        ({"fmax": 0.0}, "fmax is a force"),
+        ({"backoff": -1.0}, "backoff must be 0 or more"),
+    ],
+)
+def test_wrong_parameters_are_named(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DFTQueueOracle(**params)
+
+
+def test_a_class_that_is_not_there_is_told() -> None:
+    with pytest.raises(PluginError, match="nowhere"):
+        DFTQueueOracle(engine={"type": "nowhere:Engine"})
+
+
+def test_without_slurm_a_campaign_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="this machine has no sbatch, squeue, scancel, sacct"):
+        make(tmp_path, scheduler={"type": "slurm"})
+
+
+def test_another_unit_is_refused(tmp_path: Path) -> None:
+    oracle = make(tmp_path)
+    oracle.bind(replace(oracle.context, unit="eV"))
+    with pytest.raises(ConfigError, match="answers in eV/atom, not in eV"):
+        oracle.check()
+
+
+def test_content_is_what_changes_results_and_nothing_else(tmp_path: Path) -> None:
+    base = make(tmp_path).content()
+    assert make(tmp_path, scheduler={"type": "local", "total_cores": 1, "time_limit": 5.0}).content() == base
+    assert make(tmp_path, max_attempts=7, cost_per_core_hour=3.0).content() == base
+    for changed in (
+        {"engine": engine_section(seconds=1.0)},
+        {"relax": "cell"},
+        {"task": "energy"},
+        {"references": {"Li": -1.0}},
+    ):
+        assert make(tmp_path, **changed).content() != base
+    json.dumps(base)
+    gpaw = [DFTQueueOracle(engine={"type": "gpaw", **more}).content() for more in ({}, {"ecut": 500.0})]
+    assert gpaw[0] == gpaw[1]  # the protocol's own figure, stated
+    assert DFTQueueOracle(engine={"type": "gpaw", "protocol": "fast"}).content() != gpaw[0]
+
+
+def test_a_formation_energy_is_measured_against_elements_computed_once(tmp_path: Path) -> None:
+    oracle = make(tmp_path)
+    assert isinstance(oracle, QueuedOracleLike)
+    other = "34" * 32
+    assert oracle.find(KEY) is None
+    assert oracle.submit(LIF, KEY) == KEY
+    assert oracle.find(KEY) == KEY
+    again = make(tmp_path, cost_per_core_hour=10.0)
+    again.submit(LIF, other)
+    first, second = answers(again, KEY, other)
+    volume = {"LiF": 4.03**3 / 8, "Li": 3.49**3 / 2, "F": 8.0 * 8.25 * (8.5 + 1.4119) / 2}
+    expected = expected_spring(volume["LiF"]) - 0.5 * sum(expected_spring(volume[s]) for s in ("Li", "F"))
+    value = first.values["formation_energy"]
+    assert value.value == pytest.approx(expected, abs=1e-6)
+    assert value.unit == "eV/atom"
+    assert second.values == first.values
+    # In the primitive cell, with every file kept.
+    assert first.metadata["n_atoms"] == 2
+    assert {Path(path).name for path in first.artifacts} == {
+        "job.json",
+        "result.json",
+        "job.sh",
+        "attempt-1.log",
+    }
+    assert first.cost == pytest.approx(10.0 * first.metadata["core_hours"])
+    assert first.seconds == pytest.approx(3600 * first.metadata["core_hours"])
+    elements = sorted((tmp_path / "jobs").glob("reference-*"))
+    assert [path.name.split("-")[1] for path in elements] == ["F", "Li"]
+    assert [(path / "ran").read_text() for path in elements] == ["1\n", "1\n"]
+
+
+def test_stated_references_need_no_jobs(tmp_path: Path) -> None:
+    oracle = make(tmp_path, references=REFERENCES)
+    oracle.submit(LIF, KEY)
+    (answer,) = answers(oracle, KEY)
+    assert answer.values["formation_energy"].value == pytest.approx(expected_spring(4.03**3 / 8) + 0.375)
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == [KEY]
+
+
+def test_a_failed_element_fails_what_needs_it_and_costs_later_ones_nothing(tmp_path: Path) -> None:
+    oracle = make(tmp_path, engine=engine_section("diverges"))
+    oracle.submit(LIF, KEY)
+    (answer,) = answers(oracle, KEY)
+    assert answer.reason is not None
+    assert answer.reason.startswith("did not converge")
+    end = time.monotonic() + 60
+    (element,) = (path.name for path in (tmp_path / "jobs").glob("reference-F-*"))
+    while oracle.queue.over(element) is None:
+        oracle.poll([])
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    with pytest.raises(
+        OracleError, match=r"energy of elemental F could not be computed \(did not conv.*references"
+    ):
+        oracle.submit(LIF, "56" * 32)
+
+
+def test_a_cancelled_element_is_computed_again(tmp_path: Path) -> None:
+    oracle = make(tmp_path, engine=engine_section(seconds=1.0))
+    oracle.submit(LIF, KEY)
+    (element,) = (tmp_path / "jobs").glob("reference-Li-*")
+    oracle.queue.cancel([element.name])
+    (answer,) = answers(oracle, KEY)
+    assert answer.is_success
+    assert (element / "ran").read_text().split()[-1] == "2"
+
+
+def test_an_element_whose_folder_was_removed_is_computed_again(tmp_path: Path) -> None:
+    import shutil
+
+    oracle = make(tmp_path, engine=engine_section())
+    oracle.submit(LIF, KEY)
+    answers(oracle, KEY)
+    (element,) = (tmp_path / "jobs").glob("reference-Li-*")
+    shutil.rmtree(element)
+    (answer,) = answers(oracle, KEY)
+    assert answer.is_success
+    assert (element / "ran").read_text() == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "params", "message"),
+    [
+        (BoxCandidate((1.0,)), {}, "computes crystals, not a BoxCandidate"),
+        (CrystalCandidate(225, {"Li": 4, "F": 4}), {}, "has no lattice"),
+        (LIF, {"max_atoms": 1}, "primitive cell has 2 atoms, more than max_atoms = 1"),
+        (CrystalCandidate(225, {"Mn": 4}, (4, 4, 4, 90, 90, 90)), {}, "no elemental reference for Mn"),
+    ],
+)
+def test_what_can_not_be_computed_is_refused(
+    tmp_path: Path, candidate: Any, params: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OracleError, match=message):
+        make(tmp_path, **params).submit(candidate, KEY)
+    assert make(tmp_path).find(KEY) is None
+
+
+class Search:
+    """A campaign over three crystals."""
+
+    def __init__(self, folder: Path, scheduler: dict[str, Any]) -> None:
+        self.folder = folder
+        self.store = f"sqlite:///{folder / 'store.db'}"
+        self.scheduler = scheduler
+        (folder / "pool.csv").write_text(POOL)
+
+    def config(self, fate: str = "converges", **fidelity: Any) -> Any:
+        params = {
+            "engine": engine_section(fate),
+            "scheduler": self.scheduler,
+            "references": REFERENCES,
+            "backoff": 0.0,
+            "max_attempts": 2,
+        }
+        dft = {"name": "dft", "oracle": "dft_queue", "cost": 1.0, "params": params, **fidelity}
+        return parse_config(
+            {
+                "name": "search",
+                "space": {"type": "pool", "file": "pool.csv"},
+                "objective": {"property": "formation_energy", "unit": "eV/atom", "direction": "minimize"},
+                "fidelities": [dft],
+                "acquisition": {"type": "random"},
+                "initial_design": {"per_fidelity": {"dft": 3}},
+                "budget": {"total": 3.0},
+            }
+        )
+
+    def open(self, config: Any, **more: Any) -> Campaign:
+        return Campaign.open(config, folder=self.folder, store=self.store, **more)
+
+    def until_finished(self, config: Any) -> None:
+        end = time.monotonic() + 180
+        while True:
+            with self.open(config) as engine:
+                decision = run(engine)
+            if decision.action == "finished":
+                return
+            assert time.monotonic() < end, decision
+            time.sleep(0.5)
+
+    def rows(self) -> list[Any]:
+        database = open_database(self.store)
+        try:
+            return Repository(database, "search").evaluations()
+        finally:
+            database.close()
+
+    def jobs(self) -> list[Path]:
+        return sorted(
+            path for path in self.folder.glob("**/jobs/*") if path.is_dir() and len(path.name) == 64
+        )
+
+
+@pytest.fixture
+def search(tmp_path: Path, scheduler_section: dict[str, Any]) -> Search:
+    return Search(tmp_path, scheduler_section)
+
+
+def test_a_campaign_waits_for_its_jobs_and_pays_what_they_took(search: Search) -> None:
+    config = search.config(charge="measured")
+    with search.open(config) as engine:
+        decision = run(engine)
+        assert decision.action == "waiting"
+        assert engine.balance().reserved == 3.0
+    search.until_finished(config)
+    rows = search.rows()
+    assert {row.state for row in rows} == {"succeeded"}
+    assert len({row.candidate_key for row in rows}) == len(rows) == 3
+    for row in rows:
+        assert row.cost_paid == pytest.approx(row.details["core_hours"])
+        assert 0.0 < row.cost_paid < 1.0
+    with search.open(config) as engine:
+        balance = engine.balance()
+    assert balance.reserved == 0.0
+    assert balance.spent == pytest.approx(sum(row.cost_paid for row in rows))
+    assert [(path / "ran").read_text() for path in search.jobs()] == ["1\n"] * 3
+
+
+@pytest.mark.parametrize("event", ["evaluation.handed_over", "step.submit"])
+def test_a_campaign_killed_between_submit_and_record_submits_nothing_twice(
+    search: Search, event: str
+) -> None:
+    config = search.config()
+    n_kills = 0
+    for nth in range(3):
+
+        def die(name: str, _facts: Mapping[str, Any], left: list[int]) -> None:
+            if name == event:
+                if not left:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left.pop()
+
+        def work(die: Callable[..., None] = die, nth: int = nth) -> None:
+            left = [0] * min(nth, 1)
+            with search.open(config, observer=lambda name, facts: die(name, facts, left)) as engine:
+                run(engine)
+
+        status = in_child(work)
+        n_kills += os.WIFSIGNALED(status)
+    assert n_kills >= 1
+    search.until_finished(config)
+    rows = search.rows()
+    assert [row.state for row in rows] == ["succeeded"] * 3
+    assert sum(row.cost_paid for row in rows) == 3.0
+    assert sorted(path.name for path in search.jobs()) == sorted(row.key for row in rows)
+    assert [(path / "ran").read_text() for path in search.jobs()] == ["1\n"] * 3
+    assert [len(json.loads((p / "record.json").read_text())["attempts"]) for p in search.jobs()] == [1] * 3
+
+
+def test_failures_are_recorded_with_their_reason(search: Search) -> None:
+    config = search.config("diverges")
+    search.until_finished(config)
+    rows = search.rows()
+    assert {row.state for row in rows} == {"failed"}
+    for row in rows:
+        assert row.reason.startswith("did not converge: fake_calculators.ConvergenceError")
+        assert 0 < row.cost_paid < 1.0  # a failure pays what it took
+
+
+def test_a_cancelled_campaign_cancels_its_jobs(search: Search) -> None:
+    from activelearning.store.models import CampaignState
+
+    config = search.config("hangs")
+    with search.open(config) as engine:
+        run(engine)
+        engine.repository.set_state(CampaignState.CANCELLED, "enough")
+        assert run(engine).action == "cancelled"
+        assert engine.balance().reserved == 0.0
+    assert {row.state for row in search.rows()} == {"cancelled"}
+    assert {json.loads((path / "record.json").read_text())["cancelled"] for path in search.jobs()} == {True}
+
+
+def test_a_scheduler_that_can_not_be_reached_is_waited_for(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oracles.dft.schedulers import LocalScheduler, SlurmScheduler
+
+    def refuse(*_: Any) -> Any:
+        raise SchedulerError("Unable to contact slurm controller")
+
+    config = search.config()
+    with monkeypatch.context() as patch:
+        for cls in (LocalScheduler, SlurmScheduler):
+            patch.setattr(cls, "submit", refuse)
+        with search.open(config) as engine:
+            decision = run(engine)
+        assert decision.action == "waiting"
+        assert "Unable to contact slurm controller" in decision.reason
+        assert {row.state for row in search.rows()} == {"intent"}
+    search.until_finished(config)
+    assert [(path / "ran").read_text() for path in search.jobs()] == ["1\n"] * 3
+
+
+def test_elements_have_sensible_bonds() -> None:
+    from ase.neighborlist import neighbor_list
+
+    from oracles.dft.references import is_molecule, reference_atoms
+
+    # Nearest neighbours, Å (CRC Handbook of Chemistry and Physics).
+    known = {"Li": 3.02, "F": 1.412, "O": 1.208, "S": 2.055, "P": 2.22, "Si": 2.352, "Se": 2.37, "Mg": 3.20}
+    for symbol, distance in known.items():
+        atoms = reference_atoms(symbol)
+        assert neighbor_list("d", atoms, 3.5).min() == pytest.approx(distance, abs=0.03), symbol
+        assert is_molecule(atoms) == (symbol in ("F", "O", "S"))
+    sulphur = reference_atoms("S")
+    angles = [sulphur.get_angle(i, (i + 1) % 8, (i + 2) % 8) for i in range(8)]
+    np.testing.assert_allclose(angles, 108.2, atol=0.1)
+    torsions = [
+        abs((sulphur.get_dihedral(*[(i + j) % 8 for j in range(4)]) + 180) % 360 - 180) for i in range(8)
+    ]
+    np.testing.assert_allclose(torsions, 98.5, atol=1.0)  # measured: 98.5° (Rettig and Trotter 1987)
+    assert reference_atoms("O").get_initial_magnetic_moments().sum() == 2.0
