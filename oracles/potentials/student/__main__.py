@@ -53,8 +53,8 @@ class Round:
 
 
 ROUNDS = (
-    Round(450, 150, Course(epochs=6, rates=(1e-2, 2e-3), energy_weights=(10.0, 30.0))),
-    Round(60, 60, Course(epochs=8, rates=(5e-3, 1e-4), energy_weights=(30.0, 100.0))),
+    Round(450, 150, Course(epochs=4, rates=(1e-2, 5e-3), energy_weights=(10.0, 10.0))),
+    Round(60, 60, Course(epochs=10, rates=(5e-3, 5e-5), energy_weights=(10.0, 15.0))),
 )
 N_TEST_MATERIALS, N_TEST_RANDOM = 36, 30
 
