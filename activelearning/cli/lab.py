@@ -347,6 +347,7 @@ def _listener(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # whoever opens the printed address at once waits, and is not refused
     except OSError as error:
         listener.close()
         raise InputError(
