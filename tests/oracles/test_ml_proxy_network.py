@@ -393,7 +393,7 @@ def test_the_table_is_found_by_name_or_environment(tmp_path, monkeypatch):
 
 
 def test_weights_of_the_other_family_or_other_inputs_are_refused(trained, monkeypatch):
-    with pytest.raises(InputError, match="holds a forest"):
+    with pytest.raises(InputError, match="holds a process"):
         EnsembleModel.load(PROPERTIES["log10_conductivity"].weights)
     monkeypatch.setattr("oracles.ml_proxy.ensemble.network_inputs", lambda *a: 1.5 * network_inputs(*a))
     with pytest.raises(InputError, match=r"other inputs.*activelearning proxy train"):
