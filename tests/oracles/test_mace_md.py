@@ -155,8 +155,8 @@ def test_kill_9_and_again(tmp_path):
     compute, calls = calculator.calculate, []
     calculator.calculate = lambda *a, **k: (calls.append(1), compute(*a, **k))
     assert plain(resumed.evaluate_one(candidate)) == whole
-    # The run at 700 K is done, the one at 800 K goes on: one call for where it stands, one for each step to its end; and
-    # the student is asked about its own errors on the first sample of both runs.
+    # The run at 700 K is done, the one at 800 K goes on: one call for where it stands, one for each step to its end.
+    # And the student is asked about its own errors on the first sample of both.
     assert len(calls) == 1 + 220 - left + 2
 
 
