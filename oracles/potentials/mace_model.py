@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from oracles.potentials.convolution import use_scalar_convolutions
 from oracles.potentials.reliability import Reliability
 
 FORMAT = "activelearning-mace-1"
+Graph = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,7 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def graph(
-    atoms: Atoms, model: torch.nn.Module, dtype: torch.dtype, device: str = "cpu"
-) -> dict[str, torch.Tensor]:
+def graph(atoms: Atoms, model: torch.nn.Module, dtype: torch.dtype, device: str = "cpu") -> Graph:
     """One structure as tensors for a MACE: positions `n x 3`, edges `2 x n_edges`, one-hot codes `n x n_elements`.
 
     Raises:
@@ -232,6 +231,23 @@ def graph(
         "batch": torch.zeros(n, dtype=torch.int64, device=device),
         "ptr": torch.tensor([0, n], dtype=torch.int64, device=device),
     }
+
+
+def join(graphs: Sequence[Graph]) -> Graph:
+    """Several graphs as one of unconnected parts; cells are stacked to `3 n x 3`, indices shifted."""
+    sizes = torch.tensor([len(g["positions"]) for g in graphs])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    joined = {
+        name: torch.cat([g[name] for g in graphs])
+        for name in ("positions", "cell", "unit_shifts", "shifts", "node_attrs")
+    }
+    shifts: list[int] = offsets[:-1].tolist()
+    joined["edge_index"] = torch.cat(
+        [g["edge_index"] + k for g, k in zip(graphs, shifts, strict=True)], dim=1
+    )
+    joined["batch"] = torch.cat([g["batch"] + k for k, g in enumerate(graphs)])
+    joined["ptr"] = offsets.to(joined["batch"].device)
+    return joined
 
 
 class MaceCalculator(Calculator):  # type: ignore[misc]
