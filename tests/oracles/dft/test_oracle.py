@@ -107,6 +107,19 @@ def test_wrong_parameters_are_named(params: dict[str, Any], message: str) -> Non
         DFTQueueOracle(**params)
 
 
+def test_paths_of_an_engine_take_variables_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = {"type": "espresso", "pseudo_dir": "${PSEUDOS}/sssp", "pseudopotentials": {"Li": "Li.upf"}}
+    with pytest.raises(
+        ConfigError, match=r"engine\.pseudo_dir: \$.PSEUDOS./sssp names the environment variable"
+    ):
+        DFTQueueOracle(engine=section)
+    monkeypatch.setenv("PSEUDOS", str(tmp_path))
+    with pytest.raises(ConfigError, match=rf"engine\.pseudo_dir {tmp_path}/sssp lacks Li\.upf"):
+        make(tmp_path, engine=section)
+
+
 def test_a_class_that_is_not_there_is_told() -> None:
     with pytest.raises(PluginError, match="nowhere"):
         DFTQueueOracle(engine={"type": "nowhere:Engine"})
