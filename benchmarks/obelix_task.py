@@ -46,8 +46,8 @@ from tasks import Task
 from activelearning.candidate import BoxCandidate
 from activelearning.crystals.descriptors import DESCRIPTOR_NAMES, few_descriptors
 from oracles.ml_proxy.data import CrystalTable, find_obelix, read_training
-from oracles.ml_proxy.forest_training import N_TREES, cross_validate
-from oracles.ml_proxy.measured_training import N_FOLDS, describe
+from oracles.ml_proxy.forest_training import N_TREES
+from oracles.ml_proxy.measured_training import FITS, N_FOLDS, cross_validate, describe
 from oracles.ml_proxy.splitting import grouped_folds, splits
 from oracles.obelix import materials
 
@@ -147,7 +147,7 @@ def prepare(work: Path) -> Pool:
 def out_of_fold(table: CrystalTable, x: Array) -> dict[str, Array]:
     """Predictions, `n` each, by models that have not seen the row's group."""
     folds = grouped_folds(table.groups(), N_FOLDS, seed=0)
-    forest, _ = cross_validate(x, table.values, folds, n_trees=N_TREES, seed=0)
+    forest, _ = cross_validate(x, table, folds, FITS["forest"], seed=0)
     fractions = x[:, [_is_fraction(name) for name in DESCRIPTOR_NAMES]]
     ridge = np.zeros(len(table))
     for train, test in splits(folds):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
@@ -19,12 +19,11 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.types.entrypoint import EntrypointType
 
-from activelearning.campaign.config import CampaignConfig, parse_config
+from activelearning.campaign.continuation import stored_config
 from activelearning.campaign.engine import Engine
 from activelearning.campaign.stopping import Action
 from activelearning.errors import LeaseHeldError
 from activelearning.store.database import open_database
-from activelearning.store.models import Campaign
 from flows.campaign import MAX_WORKERS, one_tick, run_rounds
 from flows.events import LAB_RECORDED, resource_of
 from flows.session import registered
@@ -52,26 +51,14 @@ def continue_campaign(campaign: str) -> State[Any]:
         another process works on it.
     """
     store = os.environ[STORE_VARIABLE]
-    config, folder = _stored(campaign, store)
+    with closing(open_database(store)) as database:
+        config, folder = stored_config(database, campaign)
     try:
         with Engine.open(config, folder=folder, store=store) as engine, registered(engine):
             decision = run_rounds(engine, lambda: one_tick(campaign), None)
     except LeaseHeldError as error:
         return Completed(name="Busy", message=str(error))
     return Completed(name=_NAMES[decision.action], message=decision.reason)
-
-
-def _stored(campaign: str, store: str) -> tuple[CampaignConfig, Path]:
-    from activelearning.report import reading
-
-    database = open_database(store)
-    try:
-        with database.read() as session:
-            reading.header(session, campaign)  # says so where there is none
-            row = session.get_one(Campaign, campaign)
-            return parse_config(row.config, source=f"the stored config of {campaign!r}"), Path(row.folder)
-    finally:
-        database.close()
 
 
 def deployment_of(campaign: str, every: timedelta) -> RunnerDeployment:

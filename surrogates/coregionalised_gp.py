@@ -16,25 +16,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from surrogates.fidelity_gp import ExactGP
-from surrogates.priors import (
-    MEAN_VARIANCE,
-    Prior,
-    Units,
-    constants,
-    fidelity_column,
-    matern52,
-    scaled_matern52,
-)
+from surrogates.priors import Units, constants, fidelity_column, scaled_matern52
 
-__all__ = [
-    "MEAN_VARIANCE",
-    "CoregionalisedGP",
-    "Hyperparameters",
-    "Units",
-    "fidelity_column",
-    "matern52",
-    "prior_covariance",
-]
+__all__ = ["CoregionalisedGP", "Hyperparameters", "Units"]
 
 
 @dataclass(frozen=True)
@@ -63,20 +47,6 @@ class Hyperparameters:
         rows, columns = fidelity_column(X).unsqueeze(-1), fidelity_column(Z).unsqueeze(-2)
         kernel = scaled_matern52(X[..., :-1], Z[..., :-1], self.lengthscales)
         return self.between[rows, columns] * kernel + constants(rows, columns)
-
-
-def prior_covariance(parameters: Prior, X: Tensor, Z: Tensor) -> Tensor:
-    """Prior covariance of standardised noise-free answers.
-
-    Args:
-        parameters: Hyper-parameters.
-        X: Features and fidelity index, `... x n x (d + 1)`.
-        Z: The same, `... x m x (d + 1)`.
-
-    Returns:
-        `... x n x m`.
-    """
-    return parameters.covariance(X, Z)
 
 
 class CoregionalisedGP(ExactGP):

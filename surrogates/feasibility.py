@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from surrogates.bounds import bound_sites
-from surrogates.coregionalised_gp import matern52
+from surrogates.priors import matern52
 
 MEAN, MEAN_VARIANCE = 1.3, 1.0  # nine of ten answer, give or take
 SHARED = 0.5  # of the variance by all fidelities: what melts in one oracle may not even converge in another

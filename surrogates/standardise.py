@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from activelearning.fidelity import Fidelity
-from surrogates.coregionalised_gp import Units
+from surrogates.priors import Units
 
 # Weight, in answers, of the scale that other fidelities of the same quantity show.
 _PRIOR_WEIGHT = 2.0

@@ -14,6 +14,8 @@ from activelearning.contracts.oracle import OracleLike
 from activelearning.errors import ActiveLearningError
 from activelearning.measurement import MeasuredValue, Measurement
 
+ORDERING_KEY = "ordering"  # where an answer's metadata tell how partial occupancies became whole atoms
+
 
 def ask(
     oracle: OracleLike,
@@ -72,7 +74,7 @@ def with_whole_atoms(candidate: Candidate) -> tuple[Candidate, dict[str, Any]]:
 
     assert isinstance(candidate, CrystalCandidate)
     whole, record = ordered(candidate)
-    return whole, {"ordering": record}
+    return whole, {ORDERING_KEY: record}
 
 
 def _ask(

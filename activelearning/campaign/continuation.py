@@ -1,17 +1,35 @@
-"""Continuing a campaign: what its config may change, and what it may not."""
+"""Continuing a campaign: its config as the store keeps it, what it may change, and what it may not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from activelearning.campaign.config import parse_config
+from activelearning.campaign.config import CampaignConfig, parse_config
 from activelearning.errors import ConfigError
+from activelearning.report.reading import header
+from activelearning.store.database import Database
+from activelearning.store.models import Campaign
 
 # What may differ when a campaign is continued; all else would make its rounds incomparable. Where the store and the
 # files lie is no part of a campaign: both may be moved.
 _FREE = ("budget", "stopping", "store", "artifacts")
 _STEPS = ("steps", "warm_steps", "max_iterations")
+
+
+def stored_config(database: Database, name: str) -> tuple[CampaignConfig, Path]:
+    """A campaign's config as the store keeps it, and the folder at which its relative paths start.
+
+    Raises:
+        InputError: the store holds no campaign of that name; the message names the nearest one.
+        ConfigError: the config has a key that is no more.
+    """
+    with database.read() as session:
+        header(session, name)  # says so where there is none
+        row = session.get_one(Campaign, name)
+        config, folder = row.config, Path(row.folder)
+    return parse_config(_of_its_time(config), source=f"the stored config of {name!r}"), folder
 
 
 def check_continuation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -42,13 +60,17 @@ def _filled(stored: Mapping[str, Any]) -> Mapping[str, Any]:
 
     One with a key that is no more does not parse, and is compared as it stands, so that this key is named.
     """
-    # Before there was a safety rule, nothing was foretold that it could go by.
-    if "safety" not in stored:
-        stored = {**stored, "safety": {"enabled": False}}
+    stored = _of_its_time(stored)
     try:
         return parse_config(stored).to_json()
     except ConfigError:
         return stored
+
+
+def _of_its_time(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored config with the keys that are younger than it is and whose default is not how it was run."""
+    # Before there was a safety rule, nothing was foretold that it could go by.
+    return stored if "safety" in stored else {**stored, "safety": {"enabled": False}}
 
 
 def differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -7,11 +7,12 @@ store, and the next tick tries again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
-from activelearning.campaign.answering import checked, takes_average, with_whole_atoms
+from activelearning.campaign.answering import ORDERING_KEY, checked, takes_average, with_whole_atoms
 from activelearning.campaign.evaluation import Evaluator, Observer
 from activelearning.campaign.parts import Parts, Source
 from activelearning.candidate import candidate_from_dict
@@ -41,6 +42,16 @@ def _outside(source: Source, method: str) -> Iterator[None]:
         text = " ".join(str(error).split())
         reason = f"{method}() of the oracle {source.config.oracle!r} raised {type(error).__name__}: {text}"
         raise _OutsideError(method, reason) from error
+
+
+def _ordering_of(row: Evaluation) -> Mapping[str, Any]:
+    """How a crystal's partial occupancies were ordered when it was handed over; nothing where it has none.
+
+    It is found again only where the process that handed over was lost before it could keep it.
+    """
+    if ORDERING_KEY in row.details:
+        return {ORDERING_KEY: row.details[ORDERING_KEY]}
+    return with_whole_atoms(candidate_from_dict(row.candidate))[1]
 
 
 class Queues:
@@ -121,6 +132,7 @@ class Queues:
         # A process lost between submission and the record of it leaves the job outside under its key.
         with _outside(source, "find"):
             external_id = source.queue.find(row.key)
+        record: Mapping[str, Any] = {}
         if external_id is None:
             answer = self._evaluator.known_answer(source, row)
             if answer is not None:
@@ -130,7 +142,7 @@ class Queues:
             refused = None
             try:
                 if not takes_average(source.queue):
-                    candidate, _ = with_whole_atoms(candidate)
+                    candidate, record = with_whole_atoms(candidate)
             except ActiveLearningError as error:
                 answer = Measurement.failed(f"can't be ordered: {error}", cost=0.0)
                 self._evaluator.finish(source, [(row, answer)])
@@ -150,7 +162,9 @@ class Queues:
                 f"1 to {MAX_ID_LENGTH} characters",
             )
         self._observe("evaluation.handed_over", {"key": row.key, "fidelity": source.name})
-        self.repository.advance([row.key], State.SUBMITTED, external_ids={row.key: external_id})
+        self.repository.advance(
+            [row.key], State.SUBMITTED, external_ids={row.key: external_id}, details=record
+        )
         return True
 
     def ingest(self) -> int:
@@ -176,8 +190,7 @@ class Queues:
                 fidelity = source.fidelity
                 answer = checked(what, source.config.oracle, fidelity.property, fidelity.unit)
                 if not takes_average(source.queue):
-                    _, record = with_whole_atoms(candidate_from_dict(row.candidate))
-                    answer = replace(answer, metadata={**answer.metadata, **record})
+                    answer = replace(answer, metadata={**answer.metadata, **_ordering_of(row)})
                 results.append((row, answer))
             elif what is JobState.RUNNING:
                 running.append(row.key)

@@ -88,15 +88,15 @@ def construct(
         ConfigError: a parameter is unknown or of the wrong type.
     """
     cls = load_plugin(group, name, folder=folder)
-    model = parameters_model(cls, len(given))
-    try:
-        checked = model.model_validate(dict(params))
-    except ValidationError as error:
-        raise ConfigError(f"{key} ({name}): {explain(error, model, prefix=key, own_keys=own_keys)}") from None
-    # Only what was written is handed over: defaults belong to the constructor alone.
-    values = {
-        k: _resolved(getattr(checked, k), model.model_fields.get(k), folder, f"{key}.{k}") for k in params
-    }
+    values = keywords(
+        cls,
+        params,
+        key=key,
+        folder=folder,
+        own_keys=own_keys,
+        n_given=len(given),
+        subject=f"{key} ({name}): ",
+    )
     try:
         return cls(*given, **values)
     except ActiveLearningError as error:
@@ -105,6 +105,43 @@ def construct(
         raise PluginError(
             f"{key}: the plug-in {name!r} can't be made from its parameters: {type(error).__name__}: {error}."
         ) from error
+
+
+def keywords(
+    cls: type[Any],
+    params: Mapping[str, Any],
+    *,
+    key: str,
+    folder: Path | None,
+    own_keys: Sequence[str] = (),
+    n_given: int = 0,
+    subject: str = "",
+) -> dict[str, Any]:
+    """The keys of a section as keywords of a constructor: checked by its annotations, of their types, paths resolved.
+
+    Only what was written is there: defaults belong to the constructor alone.
+
+    Args:
+        cls: The plug-in's class.
+        params: The section, less the keys that are not the plug-in's.
+        key: Dotted key of the section, for messages.
+        folder: Folder of the config, at which relative paths start.
+        own_keys: Keys of the section that are not the plug-in's, for hints at a mistyped one.
+        n_given: Number of parameters, the first, that the engine hands over and no section can name.
+        subject: What a message about unknown and wrong values begins with.
+
+    Raises:
+        ConfigError: a parameter is missing, unknown or of the wrong type.
+        PluginError: the constructor's parameters can't be told from its signature.
+    """
+    model = parameters_model(cls, n_given)
+    try:
+        checked = model.model_validate(dict(params))
+    except ValidationError as error:
+        raise ConfigError(subject + explain(error, model, prefix=key, own_keys=own_keys)) from None
+    return {
+        k: _resolved(getattr(checked, k), model.model_fields.get(k), folder, f"{key}.{k}") for k in params
+    }
 
 
 def plugin_identity(name: str, folder: Path) -> Mapping[str, Any]:

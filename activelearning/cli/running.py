@@ -188,15 +188,11 @@ def _config_or_name(text: str, store: str | None) -> tuple[CampaignConfig, Path]
 
 def _stored(name: str, store: str | None) -> tuple[CampaignConfig, Path]:
     """A campaign's config and folder as the store keeps them."""
-    from activelearning.campaign.config import parse_config
+    from activelearning.campaign.continuation import stored_config
     from activelearning.cli.common import open_store
-    from activelearning.report import reading
-    from activelearning.store.models import Campaign
 
-    with open_store(store) as database, database.read() as session:
-        reading.header(session, name)  # says so, and names the nearest, where there is no such campaign
-        row = session.get_one(Campaign, name)
-        return parse_config(row.config, source=f"the stored config of {name!r}"), Path(row.folder)
+    with open_store(store) as database:
+        return stored_config(database, name)
 
 
 def _work(

@@ -46,7 +46,7 @@ _SYMMETRY_NAMES = (
     *(f"is_{s}" for s in CRYSTAL_SYSTEMS),
     *(f"centering_{c}" for c in CENTERINGS),
 )
-_LATTICE_NAMES = (
+LATTICE_NAMES = (
     *(
         "a",
         "b",
@@ -70,7 +70,7 @@ DESCRIPTOR_NAMES: tuple[str, ...] = (
     *_COMPOSITION_NAMES,
     *(f"{p}_{s}" for p in PROPERTIES for s in STATISTICS),
     *_SYMMETRY_NAMES,
-    *_LATTICE_NAMES,
+    *LATTICE_NAMES,
     *_element_names(),
 )
 
@@ -199,17 +199,10 @@ def symmetry_descriptors(numbers: Sequence[int]) -> NDArray[np.float64]:
     return table[np.asarray(numbers, dtype=np.int64) - 1]
 
 
-def descriptor_names(*, has_lattice: bool = True) -> tuple[str, ...]:
-    """Names of the columns of `descriptor_table`, with or without those of the lattice."""
-    if has_lattice:
-        return DESCRIPTOR_NAMES
-    return tuple(name for name in DESCRIPTOR_NAMES if name not in _LATTICE_NAMES)
-
-
 def descriptor_table(
     compositions: Sequence[Mapping[str, float]], space_groups: Sequence[int], lattices: ArrayLike | None
 ) -> NDArray[np.float64]:
-    """Descriptors in the order of `descriptor_names`, `n x d`, finite, not scaled.
+    """Descriptors in the order of `DESCRIPTOR_NAMES`, `n x d`, finite, not scaled.
 
     A row has the same bits in whatever batch it comes.
 
@@ -245,7 +238,7 @@ def _lattice_descriptors(
     amounts: NDArray[np.float64],
     symmetry: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Descriptors of cells, `n x len(_LATTICE_NAMES)`."""
+    """Descriptors of cells, `n x len(LATTICE_NAMES)`."""
     cells = lattices.reshape(-1, 6)
     if len(cells) != len(amounts):
         raise ValueError(f"descriptors need as many compositions ({len(amounts)}) as lattices ({len(cells)})")

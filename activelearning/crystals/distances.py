@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 # Over the sum of covalent radii (Cordero et al., Dalton Trans. 2008). All of 3,282 structures of the Materials Project
 # (every seventh of a set of 22,972) keep 0.68, 99.5 % of them 0.7; the closest pairs are uranyl's U=O.
 MIN_DISTANCE_RATIO = 0.6
+# Likewise; closer, atoms are on top of each other, and a potential has no meaning.
+COLLAPSED = 0.35
 
 
 def smallest_radii() -> Floats:

@@ -16,7 +16,7 @@ from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from activelearning.candidate import ORDERING, CrystalCandidate
-from activelearning.crystals.ordering import order, scaled_to
+from activelearning.crystals.ordering import amounts_text, order, scaled_to
 from activelearning.errors import InputError
 
 SYMMETRY_TOLERANCE = 0.01  # Å
@@ -67,7 +67,8 @@ def crystal_of(
         held = {s: n / sum(own.values()) for s, n in own.items()}
         if set(held) != set(fractions) or any(abs(held[s] - fractions[s]) > 5e-3 for s in held):
             raise ValueError(
-                f"its structure is ordered and holds {_text(own)}, but its composition is said to be {_text(given)}"
+                f"its structure is ordered and holds {amounts_text(own)}, but its composition is said to be "
+                f"{amounts_text(given)}"
             )
     amounts = own if structure.is_ordered or composition is None else scaled_to(composition, own)
     return CrystalCandidate(
@@ -105,7 +106,3 @@ def ordered(candidate: CrystalCandidate) -> tuple[CrystalCandidate, dict[str, An
         "average_formula": candidate.formula,
     }
     return whole, record
-
-
-def _text(amounts: Mapping[str, float]) -> str:
-    return " ".join(f"{symbol}{amount:.4g}" for symbol, amount in sorted(amounts.items()))

@@ -143,7 +143,7 @@ def order(
     wanted = _wanted(cell, composition)
     charges = guess_oxidation_states(wanted, states=oxidation_states, tolerance=CHARGE_TOLERANCE)
     if charges is None:
-        raise OrderingError(f"no choice of oxidation states makes {_text(wanted)} neutral")
+        raise OrderingError(f"no choice of oxidation states makes {amounts_text(wanted)} neutral")
     rounding = _smallest_supercell(cell, wanted, charges, settings)
     matrix = compact_supercell(np.array(cell.lattice.matrix), rounding.n_cells)
     supercell = cell.copy()
@@ -166,8 +166,8 @@ def order(
     apart = [arrangement for arrangement in found if arrangement.n_overlaps == 0]
     if not apart:
         raise OrderingError(
-            f"{_text(wanted)}: atoms overlap in every arrangement; at best {found[0].n_overlaps} pairs are closer than "
-            f"{settings.min_distance_ratio} of the sum of their covalent radii ({found[0].closest})"
+            f"{amounts_text(wanted)}: atoms overlap in every arrangement; at best {found[0].n_overlaps} pairs are "
+            f"closer than {settings.min_distance_ratio} of the sum of their covalent radii ({found[0].closest})"
         )
     best = apart[0]
     n_atoms = int((best.species >= 0).sum())
@@ -227,7 +227,8 @@ def _wanted(cell: Structure, composition: Mapping[str, float] | None) -> dict[st
     given = scaled_to(composition, own)
     if set(given) != set(own):
         raise OrderingError(
-            f"the structure holds {', '.join(sorted(own))}, but its composition is said to be {_text(composition)}"
+            f"the structure holds {', '.join(sorted(own))}, but its composition is said to be "
+            f"{amounts_text(composition)}"
         )
     return given
 
@@ -262,13 +263,13 @@ def _smallest_supercell(
             break
     if best is None:
         raise OrderingError(
-            f"{_text(wanted)}: no supercell of up to {settings.max_sites} sites and {settings.max_supercell} primitive "
-            f"cells holds whole atoms that are neutral"
+            f"{amounts_text(wanted)}: no supercell of up to {settings.max_sites} sites and {settings.max_supercell} "
+            f"primitive cells holds whole atoms that are neutral"
         )
     if best.error > settings.max_composition_error:
         raise OrderingError(
-            f"{_text(wanted)}: the nearest neutral supercell is off by {best.error:.3f} in an element's fraction, "
-            f"above max_composition_error = {settings.max_composition_error}"
+            f"{amounts_text(wanted)}: the nearest neutral supercell is off by {best.error:.3f} in an element's "
+            f"fraction, above max_composition_error = {settings.max_composition_error}"
         )
     return best
 
@@ -316,7 +317,8 @@ def _structure(supercell: Structure, sites: Sites, arrangement: Arrangement) -> 
     )
 
 
-def _text(amounts: Mapping[str, float]) -> str:
+def amounts_text(amounts: Mapping[str, float]) -> str:
+    """Amounts of elements for messages, as in `Cl1 Li5.7`."""
     return " ".join(
         f"{symbol}{amount:.4g}" for symbol, amount in sorted(amounts.items()) if not math.isnan(amount)
     )

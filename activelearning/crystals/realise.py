@@ -21,6 +21,7 @@ from ase.geometry import cellpar_to_cell
 from ase.neighborlist import neighbor_list
 
 from activelearning.candidate import CrystalCandidate
+from activelearning.crystals.distances import MIN_DISTANCE_RATIO
 from activelearning.errors import ActiveLearningError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def realise(
     n_trials: int = 5,
     seed: int,
     calculator: Calculator | None = None,
-    min_distance_ratio: float = 0.6,
+    min_distance_ratio: float = MIN_DISTANCE_RATIO,
 ) -> list[Realisation]:
     """Turn a crystal into atoms, best first.
 
@@ -78,7 +79,7 @@ def realise(
         The realisations, the lowest energy first. At least one.
 
     Raises:
-        RealisationError: No trial gave atoms that are far enough apart, or none had a finite energy.
+        RealisationError: No trial gave atoms that are far enough apart and on which the potential has a finite energy.
     """
     if n_trials < 1:
         raise ValueError(f"n_trials must be at least 1, not {n_trials}")
@@ -104,8 +105,8 @@ def realise(
             refused.append(f"atoms at {ratio:.2f} of the sum of their covalent radii")
             continue
         energy = None if calculator is None else _energy_per_atom(drawn, calculator)
-        if energy is not None and not np.isfinite(energy):
-            refused.append("the potential's energy is not finite")
+        if isinstance(energy, str):
+            refused.append(energy)
             continue
         found.append(Realisation(drawn, energy, trial, ratio))
     if not found:
@@ -131,10 +132,19 @@ def distance_ratio(atoms: Atoms) -> float:
     return float((distance / (radii[first] + radii[second])).min())
 
 
-def _energy_per_atom(atoms: Atoms, calculator: Calculator) -> float:
+def _energy_per_atom(atoms: Atoms, calculator: Calculator) -> float | str:
+    """Potential energy, eV per atom, or why there is none; trouble with files and programs is raised."""
     copy = atoms.copy()
     copy.calc = calculator
-    return float(copy.get_potential_energy()) / len(atoms)
+    try:
+        energy = float(copy.get_potential_energy()) / len(atoms)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a calculator of the user's may raise on atoms that it does not like
+        # What it had begun with these atoms is in the way of the next. (Not all calculators have ASE's `reset`.)
+        calculator.atoms, calculator.results = None, {}
+        return f"the potential fails: {type(error).__name__}: {' '.join(str(error).split())}"
+    return energy if np.isfinite(energy) else "the potential's energy is not finite"
 
 
 def _given(candidate: CrystalCandidate) -> Atoms | str:

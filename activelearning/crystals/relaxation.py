@@ -11,14 +11,13 @@ import numpy as np
 from ase import Atoms
 
 from activelearning.candidate import CrystalCandidate
-from activelearning.crystals.distances import MIN_DISTANCE_RATIO
+from activelearning.crystals.distances import COLLAPSED, MIN_DISTANCE_RATIO
 from activelearning.crystals.realise import Realisation, RealisationError, distance_ratio, realise
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 MAX_VOLUME_CHANGE = 4.0  # a factor; beyond, the atoms have flown apart or the cell has collapsed
-COLLAPSED = 0.35  # smallest distance over the sum of covalent radii; closer, a potential has no meaning
 SYMMETRY_TOLERANCE = 0.01  # Å
 
 

@@ -27,12 +27,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def resolve_url(url: str, folder: Path | None = None) -> URL:
-    """Parse a database URL and make a SQLite file's path absolute.
+def resolve_url(url: str) -> URL:
+    """Parse a database URL and make a SQLite file's path absolute, from the working directory on.
 
     Args:
         url: As SQLAlchemy reads it, such as `sqlite:///campaigns.db` or `postgresql+psycopg://…`.
-        folder: Folder to which a relative SQLite path is relative (default: the working directory).
 
     Raises:
         StoreError: the URL can't be read or its database is not supported.
@@ -56,7 +55,7 @@ def resolve_url(url: str, folder: Path | None = None) -> URL:
             "The store must be a file ('sqlite:///campaigns.db'): a campaign must outlive its process."
         )
     path = Path(parsed.database).expanduser()
-    return parsed.set(database=str((folder or Path.cwd()) / path))
+    return parsed.set(database=str(Path.cwd() / path))
 
 
 def shown(url: URL | str) -> str:
@@ -198,18 +197,17 @@ def _first_line(error: BaseException) -> str:
     return str(original).strip().split("\n")[0].rstrip(".")
 
 
-def open_database(url: str | URL, *, folder: Path | None = None, create: bool = False) -> Database:
+def open_database(url: str | URL, *, create: bool = False) -> Database:
     """Open a store and check its schema.
 
     Args:
         url: Database URL.
-        folder: Folder to which a relative SQLite path is relative.
         create: Make the schema where there is none yet.
 
     Raises:
         StoreError: it can't be reached, holds no campaigns (and `create` is false), or is of another schema.
     """
-    parsed = resolve_url(url, folder) if isinstance(url, str) else url
+    parsed = resolve_url(url) if isinstance(url, str) else url
     if not create and parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
         raise StoreError(
             f"There is no store {parsed.database}; `activelearning run CONFIG` makes one, `--store URL` names another."

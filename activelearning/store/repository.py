@@ -486,13 +486,27 @@ class Repository:
                 row.claimed_by = None
 
     def advance(
-        self, keys: Sequence[str], state: State, *, external_ids: Mapping[str, str] | None = None
+        self,
+        keys: Sequence[str],
+        state: State,
+        *,
+        external_ids: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Move evaluations to a state that is not terminal; those already there or further are left alone."""
+        """Move evaluations to a state that is not terminal; those already there or further are left alone.
+
+        Args:
+            keys: Which.
+            state: Where to.
+            external_ids: Names of their work outside, by key.
+            details: Facts to keep with each of them until its answer brings its own.
+        """
         with self.database.write() as session:
             for key, row in locked_rows(session, keys).items():
                 if external_ids and key in external_ids:
                     row.external_id = external_ids[key]
+                if details:
+                    row.details = {**row.details, **details}
                 if state in FOLLOWS.get(State(row.state), ()):
                     self._move(session, row, state)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 
 from activelearning.candidate import CrystalCandidate, digest
 from activelearning.contracts.oracle import ExternalId, JobState, OracleContext
@@ -22,7 +23,7 @@ from oracles.dft.runner import atoms_json
 from oracles.dft.schedulers import SCHEDULERS, Scheduler
 from oracles.dft.sections import make_part
 from oracles.dft.structure import cell_of
-from oracles.potentials import check_potential, checksum
+from oracles.potentials import Potential, check_potential, checksum, load_calculator, unsupported_elements
 
 UNIT = "eV/atom"
 _REFERENCE = "reference"
@@ -74,8 +75,8 @@ class DFTQueueOracle(QueuedOracle):
         keep_symmetry: Whether a relaxation keeps the space group.
         references: Energies of elements (eV/atom, by the same engine and protocol) that need not be computed.
         max_atoms: Atoms in the primitive cell; larger crystals are refused.
-        potential: Ranks the realisations of a crystal without a structure, by name as in `mace_md`; without one the
-            first is taken.
+        potential: Ranks the realisations of a crystal without a structure: a name, or a mapping (see
+            `oracles.potentials`); without one the first is taken.
         n_realisations: Number of realisations that a potential ranks.
         max_attempts: Of one job.
         backoff: Seconds before the second attempt; each later one waits twice as long.
@@ -97,7 +98,7 @@ class DFTQueueOracle(QueuedOracle):
         keep_symmetry: bool = True,
         references: dict[str, float] | None = None,
         max_atoms: int = 100,
-        potential: str | None = None,
+        potential: str | dict[str, Any] | None = None,
         n_realisations: int = 5,
         max_attempts: int = 3,
         backoff: float = 60.0,
@@ -125,7 +126,8 @@ class DFTQueueOracle(QueuedOracle):
         )
         self.references = dict(references or {})
         self.max_atoms = max_atoms
-        self.potential = potential
+        self.potential = None if potential is None else Potential.of(potential)
+        self._calculator: Calculator | None = None
         self.n_realisations = n_realisations if potential is not None else 1
         self.max_attempts = max_attempts
         self.backoff = backoff
@@ -158,7 +160,6 @@ class DFTQueueOracle(QueuedOracle):
 
     def content(self) -> Mapping[str, object]:
         """All that changes results: task, engine, relaxation, references; not where or how fast it is computed."""
-        ranked = self.potential is not None
         return {
             "task": self.task,
             "engine": dict(self.engine.content()),
@@ -166,7 +167,7 @@ class DFTQueueOracle(QueuedOracle):
             "references": self.references if self.task == "formation_energy" else None,
             "reference_table": references.VERSION if self.task == "formation_energy" else None,
             "n_realisations": self.n_realisations,
-            "potential": checksum(self.potential) if ranked and self.potential is not None else None,
+            "potential": None if self.potential is None else checksum(self.potential),
         }
 
     def submit(self, candidate: Any, key: str) -> ExternalId:
@@ -174,10 +175,11 @@ class DFTQueueOracle(QueuedOracle):
         if not isinstance(candidate, CrystalCandidate):
             raise OracleError(f"dft_queue computes crystals, not a {type(candidate).__name__}")
         self.engine.check_elements(candidate.composition)
+        calculator = self._ranking(candidate)
         if self.task == "formation_energy":
             self._submit_references(candidate)
         seed = int(key[:16], 16) >> 1
-        atoms = cell_of(candidate, seed=seed, n_trials=self.n_realisations, potential=self.potential)
+        atoms = cell_of(candidate, seed=seed, n_trials=self.n_realisations, calculator=calculator)
         if len(atoms) > self.max_atoms:
             raise OracleError(
                 f"its primitive cell has {len(atoms)} atoms, more than max_atoms = {self.max_atoms}"
@@ -186,6 +188,21 @@ class DFTQueueOracle(QueuedOracle):
         relaxation = None if self.relaxation is None else self.relaxation.to_json()
         self.queue.put(key, self._job(key, atoms, relaxation))
         return key
+
+    def _ranking(self, candidate: CrystalCandidate) -> Calculator | None:
+        """What ranks a crystal's realisations; None where there is nothing to rank.
+
+        Raises:
+            OracleError: the potential lacks one of its elements.
+        """
+        if self.potential is None or candidate.structure is not None:
+            return None
+        if self._calculator is None:
+            self._calculator = load_calculator(self.potential)
+        unknown = unsupported_elements(self._calculator, list(candidate.composition))
+        if unknown:
+            raise OracleError(f"the potential {self.potential.name} does not cover {', '.join(unknown)}")
+        return self._calculator
 
     def flush(self) -> None:
         """Hand a round's jobs over together, where the scheduler takes batches."""

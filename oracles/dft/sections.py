@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
-from activelearning.campaign.sections import explain, parameters_model
+from activelearning.campaign.sections import keywords
 from activelearning.contracts.registry import load_plugin
 from activelearning.errors import ConfigError
 
@@ -46,21 +43,5 @@ def make_part(key: str, section: Mapping[str, Any], known: Mapping[str, type[Par
     base: type[Any] = next(iter(known.values())).__mro__[1]
     if not issubclass(cls, base):
         raise ConfigError(f"{key}.type {kind!r} must be a subclass of {base.__module__}:{base.__name__}.")
-    model = parameters_model(cls)
-    try:
-        checked = model.model_validate(parameters)
-    except ValidationError as error:
-        raise ConfigError(explain(error, model, prefix=key, own_keys=["type"])) from None
-    values = {}
-    for name in parameters:
-        value = getattr(checked, name)
-        field = model.model_fields.get(name)
-        if (
-            isinstance(value, str)
-            and field is not None
-            and Path in (field.annotation, *get_args(field.annotation))
-        ):
-            value = Path(value)
-        values[name] = value
-    made: Part = cls(**values)
+    made: Part = cls(**keywords(cls, parameters, key=key, folder=None, own_keys=["type"]))
     return made

@@ -7,28 +7,27 @@ import warnings
 import numpy as np
 import spglib
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 
 from activelearning.candidate import CrystalCandidate
 from activelearning.crystals.realise import RealisationError, realise
 from activelearning.errors import OracleError
-from oracles.potentials import load_calculator
 
 SYMMETRY_TOLERANCE = 1e-3  # Å
 
 
-def cell_of(candidate: CrystalCandidate, *, seed: int, n_trials: int, potential: str | None) -> Atoms:
+def cell_of(candidate: CrystalCandidate, *, seed: int, n_trials: int, calculator: Calculator | None) -> Atoms:
     """The primitive cell of a crystal.
 
     Args:
         candidate: The crystal.
         seed: Of the draws of its sites, where it has no structure.
         n_trials: Number of those draws.
-        potential: Ranks them; None where there is only one.
+        calculator: Ranks them by its energy; without one they stay in the order drawn.
 
     Raises:
         OracleError: it can't be turned into atoms.
     """
-    calculator = None if potential is None or candidate.structure is not None else load_calculator(potential)
     try:
         found = realise(candidate, n_trials=n_trials, seed=seed, calculator=calculator)
     except RealisationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,14 @@ def priorities(session: Session, campaign: str) -> dict[str, int]:
     rows = session.execute(query).all()
     ranked = sorted(rows, key=lambda row: math.inf if row[1] is None else -row[1])
     return {key: place for place, (key, _) in enumerate(ranked, start=1)}
+
+
+def all_priorities(session: Session, campaigns: Iterable[str]) -> dict[str, int]:
+    """Places of the open requests of several campaigns, each within its own; see `priorities`."""
+    places: dict[str, int] = {}
+    for name in sorted(set(campaigns)):
+        places |= priorities(session, name)
+    return places
 
 
 def _prediction(evaluation: Evaluation | None) -> Prediction | None:

@@ -17,7 +17,7 @@ from activelearning.store.database import Database
 from oracles.lab.recording import RefusedError, problems_of, record_all
 from oracles.lab.requests import OPEN, list_requests
 from oracles.lab.results import NewResult, Unrequested, Upload, parse_number, parse_value
-from oracles.lab.sheet import priorities
+from oracles.lab.sheet import all_priorities
 from oracles.lab.unrequested import read_candidate
 
 # What a person fills in; a table needs `key` (or `candidate` and `campaign`) and `value`.
@@ -50,9 +50,7 @@ def export_table(database: Database, *, campaign: str | None = None, all: bool =
     rows = []
     requests = list_requests(database, campaign=campaign, state=None if all else OPEN)
     with database.read() as session:
-        places: dict[str, int] = {}
-        for name in sorted({request["campaign"] for request in requests}):
-            places |= priorities(session, name)
+        places = all_priorities(session, (request["campaign"] for request in requests))
     for request in requests:
         head = {
             **{name: request[name] for name in ("key", "campaign", "fidelity", "property", "state")},

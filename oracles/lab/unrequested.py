@@ -6,14 +6,11 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from activelearning.candidate import Candidate, CrystalCandidate, candidate_from_dict
 from activelearning.errors import ActiveLearningError, InputError
-from activelearning.report import reading
 from activelearning.store.database import Database
-from activelearning.store.models import Campaign
 from oracles.lab.results import Unrequested
 
 # Distance in Å within which atoms of a CIF are images of one another: that of deposited structures' digits.
@@ -39,16 +36,12 @@ def check_unrequested(database: Database, what: Unrequested) -> Known:
     Raises:
         InputError: no such campaign, no such laboratory, or a material that the space can't describe.
     """
-    from activelearning.campaign.config import parse_config
+    from activelearning.campaign.continuation import stored_config
     from activelearning.campaign.parts import fidelities_of, make_space
     from activelearning.contracts.registry import load_plugin
     from oracles.lab.oracle import LabOracle
 
-    with database.read() as session:
-        reading.header(session, what.campaign)  # says so, and names the nearest, where there is none
-        row = session.get_one(Campaign, what.campaign)
-    config = parse_config(row.config, source=f"the stored config of {what.campaign!r}")
-    folder = Path(row.folder)
+    config, folder = stored_config(database, what.campaign)
     labs = {}
     for fidelity, section in zip(fidelities_of(config), config.fidelities, strict=True):
         if issubclass(load_plugin("oracles", section.oracle, folder=folder), LabOracle):

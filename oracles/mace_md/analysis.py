@@ -18,10 +18,15 @@ CM2_PER_S = 1e-4  # of one Å²/ps
 
 
 def remove_drift(positions: Array, framework: NDArray[np.bool_], masses: Array) -> Array:
-    """Positions, `T x N x 3`, seen from the framework's centre of mass (the whole's where there is no framework)."""
+    """Positions, `T x N x 3`, seen from the framework's centre of mass (the whole's where there is no framework).
+
+    The centre is found in double precision; positions keep their own, of which in single precision a hop is 1e6 units.
+    """
     weights = np.where(framework if framework.any() else True, masses, 0.0)
     centre = np.einsum("tnx,n->tx", positions, weights / weights.sum())
-    return positions - (centre - centre[0])[:, None, :]
+    shift = (centre - centre[0]).astype(positions.dtype)
+    seen: Array = positions - shift[:, None, :]
+    return seen
 
 
 def particle_displacements(positions: Array) -> Array:

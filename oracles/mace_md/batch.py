@@ -15,7 +15,7 @@ import torch
 from ase import Atoms
 
 from oracles.mace_md.dynamics import Array, Dynamics, SimulationError
-from oracles.potentials.mace_model import MaceCalculator, graph
+from oracles.potentials.mace_model import MaceCalculator, graph, join
 
 T = TypeVar("T")
 Found = tuple[float, Array]
@@ -56,23 +56,6 @@ class BatchedMace:
             else:
                 found.append(SimulationError("the potential's energy or forces are not finite"))
         return found
-
-
-def join(graphs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Several graphs as one of unconnected parts; cells are stacked to `3 n x 3`, indices shifted."""
-    sizes = torch.tensor([len(g["positions"]) for g in graphs])
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
-    joined = {
-        name: torch.cat([g[name] for g in graphs])
-        for name in ("positions", "cell", "unit_shifts", "shifts", "node_attrs")
-    }
-    shifts: list[int] = offsets[:-1].tolist()
-    joined["edge_index"] = torch.cat(
-        [g["edge_index"] + k for g, k in zip(graphs, shifts, strict=True)], dim=1
-    )
-    joined["batch"] = torch.cat([g["batch"] + k for k, g in enumerate(graphs)])
-    joined["ptr"] = offsets.to(joined["batch"].device)
-    return joined
 
 
 def drive_together(

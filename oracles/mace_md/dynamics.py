@@ -17,13 +17,13 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
+from activelearning.crystals.distances import COLLAPSED
 from activelearning.crystals.realise import distance_ratio
 from activelearning.errors import ActiveLearningError
 from oracles.mace_md.protocol import Protocol
 
 Array = NDArray[np.float64]
 
-MIN_DISTANCE_RATIO = 0.35  # of the sum of covalent radii; closer, the potential has no meaning
 LOOK_EVERY = 50  # steps between looks for atoms on top of each other
 
 
@@ -229,7 +229,7 @@ def steps(
                 run.sample(energy, rescaled)
             if progress is not None:
                 progress(run, 2.0 * rescaled / (n_dof * units.kB))
-        if run.step % LOOK_EVERY == 0 and distance_ratio(atoms) < MIN_DISTANCE_RATIO:
+        if run.step % LOOK_EVERY == 0 and distance_ratio(atoms) < COLLAPSED:
             raise SimulationError(
                 f"unstable: atoms on top of each other after {run.step} steps at {protocol.temperature:g} K"
             )

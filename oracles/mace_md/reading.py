@@ -13,7 +13,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
-from oracles.mace_md.analysis import CM2_PER_S, Array, log10_error, nernst_einstein
+from oracles.mace_md.analysis import CM2_PER_S, Array, log10_error, nernst_einstein, remove_drift
 from oracles.mace_md.collective import Collective, collective_diffusion
 from oracles.mace_md.diffusion import Diffusion, FitSettings, self_diffusion
 from oracles.mace_md.dynamics import Run
@@ -60,7 +60,7 @@ def read(
     frames, observables = folder.frames(run), folder.observables(run)
     symbols = run.atoms.get_chemical_symbols()
     mobile = np.array([symbol == mobile_ion for symbol in symbols])
-    still = _without_drift(frames, ~mobile, run.atoms.get_masses())
+    still = remove_drift(frames, ~mobile, run.atoms.get_masses())
     ions = still[:, mobile]
     found, msd = self_diffusion(ions, protocol.frame_ps, fit)
     framework, framework_msd = self_diffusion(still[:, ~mobile], protocol.frame_ps, fit)
@@ -131,17 +131,6 @@ def read(
     error = None if found.relative_error is None else log10_error(found.relative_error)
     curves = {"mobile": msd, "framework": framework_msd}
     return Reading(found, float(np.log10(sigma)), error, mobile_ion, invalid, together, curves, metadata)
-
-
-def _without_drift(
-    frames: NDArray[np.float32], framework: NDArray[np.bool_], masses: Array
-) -> NDArray[np.float32]:
-    """Samples seen from the framework's centre of mass; single precision, of which a hop is 1e6 units."""
-    weights = np.where(framework, masses, 0.0)
-    centre = np.einsum("tnx,n->tx", frames, weights / weights.sum())
-    shift = (centre - centre[0]).astype(np.float32)
-    found: NDArray[np.float32] = frames - shift[:, None, :]
-    return found
 
 
 def _of_collective(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from oracles.potentials.convolution import use_scalar_convolutions
 from oracles.potentials.reliability import Reliability
 
 FORMAT = "activelearning-mace-1"
+Graph = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -146,59 +147,64 @@ def save(
     torch.save(content, path)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file is one that `save` wrote; no code in it is run to find out."""
+@dataclass(frozen=True)
+class Saved:
+    """What a file of `save` holds.
+
+    Attributes:
+        architecture: What the model is made of.
+        state: Its tensors by name.
+        reliability: Estimate of its errors; None where it was saved without one.
+    """
+
+    architecture: Architecture
+    state: Mapping[str, torch.Tensor]
+    reliability: Reliability | None
+
+    def model(self, dtype: torch.dtype) -> torch.nn.Module:
+        """The model, built anew."""
+        model = build(self.architecture, dtype)
+        model.load_state_dict(self.state)
+        return model.to(dtype)
+
+
+def read(path: Path) -> Saved:
+    """Read a file written by `save`; no code in a file is run to find out whether it is one.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is of another format.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a pickle of classes, or no file of torch's at all
-        return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    except OSError:
+        raise
+    except Exception as error:  # a pickle of classes, or no file of torch's at all
+        raise ValueError(f"{path} is not of the format {FORMAT}: {error}") from error
+    if not (isinstance(content, dict) and content.get("format") == FORMAT):
+        raise ValueError(f"{path} is not of the format {FORMAT}")
+    plain: dict[str, Any] = dict(content["architecture"])
+    plain["atomic_numbers"] = tuple(plain["atomic_numbers"])
+    estimate = content.get("reliability")
+    return Saved(
+        Architecture(**plain),
+        content["state"],
+        None if estimate is None else Reliability.from_dict(estimate),
+    )
 
 
 def load(path: Path, dtype: torch.dtype) -> torch.nn.Module:
-    """Read a model written by `save`.
-
-    Raises:
-        ValueError: the file is of another format.
-    """
-    return load_with_architecture(path, dtype)[0]
+    """Read a model written by `save`; it fails as `read` does."""
+    return read(path).model(dtype)
 
 
 def load_with_architecture(path: Path, dtype: torch.dtype) -> tuple[torch.nn.Module, Architecture]:
-    """Read a model written by `save`, and what it is made of.
-
-    Raises:
-        ValueError: the file is of another format.
-    """
-    content = _content(path)
-    plain: dict[str, Any] = dict(content["architecture"])
-    plain["atomic_numbers"] = tuple(plain["atomic_numbers"])
-    architecture = Architecture(**plain)
-    model = build(architecture, dtype)
-    model.load_state_dict(content["state"])
-    return model.to(dtype), architecture
+    """Read a model written by `save`, and what it is made of; it fails as `read` does."""
+    saved = read(path)
+    return saved.model(dtype), saved.architecture
 
 
-def load_reliability(path: Path) -> Reliability | None:
-    """The estimate of errors that was saved with a model, if one was.
-
-    Raises:
-        ValueError: the file is of another format.
-    """
-    saved = _content(path).get("reliability")
-    return None if saved is None else Reliability.from_dict(saved)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not (isinstance(content, dict) and content.get("format") == FORMAT):
-        raise ValueError(f"{path} is not of the format {FORMAT}")
-    return content
-
-
-def graph(
-    atoms: Atoms, model: torch.nn.Module, dtype: torch.dtype, device: str = "cpu"
-) -> dict[str, torch.Tensor]:
+def graph(atoms: Atoms, model: torch.nn.Module, dtype: torch.dtype, device: str = "cpu") -> Graph:
     """One structure as tensors for a MACE: positions `n x 3`, edges `2 x n_edges`, one-hot codes `n x n_elements`.
 
     Raises:
@@ -232,6 +238,23 @@ def graph(
         "batch": torch.zeros(n, dtype=torch.int64, device=device),
         "ptr": torch.tensor([0, n], dtype=torch.int64, device=device),
     }
+
+
+def join(graphs: Sequence[Graph]) -> Graph:
+    """Several graphs as one of unconnected parts; cells are stacked to `3 n x 3`, indices shifted."""
+    sizes = torch.tensor([len(g["positions"]) for g in graphs])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    joined = {
+        name: torch.cat([g[name] for g in graphs])
+        for name in ("positions", "cell", "unit_shifts", "shifts", "node_attrs")
+    }
+    shifts: list[int] = offsets[:-1].tolist()
+    joined["edge_index"] = torch.cat(
+        [g["edge_index"] + k for g, k in zip(graphs, shifts, strict=True)], dim=1
+    )
+    joined["batch"] = torch.cat([g["batch"] + k for k, g in enumerate(graphs)])
+    joined["ptr"] = offsets.to(joined["batch"].device)
+    return joined
 
 
 class MaceCalculator(Calculator):  # type: ignore[misc]

@@ -68,10 +68,8 @@ def test_out_of_fold_predictions_know_nothing_of_the_answer(obelix, pool):
     shifted = table.values.copy()
     shifted[rows] += 5.0
     moved = CrystalTable(**{**vars(table), "values": shifted})
-    small = {"N_TREES": 5}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in small.items():
-            patch.setattr(obelix_task, name, value)
+        patch.setattr("oracles.ml_proxy.forest_training.N_TREES", 5)
         before, after = (obelix_task.out_of_fold(t, x) for t in (table, moved))
     for name in ("proxy", "composition"):
         assert (before[name][rows] == after[name][rows]).all()

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
-from activelearning.campaign.continuation import check_continuation
+from activelearning.campaign.continuation import check_continuation, stored_config
+from activelearning.campaign.engine import Engine
 from activelearning.campaign.tick import run
-from activelearning.errors import ConfigError
+from activelearning.errors import ConfigError, InputError
 from activelearning.store.database import open_database
 from activelearning.store.models import Campaign, Checkpoint
 
@@ -132,6 +133,25 @@ def test_a_campaign_stored_before_a_key_existed_goes_on(bench: Any) -> None:
         run(engine)
         assert engine.round == 3
         assert "safety" in engine.repository.stored_config()
+
+
+def test_a_campaign_goes_on_by_its_name_as_the_store_has_it(bench: Any) -> None:
+    bench.open(bench.config({"stopping.max_rounds": 2})).close()
+    database = open_database(bench.store)
+    try:
+        assert stored_config(database, "small") == (bench.config({"stopping.max_rounds": 2}), bench.folder)
+        with database.write() as session:
+            row = session.get_one(Campaign, "small")
+            row.config = older(row.config, *YOUNG)
+        config, folder = stored_config(database, "small")
+        assert not config.safety.enabled  # it was run without
+        with pytest.raises(InputError, match=r"'smal'.*small"):
+            stored_config(database, "smal")
+    finally:
+        database.close()
+    with Engine.open(config, folder=folder, store=bench.store) as engine:
+        run(engine)
+        assert engine.round == 3
 
 
 def test_a_refused_change_leaves_the_store_as_it_was(bench: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from activelearning.campaign.answering import ask
+from activelearning.campaign.answering import ask, with_whole_atoms
 from activelearning.campaign.tick import run
 from activelearning.candidate import candidate_from_dict
 from activelearning.contracts.oracle import OracleContext
@@ -134,8 +134,9 @@ from oracles import QueuedOracle
 class Outside(QueuedOracle):
     '''Answers with the number of atoms it was handed.'''
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, gate: Path | None = None):
         self.folder = folder
+        self.gate = gate
 
     def content(self):
         return {}
@@ -148,6 +149,8 @@ class Outside(QueuedOracle):
         return key if (self.folder / key).exists() else None
 
     def poll(self, ids):
+        if self.gate is not None and not self.gate.exists():
+            return {}
         return {i: Measurement.of("bvse_barrier", float((self.folder / i).read_text()) / 100) for i in ids}
 
     def cancel(self, ids):
@@ -196,3 +199,39 @@ def test_a_campaign_on_files_measures_whole_atoms_and_learns_on_averages(bench, 
     densities = [row for row in bench.evaluations() if row.fidelity == "rho"]
     assert len(densities) == 4
     assert all(row.reason is None and "ordering" not in row.details for row in densities)
+
+
+def test_an_ordering_is_kept_when_it_is_handed_over_and_not_found_again(bench, monkeypatch):
+    SHARED.to(str(bench.folder / "shared.cif"), fmt="cif")
+    SALT.to(str(bench.folder / "salt.cif"), fmt="cif")
+    bench.write("pool.csv", "cif\nshared.cif\nsalt.cif\n")
+    bench.write("queue.py", QUEUE)
+    (bench.folder / "jobs").mkdir()
+    params = {"folder": "jobs", "gate": "gate"}
+    config = bench.config(
+        space={"type": "pool", "file": "pool.csv"},
+        objective={"property": "bvse_barrier", "unit": "eV", "direction": "minimize"},
+        fidelities=[{"name": "atoms", "oracle": "queue.py:Outside", "cost": 1.0, "params": params}],
+        sampler={"type": "pool"},
+        initial_design={"per_fidelity": {"atoms": 2}},
+        budget={"total": 2.0},
+    )
+    with bench.open(config) as engine:
+        assert run(engine).action == "waiting"
+    assert {row.state for row in bench.evaluations()} == {"submitted"}
+    expected = {
+        row.candidate_key: with_whole_atoms(candidate_from_dict(row.candidate))[1]
+        for row in bench.evaluations()
+    }
+    assert sorted(len(record) for record in expected.values()) == [0, 1]
+
+    def never(*_, **__):
+        raise AssertionError("ordered again")
+
+    monkeypatch.setattr("activelearning.crystals.ordered.ordered", never)
+    bench.write("gate", "")
+    with bench.open(config) as engine:
+        run(engine)
+    rows = bench.evaluations()
+    assert {row.state for row in rows} == {"succeeded"}
+    assert {row.candidate_key: row.details for row in rows} == expected

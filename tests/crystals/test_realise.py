@@ -150,6 +150,35 @@ def test_a_potential_that_is_not_finite_is_a_reason():
         realise(CRYSTALS[0], n_trials=2, seed=0, calculator=Broken())
 
 
+def test_a_draw_on_which_the_potential_fails_is_none():
+    class Picky(Calculator):
+        """Fails on its first atoms and, like ASE's EMT, on all others while it holds to those."""
+
+        implemented_properties = ["energy"]  # noqa: RUF012
+        n_left = 1
+        error = KeyError("Li")
+
+        def calculate(self, atoms, properties, changes):
+            begun = self.atoms is None
+            super().calculate(atoms, properties, changes)
+            if self.n_left:
+                self.n_left -= 1
+                raise self.error
+            if not begun:
+                raise AttributeError("half made")
+            self.results = {"energy": 0.0}
+            self.atoms = None
+
+    found = realise(CRYSTALS[0], n_trials=3, seed=0, calculator=Picky())
+    assert [one.trial for one in found] == [1, 2]
+    with pytest.raises(RealisationError, match=r"in 1 trial .*: the potential fails: KeyError: 'Li'"):
+        realise(CRYSTALS[0], n_trials=1, seed=0, calculator=Picky())
+    outside = Picky()
+    outside.error = FileNotFoundError("no such program")
+    with pytest.raises(FileNotFoundError):  # not the crystal's fault
+        realise(CRYSTALS[0], n_trials=1, seed=0, calculator=outside)
+
+
 def test_trials_are_counted():
     with pytest.raises(ValueError, match="at least 1"):
         realise(CRYSTALS[0], n_trials=0, seed=0)

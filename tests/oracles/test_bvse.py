@@ -48,15 +48,21 @@ def candidate(structure, space_group=1):
     return CrystalCandidate(space_group, counts, structure.lattice.parameters, structure=structure)
 
 
-@pytest.mark.parametrize("structure", [LI2S, LI3PS4], ids=["Li2S", "γ-Li3PS4"])
-def test_energies_are_those_of_bvlain(structure):
-    """bvlain sums over the nearest k ions: with all of them, the two agree to rounding."""
+def read_by_bvlain(structure):
+    """bvlain's own calculation of a structure, with the charges of `CHARGES`."""
     from bvlain import Lain
 
     charged = structure.copy()
     charged.add_oxidation_state_by_element({e.symbol: CHARGES[e.symbol] for e in structure.composition})
     reference = Lain(verbose=False)
     reference.read_structure(charged, oxi_check=False)
+    return reference
+
+
+@pytest.mark.parametrize("structure", [LI2S, LI3PS4], ids=["Li2S", "γ-Li3PS4"])
+def test_energies_are_those_of_bvlain(structure):
+    """bvlain sums over the nearest k ions: with all of them, the two agree to rounding."""
+    reference = read_by_bvlain(structure)
     theirs = reference.bvse_distribution(mobile_ion="Li1+", resolution=0.45, r_cut=8.0, k=1000)
     shape = tuple(n - 1 for n in reference.size)  # theirs holds both faces of the cell
     theirs = np.asarray(reference.data if theirs is None else theirs).reshape(reference.size)[:-1, :-1, :-1]
@@ -154,12 +160,7 @@ def test_displacements_are_read_back_from_their_number(vector):
 @pytest.mark.parametrize("structure", [LI3N, LI3OBR], ids=["Li3N", "Li3OBr"])
 def test_barriers_are_those_of_bvlain(structure):
     """bvlain bisects to 0.01 eV, on a grid of its own."""
-    from bvlain import Lain
-
-    charged = structure.copy()
-    charged.add_oxidation_state_by_element({e.symbol: CHARGES[e.symbol] for e in structure.composition})
-    reference = Lain(verbose=False)
-    reference.read_structure(charged, oxi_check=False)
+    reference = read_by_bvlain(structure)
     reference.bvse_distribution(mobile_ion="Li1+", resolution=0.12, k=200)
     theirs = reference.percolation_barriers(encut=5.0)
     ours = barriers(structure, "Li", CHARGES, Settings(resolution=0.12))

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lab_cases import CRYSTAL, KEYS, empty_store, laboratory
 
-from activelearning.candidate import CrystalCandidate
-from activelearning.contracts.oracle import JobState, OracleContext, QueuedOracleLike
+from activelearning.contracts.oracle import JobState, QueuedOracleLike
 from activelearning.errors import InputError
 from activelearning.measurement import Censoring, MeasuredValue, Measurement
-from activelearning.store.database import Database, open_database
+from activelearning.store.database import Database
 from activelearning.store.repository import Repository
 from oracles.lab import (
     LabOracle,
@@ -34,32 +34,16 @@ from oracles.lab import (
 from oracles.lab.files import safe_name
 from oracles.units import CONDUCTIVITIES, KNOWN, convert, unit_of
 
-CRYSTAL = CrystalCandidate(225, {"Li": 4, "Cl": 4}, (5.14, 5.14, 5.14, 90, 90, 90))
-KEYS = ["aa" + "0" * 62, "ab" + "1" * 62, "c" * 64]
-
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path}/lab.db", create=True)
-    yield opened
-    opened.close()
+    with empty_store(tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
 def oracle(database: Database, tmp_path: Path) -> LabOracle:
-    lab = LabOracle()
-    lab.bind(
-        OracleContext(
-            campaign="search",
-            fidelity="lab",
-            property="log10_conductivity",
-            unit="log10(S/cm)",
-            cost=1000.0,
-            store=database.text,
-            workdir=tmp_path / "lab",
-        )
-    )
-    return lab
+    return laboratory(database, tmp_path / "lab")
 
 
 def result_of(oracle: LabOracle, key: str) -> MeasuredValue:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_cases import CRYSTAL, KEYS, empty_store, laboratory
 from starlette.testclient import TestClient
 
-from activelearning.candidate import CrystalCandidate
-from activelearning.contracts.oracle import OracleContext
-from activelearning.store.database import Database, open_database
+from activelearning.store.database import Database
 from activelearning.store.repository import Repository
-from oracles.lab import LabOracle, list_requests, read_request, record
+from oracles.lab import list_requests, read_request, record
 from oracles.lab.results import MAX_FILE_BYTES
 from oracles.lab.web import Access, make_app
 from oracles.lab.web.forms import MalformedError, read_form
@@ -23,8 +22,6 @@ from oracles.lab.web.guard import COOKIE, MAX_BODY
 
 ORIGIN = "http://127.0.0.1:8765"
 TOKEN = "t" * 43
-CRYSTAL = CrystalCandidate(225, {"Li": 4, "Cl": 4}, (5.14, 5.14, 5.14, 90, 90, 90))
-KEYS = ["aa" + "0" * 62, "ab" + "1" * 62]
 CAMPAIGN: dict[str, Any] = {
     "name": "search",
     "space": {"type": "crystal", "elements": ["Li", "Cl"]},
@@ -36,24 +33,12 @@ CAMPAIGN: dict[str, Any] = {
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path}/lab.db", create=True)
-    Repository(opened, "search").save(CAMPAIGN, str(tmp_path), str(tmp_path / "artifacts"))
-    lab = LabOracle()
-    lab.bind(
-        OracleContext(
-            campaign="search",
-            fidelity="lab",
-            property="log10_conductivity",
-            unit="log10(S/cm)",
-            cost=1000.0,
-            store=opened.text,
-            workdir=tmp_path / "artifacts" / "lab",
-        )
-    )
-    for key in KEYS:
-        lab.submit(CRYSTAL, key)
-    yield opened
-    opened.close()
+    with empty_store(tmp_path) as opened:
+        Repository(opened, "search").save(CAMPAIGN, str(tmp_path), str(tmp_path / "artifacts"))
+        lab = laboratory(opened, tmp_path / "artifacts" / "lab")
+        for key in KEYS[:2]:
+            lab.submit(CRYSTAL, key)
+        yield opened
 
 
 @pytest.fixture
@@ -170,7 +155,7 @@ def test_a_wrong_result_is_told_and_what_was_typed_stays(client: TestClient, dat
 def test_a_table_is_taken_whole_or_not(client: TestClient, database: Database) -> None:
     head, *rows = client.get("/export.csv").text.splitlines()
     assert {"key", "value", "unit"} < set(head.split(","))
-    assert [row.split(",")[0] for row in rows] == KEYS
+    assert [row.split(",")[0] for row in rows] == KEYS[:2]
     before = everything(database)
 
     def send(text: str) -> Any:

@@ -71,6 +71,9 @@ def test_drift_of_the_framework_is_removed():
     moving = still + np.arange(20)[:, None, None] * np.array([0.3, -0.1, 0.2])
     expected = still - still[0] + still[0]
     np.testing.assert_allclose(remove_drift(moving, framework, masses), expected, atol=1e-10)
+    single = remove_drift(moving.astype(np.float32), framework, masses)
+    assert single.dtype == np.float32  # saved samples are in single precision, and long
+    np.testing.assert_allclose(single, expected, atol=1e-5)
 
 
 def test_largest_root_mean_square_displacement():

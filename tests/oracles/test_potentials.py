@@ -128,6 +128,16 @@ def test_a_model_in_our_format_needs_no_trust(tmp_path):
     assert load_calculator(f"mace:{path}").elements == {"Li", "P", "S", "Cl"}
 
 
+def test_a_model_file_is_read_once(tmp_path, monkeypatch):
+    path = tmp_path / "ours.pt"
+    torch.manual_seed(0)
+    save(path, build(SMALL), SMALL)
+    reads, read = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: (reads.append(a), read(*a, **k))[1])
+    load_calculator(f"mace:{path}")
+    assert len(reads) == 1
+
+
 def test_a_calculator_by_its_dotted_path():
     parameters = {"sigma": 2.5, "epsilon": 0.3, "rc": 6.0}
     spec = {"name": "ase.calculators.lj:LennardJones", "parameters": parameters}

@@ -8,13 +8,8 @@ from botorch.acquisition.max_value_entropy_search import qMultiFidelityMaxValueE
 from botorch.sampling import SobolQMCNormalSampler
 from torch import Tensor
 
-from surrogates.coregionalised_gp import (
-    MEAN_VARIANCE,
-    CoregionalisedGP,
-    Hyperparameters,
-    Units,
-    prior_covariance,
-)
+from surrogates.coregionalised_gp import CoregionalisedGP, Hyperparameters
+from surrogates.priors import MEAN_VARIANCE, Units
 
 D, M = 3, 2
 HYPERPARAMETERS = Hyperparameters(
@@ -50,17 +45,17 @@ def test_prior_is_gpytorch_matern_times_index_kernel() -> None:
     rows, columns = X[:, -1].long(), Z[:, -1].long()
     expected = matern(X[:, :-1], Z[:, :-1]).to_dense() * between[rows][:, columns]
     expected = expected + MEAN_VARIANCE * (rows.unsqueeze(-1) == columns)
-    torch.testing.assert_close(prior_covariance(HYPERPARAMETERS, X, Z), expected.detach())
+    torch.testing.assert_close(HYPERPARAMETERS.covariance(X, Z), expected.detach())
 
 
 def test_posterior_is_the_textbook_one_in_each_fidelity_unit() -> None:
     gp, X = model(), inputs(6, seed=5)
     train = gp.train_inputs[0]
-    inverse = torch.linalg.inv(prior_covariance(HYPERPARAMETERS, train, train) + torch.diag(gp.train_noise))
-    cross = prior_covariance(HYPERPARAMETERS, X, train)
+    inverse = torch.linalg.inv(HYPERPARAMETERS.covariance(train, train) + torch.diag(gp.train_noise))
+    cross = HYPERPARAMETERS.covariance(X, train)
     scale, offset = UNITS.scale[X[:, -1].long()], UNITS.offset[X[:, -1].long()]
     mean = offset + scale * (cross @ inverse @ gp.train_targets)
-    covariance = prior_covariance(HYPERPARAMETERS, X, X) - cross @ inverse @ cross.T
+    covariance = HYPERPARAMETERS.covariance(X, X) - cross @ inverse @ cross.T
     covariance = scale.unsqueeze(-1) * covariance * scale
     posterior = gp.posterior(X)
     torch.testing.assert_close(posterior.mean.squeeze(-1), mean)

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surrogates.coregionalised_gp import prior_covariance
 from surrogates.data import Data, GaussianData
 from surrogates.evidence import AutogradEvidence, maximise_posterior
 from surrogates.hyperparameters import Coordinates
@@ -61,7 +60,7 @@ def sample(n: int, correlation: float, seed: int = 0) -> tuple[Coordinates, Data
     generator = torch.Generator().manual_seed(seed)
     X = torch.rand(n, 3, generator=generator, dtype=torch.float64)
     X[:, 2] = torch.arange(n) % 2
-    covariance = prior_covariance(truth, X, X) + torch.diag(truth.noise[X[:, 2].long()])
+    covariance = truth.covariance(X, X) + torch.diag(truth.noise[X[:, 2].long()])
     Y = torch.linalg.cholesky(covariance) @ torch.randn(n, generator=generator, dtype=torch.float64)
     return c, Data(X, Y, torch.zeros(n).double(), torch.zeros(n).double())
 
@@ -100,7 +99,7 @@ def test_likelihood_is_the_multivariate_normal() -> None:
     theta = c.prior_mode()
     gaussian = with_sites(data, c.decode(theta))
     parameters = c.decode(theta)
-    covariance = prior_covariance(parameters, data.X, data.X) + torch.diag(gaussian.noise(parameters.noise))
+    covariance = parameters.covariance(data.X, data.X) + torch.diag(gaussian.noise(parameters.noise))
     expected = torch.distributions.MultivariateNormal(torch.zeros(10).double(), covariance).log_prob(data.Y)
     value = c.evidence(gaussian).value(theta.numpy())
     assert value == pytest.approx(float(c.negative_log_prior(theta) - expected))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 
 from activelearning.errors import ConfigError
 from oracles.dft.faults import Fault
@@ -32,6 +33,7 @@ class Engine(ABC):
     modules: tuple[str, ...] = ("ase",)  # whose versions a result states
     outputs: ClassVar[tuple[str, ...]] = ()  # files that it writes, worth keeping
     patterns: ClassVar[tuple[tuple[Fault, str], ...]] = ()  # faults by what it prints or raises
+    spin: Mapping[str, float] = {}  # initial magnetic moment in μB of each element that has one
 
     def __init__(
         self,
@@ -68,13 +70,29 @@ class Engine(ABC):
         """All that changes results, JSON: every number, defaults included."""
 
     def moments(self, atoms: Atoms) -> np.ndarray | None:
-        """Initial magnetic moments in μB, `n`; None where the calculation is not spin-polarised."""
-        return None
+        """Initial magnetic moments in μB, `n`, by element; None where the calculation is not spin-polarised."""
+        moments = np.array([self.spin.get(symbol, 0.0) for symbol in atoms.symbols])
+        return moments if moments.any() else None
 
 
 def given(**values: Any) -> dict[str, Any]:
     """What is not None, for defaults that belong elsewhere."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def check_positive(**values: float | None) -> None:
+    """Raise a `ConfigError` where a setting of an engine is given and not above 0."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ConfigError(f"engine.{name} must be above 0, not {value:g}.")
+
+
+def check_symbols(**sections: Collection[str] | None) -> None:
+    """Raise a `ConfigError` where a section of an engine names what is no element."""
+    for section, symbols in sections.items():
+        for symbol in symbols or ():
+            if symbol not in atomic_numbers:
+                raise ConfigError(f"engine.{section} names {symbol!r}, which is no element.")
 
 
 def grid(atoms: Atoms, density: float) -> tuple[int, int, int]:

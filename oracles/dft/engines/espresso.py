@@ -11,13 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
 from ase.units import Ry
 
 from activelearning.errors import ConfigError, OracleError
-from oracles.dft.engines.base import Engine, given, grid
+from oracles.dft.engines.base import Engine, check_positive, check_symbols, given, grid
 from oracles.dft.faults import Fault
 
 
@@ -96,13 +94,8 @@ class EspressoEngine(Engine):
     ) -> None:
         super().__init__(**given(python=python), setup=setup or (), environment=environment)
         chosen = {"ecutwfc": ecutwfc, "ecutrho": ecutrho, "k_density": k_density, "smearing": smearing}
-        for name, value in chosen.items():
-            if value is not None and not value > 0:
-                raise ConfigError(f"engine.{name} must be above 0, not {value:g}.")
-        for section, named in (("pseudopotentials", pseudopotentials), ("spin", spin)):
-            for symbol in named or {}:
-                if symbol not in atomic_numbers:
-                    raise ConfigError(f"engine.{section} names {symbol!r}, which is no element.")
+        check_positive(**chosen)
+        check_symbols(pseudopotentials=pseudopotentials, spin=spin)
         self.settings = replace(PROTOCOLS[protocol], **given(**chosen))
         self.pw = command
         self.max_iterations = max_iterations
@@ -171,8 +164,3 @@ class EspressoEngine(Engine):
             "input_data": self.input_data,
             "pseudopotentials": sums,
         }
-
-    def moments(self, atoms: Atoms) -> np.ndarray | None:
-        """By element, as configured."""
-        moments = np.array([self.spin.get(symbol, 0.0) for symbol in atoms.symbols])
-        return moments if moments.any() else None

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
 
 from activelearning.errors import ConfigError
-from oracles.dft.engines.base import Engine, given, grid
+from oracles.dft.engines.base import Engine, check_positive, check_symbols, given, grid
 from oracles.dft.faults import Fault
 
 
@@ -88,15 +86,10 @@ class GPAWEngine(Engine):
             **given(python=python), launcher=launcher, setup=setup or (), environment=environment
         )
         chosen = {"ecut": ecut, "k_density": k_density, "smearing": smearing}
-        for name, value in chosen.items():
-            if value is not None and not value > 0:
-                raise ConfigError(f"engine.{name} must be above 0, not {value:g}.")
+        check_positive(**chosen)
         if max_iterations < 1:
             raise ConfigError(f"engine.max_iterations must be at least 1, not {max_iterations}.")
-        for section, named in (("spin", spin), ("hubbard_u", hubbard_u)):
-            for symbol in named or {}:
-                if symbol not in atomic_numbers:
-                    raise ConfigError(f"engine.{section} names {symbol!r}, which is no element.")
+        check_symbols(spin=spin, hubbard_u=hubbard_u)
         self.settings = replace(PROTOCOLS[protocol], **given(**chosen))
         self.xc = xc
         self.max_iterations = max_iterations
@@ -134,8 +127,3 @@ class GPAWEngine(Engine):
             "spin": self.spin,
             "hubbard_u": self.hubbard_u,
         }
-
-    def moments(self, atoms: Atoms) -> np.ndarray | None:
-        """By element, as configured."""
-        moments = np.array([self.spin.get(symbol, 0.0) for symbol in atoms.symbols])
-        return moments if moments.any() else None

@@ -18,7 +18,7 @@ from activelearning.store.database import Database
 from oracles.lab.recording import record_all, reject
 from oracles.lab.requests import OPEN, list_requests, read_request
 from oracles.lab.results import NewResult, Unrequested, Upload, parse_number, parse_value
-from oracles.lab.sheet import priorities, read_sheet
+from oracles.lab.sheet import all_priorities, read_sheet
 from oracles.lab.tables import export_table, import_table
 from oracles.lab.unrequested import read_candidate
 from oracles.lab.web import pages
@@ -87,10 +87,8 @@ class _Routes:
 
     def requests(self, all: bool = False, done: int = 0) -> str:
         requests = list_requests(self._database, state=None if all else OPEN)
-        places: dict[str, int] = {}
         with self._database.read() as session:
-            for name in {request["campaign"] for request in requests}:
-                places |= priorities(session, name)
+            places = all_priorities(session, (request["campaign"] for request in requests))
         said = f"{done} results are recorded." if done > 0 else None
         return pages.list_page(requests, places, is_all=all, done=said)
 

@@ -12,7 +12,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from oracles.potentials.mace_model import load_reliability, load_with_architecture
+from oracles.potentials.mace_model import read
 from oracles.potentials.reliability import Reliability
 from oracles.potentials.student.chemistry import family, split_key
 from oracles.potentials.student.train import collate, labelled_graph, test
@@ -29,7 +29,8 @@ def held_out_errors(weights: Path, frames: Sequence[Atoms]) -> dict[str, Any]:
         weights: File of a student.
         frames: Labelled and held out.
     """
-    model, _ = load_with_architecture(weights, torch.float32)
+    saved = read(weights)
+    model = saved.model(torch.float32)
     known = [frame for frame in frames if not frame.info["source"].startswith("random")]
     results: dict[str, Any] = {"weights": weights.name}
     groups = {
@@ -48,10 +49,9 @@ def held_out_errors(weights: Path, frames: Sequence[Atoms]) -> dict[str, Any]:
         if chosen:
             materials = {split_key(frame) for frame in chosen}
             results[name] = {"n_materials": len(materials), **test(model, chosen)}
-    reliability = load_reliability(weights)
-    if reliability is not None:
+    if saved.reliability is not None:
         later = [f for f in frames if not is_for_calibration(f)]
-        results["estimate of errors"] = foresight(model, reliability, later)
+        results["estimate of errors"] = foresight(model, saved.reliability, later)
     return results
 
 

@@ -11,7 +11,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from oracles.potentials.student.sampling import Sample
 
-TEACHER = "CHGNet 0.3.0"
 # Where two atoms collide, the teacher is outside its own training and its forces mean nothing; the student's short
 # range is the ZBL repulsion's there.
 MAX_FORCE = 25.0  # eV/Å

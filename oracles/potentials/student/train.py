@@ -13,10 +13,16 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from oracles.potentials.mace_model import Architecture, build, graph, load_with_architecture
+from oracles.potentials.mace_model import (
+    Architecture,
+    Graph,
+    build,
+    graph,
+    join,
+    load_with_architecture,
+)
 
-Graph = dict[str, Tensor]
-
+LABELS = ("energy", "forces", "stress", "weight")
 HUBER = 0.1  # eV per atom and eV/Å: beyond it errors count linearly, so that wild crystals don't rule the fit
 WEIGHTS = {"forces": 10.0, "stress": 1000.0}  # eV/Å, eV/Å³; that of the energy grows as forces become good
 # Of a frame in the loss, by its source: what a campaign meets last counts least.
@@ -68,28 +74,10 @@ def labelled_graph(frame: Atoms, model: torch.nn.Module) -> Graph:
 
 
 def collate(graphs: Sequence[Graph]) -> Graph:
-    """Several graphs as one with several components."""
-    sizes = [len(g["positions"]) for g in graphs]
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    joined = {
-        name: torch.cat([g[name] for g in graphs])
-        for name in (
-            "positions",
-            "cell",
-            "unit_shifts",
-            "shifts",
-            "node_attrs",
-            "energy",
-            "forces",
-            "stress",
-            "weight",
-        )
-    }
-    joined["edge_index"] = torch.cat(
-        [g["edge_index"] + int(start) for g, start in zip(graphs, starts[:-1], strict=True)], dim=1
-    )
-    joined["batch"] = torch.repeat_interleave(torch.arange(len(graphs)), torch.tensor(sizes))
-    joined["ptr"] = torch.as_tensor(starts, dtype=torch.int64)
+    """Several labelled graphs as one of unconnected parts, labels and all."""
+    joined = join(graphs)
+    for name in LABELS:
+        joined[name] = torch.cat([g[name] for g in graphs])
     joined["head"] = torch.zeros(len(graphs), dtype=torch.int64)
     return joined
 

@@ -107,6 +107,19 @@ def test_wrong_parameters_are_named(params: dict[str, Any], message: str) -> Non
         DFTQueueOracle(**params)
 
 
+def test_paths_of_an_engine_take_variables_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = {"type": "espresso", "pseudo_dir": "${PSEUDOS}/sssp", "pseudopotentials": {"Li": "Li.upf"}}
+    with pytest.raises(
+        ConfigError, match=r"engine\.pseudo_dir: \$.PSEUDOS./sssp names the environment variable"
+    ):
+        DFTQueueOracle(engine=section)
+    monkeypatch.setenv("PSEUDOS", str(tmp_path))
+    with pytest.raises(ConfigError, match=rf"engine\.pseudo_dir {tmp_path}/sssp lacks Li\.upf"):
+        make(tmp_path, engine=section)
+
+
 def test_a_class_that_is_not_there_is_told() -> None:
     with pytest.raises(PluginError, match="nowhere"):
         DFTQueueOracle(engine={"type": "nowhere:Engine"})
@@ -228,6 +241,12 @@ def test_an_element_whose_folder_was_removed_is_computed_again(tmp_path: Path) -
         (BoxCandidate((1.0,)), {}, "computes crystals, not a BoxCandidate"),
         (CrystalCandidate(225, {"Li": 4, "F": 4}), {}, "has no lattice"),
         (LIF, {"max_atoms": 1}, "primitive cell has 2 atoms, more than max_atoms = 1"),
+        (LIF, {"potential": "mace:student-lipscl"}, "the potential mace:student-lipscl does not cover F$"),
+        (
+            LIF,
+            {"potential": "ase.calculators.emt:EMT"},
+            r"trials on its cell of 65 Å³: the potential fails: NotImplementedError: No EMT-potential for \w+$",
+        ),
         (CrystalCandidate(225, {"Mn": 4}, (4, 4, 4, 90, 90, 90)), {}, "no elemental reference for Mn"),
     ],
 )
@@ -239,6 +258,49 @@ def test_what_can_not_be_computed_is_refused(
     assert make(tmp_path).find(KEY) is None
 
 
+def test_a_potential_is_a_name_or_a_mapping_and_is_loaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oracles.dft import oracle as module
+
+    loaded, load = [], module.load_calculator
+    monkeypatch.setattr(module, "load_calculator", lambda spec: (loaded.append(spec), load(spec))[1])
+    spec = {"name": "ase.calculators.lj:LennardJones", "parameters": {"sigma": 2.5, "rc": 6.0}}
+    oracle = make(tmp_path, references=REFERENCES, potential=spec)
+    for key in (KEY, "34" * 32):
+        oracle.submit(LIF, key)
+    assert len(loaded) == 1
+    assert oracle.content() == make(tmp_path, references=REFERENCES, potential=spec).content()
+    other = {**spec, "parameters": {"sigma": 2.0, "rc": 6.0}}
+    assert make(tmp_path, references=REFERENCES, potential=other).content() != oracle.content()
+    with pytest.raises(ConfigError, match=r"unknown key 'parametrs'\. Did you mean 'parameters'"):
+        DFTQueueOracle(potential={"name": "chgnet", "parametrs": {}})
+
+
+def test_the_energetically_best_realisation_is_computed(tmp_path: Path) -> None:
+    """Six free coordinates, of which the potential's lowest draw is taken and not the first."""
+    from ase import Atoms
+
+    from activelearning.crystals.realise import realise
+    from oracles.dft.structure import primitive
+    from oracles.potentials import load_calculator
+
+    crystal = CrystalCandidate(1, {"Li": 3, "S": 2}, (4.9, 5.3, 5.8, 80, 95, 102))
+    draws = realise(crystal, n_trials=4, seed=int(KEY[:16], 16) >> 1)
+    energies = []
+    for draw in draws:
+        atoms = draw.atoms.copy()
+        atoms.calc = load_calculator("mace:student-lipscl")
+        energies.append(atoms.get_potential_energy())
+    best = int(np.argmin(energies))
+    assert best != 0
+    oracle = make(tmp_path, task="energy", potential="mace:student-lipscl", n_realisations=4)
+    oracle.submit(crystal, KEY)
+    job = json.loads((tmp_path / "jobs" / KEY / "job.json").read_text())["atoms"]
+    found = Atoms(job["numbers"], job["positions"], cell=job["cell"], pbc=True)
+    np.testing.assert_allclose(found.positions, primitive(draws[best].atoms).positions, atol=1e-9)
+
+
 class Search:
     """A campaign over three crystals."""
 
@@ -248,13 +310,16 @@ class Search:
         self.scheduler = scheduler
         (folder / "pool.csv").write_text(POOL)
 
-    def config(self, fate: str = "converges", **fidelity: Any) -> Any:
+    def config(
+        self, fate: str = "converges", more_params: Mapping[str, Any] | None = None, **fidelity: Any
+    ) -> Any:
         params = {
             "engine": engine_section(fate),
             "scheduler": self.scheduler,
             "references": REFERENCES,
             "backoff": 0.0,
             "max_attempts": 2,
+            **(more_params or {}),
         }
         dft = {"name": "dft", "oracle": "dft_queue", "cost": 1.0, "params": params, **fidelity}
         return parse_config(
@@ -301,7 +366,8 @@ def search(tmp_path: Path, scheduler_section: dict[str, Any]) -> Search:
 
 
 def test_a_campaign_waits_for_its_jobs_and_pays_what_they_took(search: Search) -> None:
-    config = search.config(charge="measured")
+    # Long enough that none is over while the last is handed over.
+    config = search.config(more_params={"engine": engine_section(seconds=3.0)}, charge="measured")
     with search.open(config) as engine:
         decision = run(engine)
         assert decision.action == "waiting"
@@ -359,6 +425,23 @@ def test_failures_are_recorded_with_their_reason(search: Search) -> None:
     for row in rows:
         assert row.reason.startswith("did not converge: fake_calculators.ConvergenceError")
         assert 0 < row.cost_paid < 1.0  # a failure pays what it took
+
+
+def test_a_crystal_that_the_potential_lacks_elements_of_fails_at_once_and_free_of_charge(
+    tmp_path: Path,
+) -> None:
+    search = Search(tmp_path, {"type": "local", "total_cores": 2})
+    search.until_finished(search.config(more_params={"potential": "mace:student-lipscl"}))
+    found = {json.dumps(row.candidate["composition"]): row for row in search.rows()}
+    chloride = found.pop('{"Cl": 4, "Li": 4}')
+    assert chloride.state == "succeeded"
+    assert {composition: (row.state, row.cost_paid) for composition, row in found.items()} == {
+        '{"F": 4, "Li": 4}': ("failed", 0.0),
+        '{"Li": 8, "O": 4}': ("failed", 0.0),
+    }
+    reasons = sorted(row.reason for row in found.values())
+    assert [reason[-1] for reason in reasons] == ["F", "O"]
+    assert all("'dft_queue' refuses it: the potential mace:student-lipscl does not" in r for r in reasons)
 
 
 def test_a_cancelled_campaign_cancels_its_jobs(search: Search) -> None:
