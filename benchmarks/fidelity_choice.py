@@ -67,6 +67,7 @@ BEYOND = 1.2  # of the task's budget that a campaign may spend
 K = 10
 INITIAL_SHARE = {"sweep": 0.1, "box": 0.2, "materials": 0.1}  # of the task's budget
 BATCH = 8
+IN_BULK = 64  # of a funnel through materials, whose cheapest source is asked a thousand times
 PER_ROUND = {"sweep": 2.0, "box": 1.5, "materials": 2.0}
 SAMPLER = {"type": "gflownet", "steps": 150, "warm_steps": 60, "batch_size": 64, "hidden": [64, 64]}
 
@@ -171,6 +172,8 @@ def config_of(job: Job, task: Task) -> dict[str, Any]:
         acquisition["mode"] = "funnel"
         others = [f["name"] for f in task.fidelities if not f.get("target")]
         acquisition["shares"] = dict.fromkeys(others, 0.2 / BEYOND)
+        if suite == "materials":
+            acquisition["batch_size"] = IN_BULK
     elif method == "evolutionary":
         sections["sampler"] = {"type": "evolutionary"}
     elif method == "random":
