@@ -3,37 +3,78 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import spglib
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 
 from activelearning.candidate import CrystalCandidate
 from activelearning.crystals.realise import RealisationError, realise
+from activelearning.crystals.relaxation import realise_relaxed
 from activelearning.errors import OracleError
-from oracles.potentials import load_calculator
+from oracles.potentials import load_calculator, torch_threads, unsupported_elements
 
 SYMMETRY_TOLERANCE = 1e-3  # Å
 
 
-def cell_of(candidate: CrystalCandidate, *, seed: int, n_trials: int, potential: str | None) -> Atoms:
-    """The primitive cell of a crystal.
+@dataclass(frozen=True)
+class Start:
+    """How a crystal becomes the atoms that a job is given.
+
+    Attributes:
+        n_realisations: Draws of the sites of a crystal without a structure.
+        potential: Ranks them, and relaxes; None where there is nothing to rank and to relax.
+        relax_steps: Most steps by which the potential relaxes atoms and cell; 0 for none.
+        keep_symmetry: Whether the space group is kept in that.
+    """
+
+    n_realisations: int = 1
+    potential: str | None = None
+    relax_steps: int = 0
+    keep_symmetry: bool = True
+
+    @cached_property
+    def calculator(self) -> Calculator:
+        """The potential, loaded once."""
+        assert self.potential is not None
+        return load_calculator(self.potential)
+
+
+def cell_of(candidate: CrystalCandidate, start: Start, *, seed: int) -> tuple[Atoms, dict[str, Any]]:
+    """The primitive cell of a crystal, and plain values that say how it came about.
 
     Args:
         candidate: The crystal.
+        start: How it becomes atoms.
         seed: Of the draws of its sites, where it has no structure.
-        n_trials: Number of those draws.
-        potential: Ranks them; None where there is only one.
 
     Raises:
         OracleError: it can't be turned into atoms.
     """
-    calculator = None if potential is None or candidate.structure is not None else load_calculator(potential)
     try:
-        found = realise(candidate, n_trials=n_trials, seed=seed, calculator=calculator)
+        if not start.relax_steps:
+            ranks = start.potential is not None and candidate.structure is None
+            calculator = start.calculator if ranks else None
+            found = realise(candidate, n_trials=start.n_realisations, seed=seed, calculator=calculator)
+            return primitive(found[0].atoms), {}
+        unknown = unsupported_elements(start.calculator, list(candidate.composition))
+        if unknown:
+            raise OracleError(f"the potential {start.potential} does not cover {', '.join(unknown)}")
+        with torch_threads(1):
+            relaxed, how = realise_relaxed(
+                candidate,
+                start.calculator,
+                seed=seed,
+                n_trials=start.n_realisations,
+                relaxation={"max_steps": start.relax_steps, "keep_symmetry": start.keep_symmetry},
+            )
+        return primitive(relaxed.atoms), how
     except RealisationError as error:
         raise OracleError(str(error).removesuffix(".")) from error
-    return primitive(found[0].atoms)
 
 
 def primitive(atoms: Atoms) -> Atoms:

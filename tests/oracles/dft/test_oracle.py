@@ -305,7 +305,8 @@ def test_a_campaign_waits_for_its_jobs_and_pays_what_they_took(search: Search) -
     with search.open(config) as engine:
         decision = run(engine)
         assert decision.action == "waiting"
-        assert engine.balance().reserved == 3.0
+        n_open = sum(row.state not in ("succeeded", "failed") for row in search.rows())
+        assert engine.balance().reserved == n_open > 0
     search.until_finished(config)
     rows = search.rows()
     assert {row.state for row in rows} == {"succeeded"}
