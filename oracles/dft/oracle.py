@@ -74,8 +74,8 @@ class DFTQueueOracle(QueuedOracle):
         keep_symmetry: Whether a relaxation keeps the space group.
         references: Energies of elements (eV/atom, by the same engine and protocol) that need not be computed.
         max_atoms: Atoms in the primitive cell; larger crystals are refused.
-        potential: Ranks the realisations of a crystal without a structure, by name as in `mace_md`; without one the
-            first is taken.
+        potential: Ranks the realisations of a crystal without a structure, by name or mapping as in `mace_md`; without
+            one the first is taken.
         n_realisations: Number of realisations that a potential ranks.
         prerelax_steps: Most steps by which that potential relaxes atoms and cell before the job is made, as `mace_md`
             does before dynamics; 0 for none.
@@ -99,7 +99,7 @@ class DFTQueueOracle(QueuedOracle):
         keep_symmetry: bool = True,
         references: dict[str, float] | None = None,
         max_atoms: int = 100,
-        potential: str | None = None,
+        potential: str | dict[str, Any] | None = None,
         n_realisations: int = 5,
         prerelax_steps: int = 0,
         max_attempts: int = 3,
@@ -123,7 +123,7 @@ class DFTQueueOracle(QueuedOracle):
                 raise ConfigError(f"{name} must be 0 or more, not {amount:g}.")
         if prerelax_steps and potential is None:
             raise ConfigError(
-                "prerelax_steps is stated, but no potential that takes them; add one, such as 'potential: mace:student'."
+                "prerelax_steps is stated, but no potential to take them; add one, as in 'potential: mace:student'."
             )
         self.task = task
         self.engine: Engine = make_part("engine", engine or {"type": "gpaw"}, ENGINES)

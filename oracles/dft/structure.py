@@ -33,7 +33,7 @@ class Start:
     """
 
     n_realisations: int = 1
-    potential: str | None = None
+    potential: str | dict[str, Any] | None = None
     relax_steps: int = 0
     keep_symmetry: bool = True
 

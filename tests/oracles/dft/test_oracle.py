@@ -181,6 +181,17 @@ def test_stated_references_need_no_jobs(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "jobs").iterdir()] == [KEY]
 
 
+def test_a_calculator_without_moments_computes_elements_that_have_some(tmp_path: Path) -> None:
+    """O2 comes as a triplet; a potential knows of no spin, and has an energy all the same."""
+    oracle = make(tmp_path)
+    oxide = CrystalCandidate(
+        225, {"Li": 8, "O": 4}, (4.62, 4.62, 4.62, 90, 90, 90), wyckoff={"Li": ("c",), "O": ("a",)}
+    )
+    oracle.submit(oxide, KEY)
+    (answer,) = answers(oracle, KEY)
+    assert answer.is_success, answer.reason
+
+
 def test_a_failed_element_fails_what_needs_it_and_costs_later_ones_nothing(tmp_path: Path) -> None:
     oracle = make(tmp_path, engine=engine_section("diverges"))
     oracle.submit(LIF, KEY)
