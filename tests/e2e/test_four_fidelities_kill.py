@@ -42,6 +42,7 @@ REDUCED = {
     "fidelities.dft.params.backoff": "0",
     "fidelities.dft.params.scheduler": "{type: local, cores: 1, total_cores: 1, time_limit: 1200}",
     "fidelities.lab.cost": "10.0",
+    "fidelities.lab.max_in_flight": "4",
     "budget": f"{{total: {TOTAL:g}, per_round: 20}}",
     "stopping": "{max_rounds: 1}",
 }
@@ -58,18 +59,20 @@ class Campaign:
         self.store = f"sqlite:///{folder / 'activelearning.db'}"
         self.log = folder / "output.log"
         self.dft = folder / "artifacts" / NAME / "dft"
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
         """Begin `activelearning run`."""
         overrides = [word for key, value in REDUCED.items() for word in ("--set", f"{key}={value}")]
         with self.log.open("ab") as log:
-            return subprocess.Popen(
+            self.process = subprocess.Popen(
                 [*COMMAND, "run", NAME, *overrides],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=log,
                 stderr=log,
             )
+        return self.process
 
     def said(self) -> str:
         """All that the runs printed."""
@@ -143,11 +146,15 @@ class Campaign:
 
 
 @pytest.fixture
-def campaign(tmp_path: Path) -> Campaign:
+def campaign(tmp_path: Path) -> Iterator[Campaign]:
     python = os.environ.get("ACTIVELEARNING_GPAW_PYTHON")
     if not python or not Path(python).is_file():
         pytest.fail("ACTIVELEARNING_GPAW_PYTHON must name a Python with GPAW; `make test-slurm` makes one")
-    return Campaign(tmp_path, python)
+    made = Campaign(tmp_path, python)
+    yield made
+    if made.process is not None and made.process.poll() is None:  # a test that failed
+        made.process.kill()
+        made.process.wait()
 
 
 @pytest.fixture
