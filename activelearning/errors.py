@@ -41,6 +41,10 @@ class LeaseHeldError(ActiveLearningError):
     exit_code = 2
 
 
+class EvaluatingError(LeaseHeldError):
+    """Another live process has evaluations of this campaign in hand, and will go on with its steps after them."""
+
+
 class OracleError(ActiveLearningError):
     """An oracle broke its contract (NaN, too few values, wrong type)."""
 

@@ -7,6 +7,7 @@ the environment (`ACTIVELEARNING_STORE`), since parameters are shown in Prefect'
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
@@ -22,7 +23,7 @@ from prefect.types.entrypoint import EntrypointType
 from activelearning.campaign.continuation import stored_config
 from activelearning.campaign.engine import Engine
 from activelearning.campaign.stopping import Action
-from activelearning.errors import LeaseHeldError
+from activelearning.errors import EvaluatingError, LeaseHeldError
 from activelearning.store.database import open_database
 from flows.campaign import MAX_WORKERS, one_tick, run_rounds
 from flows.events import LAB_RECORDED, resource_of
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 STORE_VARIABLE = "ACTIVELEARNING_STORE"
 _RUNNER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MAX_WORKERS)
+# Who holds the lease may have looked for results just before the one that woke this run was recorded, and have nothing
+# more to do: a run tries again for so many seconds.
+BUSY_SECONDS = 60.0
 _NAMES = {Action.WAITING: "Waiting", Action.FINISHED: "Finished", Action.CANCELLED: "Ended"}
 
 
@@ -48,17 +52,25 @@ def continue_campaign(campaign: str) -> State[Any]:
 
     Returns:
         A completed state whose name says how it stands: `Waiting`, `Finished`, `Ended` (cancelled), or `Busy` where
-        another process works on it.
+        another process goes on working on it.
     """
     store = os.environ[STORE_VARIABLE]
     with closing(open_database(store)) as database:
         config, folder = stored_config(database, campaign)
-    try:
-        with Engine.open(config, folder=folder, store=store) as engine, registered(engine):
-            decision = run_rounds(engine, lambda: one_tick(campaign), None)
-    except LeaseHeldError as error:
-        return Completed(name="Busy", message=str(error))
-    return Completed(name=_NAMES[decision.action], message=decision.reason)
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            with Engine.open(config, folder=folder, store=store) as engine, registered(engine):
+                decision = run_rounds(engine, lambda: one_tick(campaign), None)
+        except EvaluatingError as error:
+            # What is new was taken in, and the other process goes on with it.
+            return Completed(name="Busy", message=str(error))
+        except LeaseHeldError as error:
+            if time.monotonic() >= until:
+                return Completed(name="Busy", message=str(error))
+            time.sleep(2.0)
+        else:
+            return Completed(name=_NAMES[decision.action], message=decision.reason)
 
 
 def deployment_of(campaign: str, every: timedelta) -> RunnerDeployment:
@@ -83,8 +95,16 @@ def deployment_of(campaign: str, every: timedelta) -> RunnerDeployment:
 
 
 def serve_campaigns(campaigns: Sequence[str], store: str, every: timedelta) -> None:
-    """Run the deployments of campaigns that are in the store, until stopped; each run is a process of its own."""
+    """Run the deployments of campaigns that are in the store, until stopped; each run is a process of its own.
+
+    The first run of each is due at once: the schedule's own first one is an interval away.
+    """
     from prefect import serve
+    from prefect.client.orchestration import get_client
 
     os.environ[STORE_VARIABLE] = store  # the runs' processes inherit it
-    serve(*[deployment_of(campaign, every) for campaign in campaigns], print_starting_message=False)
+    deployments = [deployment_of(campaign, every) for campaign in campaigns]
+    with get_client(sync_client=True) as client:
+        for deployment in deployments:
+            client.create_flow_run_from_deployment(deployment.apply())  # type: ignore[arg-type]
+    serve(*deployments, print_starting_message=False)

@@ -18,11 +18,15 @@ def lab_recorded(campaign: str) -> bool:
 
     if configured_url() is None:
         return False
+    import logging
+
     import httpx
     from prefect.events import emit_event
     from prefect.events.worker import EventsWorker
     from prefect.exceptions import PrefectException
 
+    # What it has to say of a server that is slow is nothing to a person who has recorded a result.
+    logging.getLogger(EventsWorker.__name__).setLevel(logging.CRITICAL)
     try:
         require_api(patience=2.0)
         event = emit_event(LAB_RECORDED, resource={"prefect.resource.id": resource_of(campaign)})

@@ -91,7 +91,7 @@ class Page:
         self.evaluate(f"document.querySelector({selector!r}).scrollIntoView()")
         box = self.evaluate(
             f"(r => [r.x + r.width / 2, r.y + r.height / 2])"
-            f"(document.querySelector({selector!r}).getBoundingClientRect())"
+            f"(document.querySelector({selector!r}).getClientRects()[0])"  # a link may go on in the next line
         )
         for what in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=what, x=box[0], y=box[1], button="left", clickCount=1)

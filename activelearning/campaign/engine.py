@@ -38,7 +38,7 @@ from activelearning.campaign.states import pack, unpack
 from activelearning.campaign.stopping import Action, Decision, Stopping
 from activelearning.candidate import Candidate, candidate_from_dict, digest
 from activelearning.contracts.surrogate import FeasibilityModel
-from activelearning.errors import ActiveLearningError, ConfigError, LeaseHeldError
+from activelearning.errors import ActiveLearningError, ConfigError, EvaluatingError
 from activelearning.observation import Observation, Outcome
 from activelearning.report.prequential import forecasts, prequential
 from activelearning.store.database import Database, check_reachable, open_database, resolve_url
@@ -247,10 +247,10 @@ class Engine:
         """Whether another round is due.
 
         Raises:
-            LeaseHeldError: another process is still evaluating for this campaign.
+            EvaluatingError: another process is still evaluating for this campaign.
         """
         if any(self.outstanding().values()):
-            raise LeaseHeldError(
+            raise EvaluatingError(
                 f"Another process is still evaluating for the campaign {self.name!r}; go on when it is done."
             )
         decision = self._stopping.decide()

@@ -170,11 +170,12 @@ class Evaluator:
         kept = set(self.repository.finish(answers, worker=worker)) if answers else set()
         for row, measurement in results:
             if row.key in kept:
-                values = {prop: measured.value for prop, measured in measurement.values.items()}
+                measured = measurement.values.get(source.fidelity.property)
                 facts = {
                     "key": row.key,
                     "fidelity": source.name,
-                    "value": values.get(source.fidelity.property),
+                    "value": None if measured is None else measured.value,
+                    "censoring": None if measured is None else measured.censoring,
                     "reason": measurement.reason,
                     "seconds": measurement.seconds,
                 }

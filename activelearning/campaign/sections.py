@@ -167,17 +167,26 @@ def resolved_path(path: Path, folder: Path | None, key: str) -> Path:
     Raises:
         ConfigError: the environment has no such variable.
     """
+    return (folder or Path()) / Path(with_environment(str(path), key)).expanduser()
+
+
+def with_environment(text: str, key: str) -> str:
+    """A text with every `${NAME}` in it replaced by that variable of the environment.
+
+    Raises:
+        ConfigError: the environment has no such variable.
+    """
 
     def value_of(match: re.Match[str]) -> str:
         value = os.environ.get(match[1])
         if not value:
             raise ConfigError(
-                f"{key}: {path} names the environment variable {match[1]}, which is not set; set it, or write the path "
+                f"{key}: {text} names the environment variable {match[1]}, which is not set; set it, or write the path "
                 f"of the file itself."
             )
         return value
 
-    return (folder or Path()) / Path(re.sub(r"\$\{(\w+)\}", value_of, str(path))).expanduser()
+    return re.sub(r"\$\{(\w+)\}", value_of, text)
 
 
 def explain(

@@ -52,6 +52,8 @@ class Display:
             f"{standing['rounds']} rounds, {budget['spent']:g} spent and {budget['reserved']:g} reserved of "
             f"{budget['total']:g}"
         )
+        if standing["state"] == "waiting":
+            typer.echo(f"out: {_out(standing['evaluations'])}")
         best = standing["best"]
         if best is not None:
             if "hypervolume" in best:
@@ -59,6 +61,14 @@ class Display:
                 return
             shown = value_text(best["value"], best["std"])
             typer.echo(f"best {best['property']} {shown}: {candidate_text(best['candidate'])}")
+
+
+def _out(evaluations: Mapping[str, Mapping[str, int]]) -> str:
+    """Numbers of open evaluations by fidelity, in words."""
+    from activelearning.store.models import OPEN_STATES
+
+    n_open = {name: sum(states.get(s, 0) for s in OPEN_STATES) for name, states in evaluations.items()}
+    return ", ".join(f"{n} at {name}" for name, n in n_open.items() if n) or "nothing"
 
 
 class PlainDisplay(Display):
@@ -88,7 +98,8 @@ def describe(event: str, facts: Facts) -> str | None:
     if event == "round.committed":
         return f"round {facts['round']}: {facts['n']} evaluations committed"
     if event == "evaluation.succeeded":
-        return f"  {facts['fidelity']} {facts['key'][:8]} {value_text(facts['value'])}{_seconds(facts)}"
+        shown = value_text(facts["value"], censoring=facts.get("censoring"))
+        return f"  {facts['fidelity']} {facts['key'][:8]} {shown}{_seconds(facts)}"
     if event == "evaluation.failed":
         return f"  {facts['fidelity']} {facts['key'][:8]} failed: {facts['reason']}{_seconds(facts)}"
     return None

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ase import Atoms
-from ase.calculators.calculator import Calculator
 
 from activelearning.candidate import CrystalCandidate, digest
 from activelearning.contracts.oracle import ExternalId, JobState, OracleContext
@@ -22,8 +21,8 @@ from oracles.dft.queue import JobQueue, Outcome, Retries
 from oracles.dft.runner import atoms_json
 from oracles.dft.schedulers import SCHEDULERS, Scheduler
 from oracles.dft.sections import make_part
-from oracles.dft.structure import cell_of
-from oracles.potentials import Potential, check_potential, checksum, load_calculator, unsupported_elements
+from oracles.dft.structure import Start, cell_of
+from oracles.potentials import Potential, check_potential, checksum
 
 UNIT = "eV/atom"
 _REFERENCE = "reference"
@@ -78,6 +77,8 @@ class DFTQueueOracle(QueuedOracle):
         potential: Ranks the realisations of a crystal without a structure: a name, or a mapping (see
             `oracles.potentials`); without one the first is taken.
         n_realisations: Number of realisations that a potential ranks.
+        prerelax_steps: Most steps by which that potential relaxes atoms and cell before the job is made, as `mace_md`
+            does before dynamics; 0 for none.
         max_attempts: Of one job.
         backoff: Seconds before the second attempt; each later one waits twice as long.
         cost_per_core_hour: In the campaign's cost unit. No further attempt is made once the fidelity's `cost` is used.
@@ -100,6 +101,7 @@ class DFTQueueOracle(QueuedOracle):
         max_atoms: int = 100,
         potential: str | dict[str, Any] | None = None,
         n_realisations: int = 5,
+        prerelax_steps: int = 0,
         max_attempts: int = 3,
         backoff: float = 60.0,
         cost_per_core_hour: float = 1.0,
@@ -109,6 +111,7 @@ class DFTQueueOracle(QueuedOracle):
             ("max_relax_steps", max_relax_steps, 1),
             ("max_atoms", max_atoms, 1),
             ("n_realisations", n_realisations, 1),
+            ("prerelax_steps", prerelax_steps, 0),
             ("max_attempts", max_attempts, 1),
         ):
             if value < least:
@@ -118,6 +121,10 @@ class DFTQueueOracle(QueuedOracle):
         for name, amount in (("backoff", backoff), ("cost_per_core_hour", cost_per_core_hour)):
             if not (math.isfinite(amount) and amount >= 0):
                 raise ConfigError(f"{name} must be 0 or more, not {amount:g}.")
+        if prerelax_steps and potential is None:
+            raise ConfigError(
+                "prerelax_steps is stated, but no potential to take them; add one, as in 'potential: mace:student'."
+            )
         self.task = task
         self.engine: Engine = make_part("engine", engine or {"type": "gpaw"}, ENGINES)
         self.scheduler: Scheduler = make_part("scheduler", scheduler or {"type": "local"}, SCHEDULERS)
@@ -126,9 +133,11 @@ class DFTQueueOracle(QueuedOracle):
         )
         self.references = dict(references or {})
         self.max_atoms = max_atoms
-        self.potential = None if potential is None else Potential.of(potential)
-        self._calculator: Calculator | None = None
-        self.n_realisations = n_realisations if potential is not None else 1
+        self.start = (
+            Start()
+            if potential is None
+            else Start(n_realisations, Potential.of(potential), prerelax_steps, keep_symmetry)
+        )
         self.max_attempts = max_attempts
         self.backoff = backoff
         self.cost_per_core_hour = cost_per_core_hour
@@ -153,21 +162,26 @@ class DFTQueueOracle(QueuedOracle):
                 f"dft_queue answers in {UNIT}, not in {self.context.unit}; correct the unit of "
                 f"{self.context.property}."
             )
-        if self.potential is not None:
-            check_potential(self.potential)
+        if self.start.potential is not None:
+            check_potential(self.start.potential)
         self.engine.check()
+        if self.scheduler.runs_here:
+            self.engine.check_here()
         self.scheduler.check()
 
     def content(self) -> Mapping[str, object]:
         """All that changes results: task, engine, relaxation, references; not where or how fast it is computed."""
+        start = self.start
+        relaxed = {"prerelax_steps": start.relax_steps, "prerelax_keeps_symmetry": start.keep_symmetry}
         return {
             "task": self.task,
             "engine": dict(self.engine.content()),
             "relaxation": None if self.relaxation is None else self.relaxation.to_json(),
             "references": self.references if self.task == "formation_energy" else None,
             "reference_table": references.VERSION if self.task == "formation_energy" else None,
-            "n_realisations": self.n_realisations,
-            "potential": None if self.potential is None else checksum(self.potential),
+            "n_realisations": start.n_realisations,
+            "potential": None if start.potential is None else checksum(start.potential),
+            **(relaxed if start.relax_steps else {}),
         }
 
     def submit(self, candidate: Any, key: str) -> ExternalId:
@@ -175,34 +189,19 @@ class DFTQueueOracle(QueuedOracle):
         if not isinstance(candidate, CrystalCandidate):
             raise OracleError(f"dft_queue computes crystals, not a {type(candidate).__name__}")
         self.engine.check_elements(candidate.composition)
-        calculator = self._ranking(candidate)
+        self.start.potential_for(candidate)  # an element that it lacks is refused before any job begins
         if self.task == "formation_energy":
             self._submit_references(candidate)
         seed = int(key[:16], 16) >> 1
-        atoms = cell_of(candidate, seed=seed, n_trials=self.n_realisations, calculator=calculator)
+        atoms, prerelaxation = cell_of(candidate, self.start, seed=seed)
         if len(atoms) > self.max_atoms:
             raise OracleError(
                 f"its primitive cell has {len(atoms)} atoms, more than max_atoms = {self.max_atoms}"
             )
         atoms.set_initial_magnetic_moments(self.engine.moments(atoms))
         relaxation = None if self.relaxation is None else self.relaxation.to_json()
-        self.queue.put(key, self._job(key, atoms, relaxation))
+        self.queue.put(key, {**self._job(key, atoms, relaxation), "prerelaxation": prerelaxation})
         return key
-
-    def _ranking(self, candidate: CrystalCandidate) -> Calculator | None:
-        """What ranks a crystal's realisations; None where there is nothing to rank.
-
-        Raises:
-            OracleError: the potential lacks one of its elements.
-        """
-        if self.potential is None or candidate.structure is not None:
-            return None
-        if self._calculator is None:
-            self._calculator = load_calculator(self.potential)
-        unknown = unsupported_elements(self._calculator, list(candidate.composition))
-        if unknown:
-            raise OracleError(f"the potential {self.potential.name} does not cover {', '.join(unknown)}")
-        return self._calculator
 
     def flush(self) -> None:
         """Hand a round's jobs over together, where the scheduler takes batches."""
@@ -274,6 +273,8 @@ class DFTQueueOracle(QueuedOracle):
             "core_hours": outcome.core_hours,
             "attempts": outcome.n_attempts,
         }
+        if job.get("prerelaxation"):
+            facts["prerelaxation"] = job["prerelaxation"]
         rest: dict[str, Any] = {
             "cost": outcome.core_hours * self.cost_per_core_hour,
             "seconds": outcome.seconds,

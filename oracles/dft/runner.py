@@ -197,7 +197,10 @@ def run(
         raise FloatingPointError(f"the energy is {energy}")
     result: dict[str, Any] = {"energy": energy, "steps": steps, "atoms": atoms_json(atoms)}
     if atoms.get_initial_magnetic_moments().any():
-        result["magnetic_moment"] = float(atoms.get_magnetic_moment())
+        from ase.calculators.calculator import PropertyNotImplementedError
+
+        with contextlib.suppress(PropertyNotImplementedError):  # potentials know of no moments
+            result["magnetic_moment"] = float(atoms.get_magnetic_moment())
     if first and steps:
         from ase.io import write
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def _content(value: Any) -> Any:
 def _version(kind: type[Any]) -> str:
     """Distribution and version that a class comes from; the checksum of its source where there is none."""
     top = kind.__module__.partition(".")[0]
-    distributions = sorted(set(importlib.metadata.packages_distributions().get(top, ())))
+    distributions = sorted(set(_distributions().get(top, ())))
     if distributions:
         return " ".join(f"{name} {importlib.metadata.version(name)}" for name in distributions)
     source = inspect.getsourcefile(kind)
@@ -101,3 +102,9 @@ def _version(kind: type[Any]) -> str:
             f"potential: the version of {kind.__module__} is not known, so its answers can't be told apart."
         )
     return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Names of the distributions that each package comes from; it takes half a second, and is asked for each answer."""
+    return importlib.metadata.packages_distributions()

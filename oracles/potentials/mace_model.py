@@ -103,7 +103,8 @@ def build(architecture: Architecture, dtype: torch.dtype = torch.float32) -> tor
     block = interaction_classes["RealAgnosticResidualInteractionBlock"]
     parities = "eo"
     hidden = "+".join(f"{architecture.channels}x{k}{parities[k % 2]}" for k in range(architecture.max_l + 1))
-    with default_dtype(dtype):
+    with default_dtype(dtype), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript, a dozen for each model
         model: torch.nn.Module = ScaleShiftMACE(
             atomic_inter_scale=architecture.energy_scale,
             atomic_inter_shift=0.0,

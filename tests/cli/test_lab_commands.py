@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def test_a_campaign_waits_for_the_laboratory_and_goes_on(
     ran = run("run", path)
     assert ran.code == 3, ran.err
     assert "lab-search is waiting" in ran.out
+    assert re.search(r"^out: \d+ at lab$", ran.out, flags=re.MULTILINE)
     standing = run("status", "lab-search", "--json").json
     assert standing["state"] == "waiting"
     waiting = standing["evaluations"]["lab"]["submitted"]

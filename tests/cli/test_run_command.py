@@ -214,6 +214,11 @@ def test_overrides_are_read() -> None:
             "  md 01234567 -3.21 (12.3 s)",
         ),
         (
+            "evaluation.succeeded",
+            {"key": "0123456789", "fidelity": "md", "value": -3.21, "censoring": "upper", "reason": None},
+            "  md 01234567 ≤ -3.21",
+        ),
+        (
             "evaluation.failed",
             {"key": "0123456789", "fidelity": "md", "value": None, "reason": "it melted", "seconds": None},
             "  md 01234567 failed: it melted",

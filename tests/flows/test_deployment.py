@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -38,7 +39,7 @@ def waiting(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_run_ends_as_waiting_and_the_next_goes_on(
-    waiting: str, tmp_path: Path, prefect_harness: None
+    waiting: str, tmp_path: Path, prefect_harness: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -61,6 +62,7 @@ def test_a_run_ends_as_waiting_and_the_next_goes_on(
     record(database, first, 1e-3)
     assert go_on()[0] == "Waiting"
     # Another process that works on it is not in the way, and no failure.
+    monkeypatch.setattr("flows.deployment.BUSY_SECONDS", 0.0)
     child = subprocess.Popen(
         [
             sys.executable,
@@ -82,7 +84,10 @@ def test_a_run_ends_as_waiting_and_the_next_goes_on(
     assert child.stdout.readline() == "held\n"
     name, message = go_on()
     assert (name, "is being run by process" in message) == ("Busy", True)
-    child.communicate("")
+    # Where the other one is about to end, it is waited for: it may have missed what woke this run.
+    monkeypatch.setattr("flows.deployment.BUSY_SECONDS", 60.0)
+    threading.Timer(3.0, child.communicate, [""]).start()
+    assert go_on()[0] == "Waiting"
     record(database, second, 2e-3)
     assert lab_recorded(waiting)  # the harness's server takes it
     assert go_on()[0] == "Finished"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from activelearning.campaign.sections import with_environment
 from activelearning.errors import ConfigError
 from oracles.dft.faults import Fault
 
@@ -23,8 +27,9 @@ class Engine(ABC):
     """Turns atoms into the JSON of an ASE calculator, which a job makes in an environment of its own.
 
     Args:
-        python: The interpreter that has the engine; by default this one. It needs ASE, and spglib to keep the symmetry
-            of what it relaxes, not this package.
+        python: The interpreter that has the engine; by default this one. A path in full, with `~` and `${NAME}` of the
+            environment, or a command that the job's shell finds. It needs ASE, and spglib to keep the symmetry of what
+            it relaxes, not this package.
         launcher: What goes before it, such as `srun` or `mpiexec -n 16`.
         setup: Lines of the job's script before it, such as `source /opt/env.sh`.
         environment: Variables set for the job.
@@ -48,10 +53,24 @@ class Engine(ABC):
             if not _VARIABLE.fullmatch(name):
                 raise ConfigError(f"engine.environment names {name!r}, which is no name of a variable.")
         self.environment = variables
-        self.command = " ".join([*filter(None, [launcher]), shlex.quote(python), "-u runner.py"])
+        self.python = str(Path(with_environment(python, "engine.python")).expanduser())
+        if os.sep in self.python and not Path(self.python).is_absolute():
+            raise ConfigError(
+                f"engine.python is {self.python!r}, which would start at each job's own folder; write the path in full."
+            )
+        self.command = " ".join([*filter(None, [launcher]), shlex.quote(self.python), "-u runner.py"])
 
     def check(self) -> None:  # noqa: B027 (a hook)
         """Raise a `ConfigError` where it can't compute as configured."""
+
+    def check_here(self) -> None:
+        """Raise a `ConfigError` where this machine, on which jobs are to run, lacks the interpreter."""
+        # A bare command may come from `setup`.
+        if os.sep in self.python and shutil.which(self.python) is None:
+            raise ConfigError(
+                f"engine.python is {self.python}, which is no program of this machine; name the interpreter of the "
+                f"environment that has the engine."
+            )
 
     def check_elements(self, symbols: Collection[str]) -> None:  # noqa: B027 (a hook)
         """Raise an `OracleError` where an element can't be computed as configured."""

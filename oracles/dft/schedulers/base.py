@@ -77,6 +77,8 @@ class Scheduler(ABC):
 
     # The shell's expression for the job's own id, equal to what `submit` returns.
     id_in_job: ClassVar[str]
+    # Whether jobs run on this machine, so that what they need can be looked for here.
+    runs_here: ClassVar[bool] = False
     # Whether jobs are kept until a batch of them is there, and handed over by `submit_all`.
     takes_batches: bool = False
 

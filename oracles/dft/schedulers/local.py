@@ -43,6 +43,7 @@ class LocalScheduler(Scheduler):
     """
 
     id_in_job: ClassVar[str] = "$ACTIVELEARNING_JOB"
+    runs_here: ClassVar[bool] = True
 
     def __init__(
         self,
