@@ -160,7 +160,8 @@ def test_diffusion_needs_ions_and_time():
 
 
 def test_msd_agrees_with_tidynamics():
-    tidynamics = pytest.importorskip("tidynamics")
+    import tidynamics
+
     positions = walk("hopping", np.random.default_rng(0), 400, 6, 0.4, 0.1)
     theirs = np.mean([tidynamics.msd(positions[:, ion]) for ion in range(6)], axis=0)
     np.testing.assert_allclose(mean_squared_displacement(positions), theirs, rtol=1e-8, atol=1e-8)
