@@ -19,12 +19,17 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from md_cases import crystal
-from toy_conductor import conductor
+from toy_conductor import Lattice, conductor
 
+from activelearning.campaign.config import parse_config
+from activelearning.campaign.engine import Engine as Campaign
+from activelearning.campaign.tick import run
 from activelearning.candidate import CrystalCandidate
 from activelearning.contracts.oracle import JobState, OracleContext
 from activelearning.errors import ConfigError, OracleError
 from activelearning.measurement import Censoring, Measurement
+from activelearning.store.database import open_database
+from activelearning.store.repository import Repository
 from oracles.dft import DFTQueueOracle, runner
 from oracles.dft.dynamics import Simulation
 from oracles.dft.engines import ASEEngine
@@ -266,6 +271,72 @@ def test_the_cell_is_wide_enough(tmp_path: Path) -> None:
     with pytest.raises(OracleError, match=r"supercell 3x3x3 has 216 atoms, above max_atoms = 100"):
         make(tmp_path, dynamics={**SHORT, "min_cell_edge": 12.0}).submit(SALT, "34" * 32)
     assert not oracle.find("34" * 32)
+
+
+def test_a_campaign_stores_the_bound_and_pays_the_core_hours(tmp_path: Path) -> None:
+    """Li and Cl as in caesium chloride, nine by nine by nine ångström, in wells too deep to leave."""
+    (tmp_path / "pool.csv").write_text(
+        "space_group,composition,a,b,c,alpha,beta,gamma,wyckoff\n"
+        """221,"{""Li"": 1, ""Cl"": 1}",3,3,3,90,90,90,"{""Li"": [""a""], ""Cl"": [""b""]}"\n"""
+    )
+    params = {
+        "task": "molecular_dynamics",
+        "engine": engine_section(barrier=3.0),
+        "dynamics": {**SHORT, "min_cell_edge": 9.0},
+    }
+    config = parse_config(
+        {
+            "name": "search",
+            "space": {"type": "pool", "file": "pool.csv"},
+            "objective": {"property": PROP, "unit": "log10(S/cm)", "direction": "maximize"},
+            "fidelities": [
+                {"name": "aimd", "oracle": "dft_queue", "cost": 1.0, "charge": "measured", "params": params}
+            ],
+            "acquisition": {"type": "random"},
+            "initial_design": {"per_fidelity": {"aimd": 1}},
+            "budget": {"total": 1.0},
+        }
+    )
+    store, end = f"sqlite:///{tmp_path / 'store.db'}", time.monotonic() + 120
+    decision = None
+    while decision is None or decision.action != "finished":
+        assert time.monotonic() < end, decision
+        with Campaign.open(config, folder=tmp_path, store=store) as engine:
+            decision = run(engine)
+        time.sleep(0.3)
+    database = open_database(store)
+    repository = Repository(database, "search")
+    ((row,), ((_, _, value),)) = repository.evaluations(), repository.answers()
+    database.close()
+    assert row.state == "succeeded"
+    bound = -math.log(0.05) * 9.0 / (6 * 27 * 0.4)
+    assert value.value == pytest.approx(math.log10(nernst_einstein(bound, 27, 27 * 27.0, 800.0)))
+    assert value.censoring is Censoring.UPPER
+    assert row.cost_paid == pytest.approx(row.details["core_hours"])
+
+
+def test_moments_are_with_the_atoms_of_every_step_and_of_every_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oracles.dynamics import motion
+
+    seen = []
+
+    class Watched(Lattice):
+        def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = ()) -> None:
+            super().calculate(atoms, properties, system_changes)
+            seen.append(atoms.get_initial_magnetic_moments().tolist())
+
+    monkeypatch.setitem(sys.modules, runner.MOTION, motion)
+    atoms = conductor()
+    atoms.set_initial_magnetic_moments(np.linspace(-1.0, 1.0, len(atoms)))
+    job = {"key": KEY, "dynamics": Simulation(**SHORT).job({}, 1)}
+    for attempt, until in ((1, 3), (2, 5)):
+        job["dynamics"]["until"] = until
+        found = runner.simulate(atoms, Watched(), job, tmp_path, attempt, True)
+        assert found == {"steps": until}
+        assert json.loads((tmp_path / "restart.json").read_text()) == {"attempt": attempt, "steps": until}
+    assert seen == [atoms.get_initial_magnetic_moments().tolist()] * (4 + 3)
 
 
 @pytest.mark.parametrize(
