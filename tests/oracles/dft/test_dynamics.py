@@ -184,8 +184,8 @@ def test_a_job_killed_in_mid_trajectory_goes_on_and_ends_as_one_that_was_not(
 def test_a_job_out_of_time_goes_on_where_it_got_to(tmp_path: Path) -> None:
     slow = make(
         tmp_path / "slow",
-        engine=engine_section(seconds=0.05),
-        scheduler={"type": "local", "time_limit": 5.0},
+        engine=engine_section(seconds=0.08),
+        scheduler={"type": "local", "time_limit": 10.0},
         dynamics={**SHORT, "checkpoint_every": 1},
         max_attempts=20,
     )
