@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from oracles.mace_md.diffusion import FitSettings, self_diffusion
+from oracles.dynamics.diffusion import FitSettings, self_diffusion
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from ion_walks import KINDS, walk

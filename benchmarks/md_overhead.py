@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from oracles.dynamics.motion import Run, RunFolder
 from oracles.mace_md import MaceMDOracle
-from oracles.mace_md.dynamics import Run, advance
+from oracles.mace_md.dynamics import advance
 from oracles.mace_md.reading import Progress
-from oracles.mace_md.trajectory import RunFolder
 from oracles.potentials import load_calculator
 from oracles.potentials.student.structures import argyrodite
 

@@ -27,8 +27,9 @@ from ase.calculators.calculator import Calculator
 from ase.optimize import FIRE
 from ase.spacegroup import crystal
 
+from oracles.dynamics.motion import Run, SimulationError, kinetic_energy
 from oracles.mace_md import MaceMDOracle
-from oracles.mace_md.dynamics import Run, SimulationError, advance, kinetic_energy
+from oracles.mace_md.dynamics import advance
 from oracles.potentials import expected_force_errors, load_calculator
 from oracles.potentials.student.structures import prototypes
 

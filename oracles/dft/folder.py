@@ -17,10 +17,11 @@ from typing import Any
 
 from oracles.dft import runner
 from oracles.dft.faults import Fault
+from oracles.dft.runner import DUPLICATE
+from oracles.dynamics import motion
 
 RECORD, SCRIPT, RUNNER = "record.json", "job.sh", "runner.py"
 LOG_TAIL = 16_384  # bytes of the end of a log that are looked at
-DUPLICATE = 97  # exit code of a job whose attempt is another job's
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class JobFolder:
         runner.write_json(waiting / runner.JOB, job)
         runner.write_json(waiting / RECORD, asdict(Record()))
         shutil.copyfile(runner.__file__, waiting / RUNNER)
+        if job.get("dynamics") is not None:
+            shutil.copyfile(motion.__file__, waiting / f"{runner.MOTION}.py")
         (waiting / SCRIPT).write_text(script, encoding="utf-8")
         (waiting / SCRIPT).chmod(0o755)
         try:

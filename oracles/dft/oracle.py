@@ -1,7 +1,8 @@
-"""The oracle: crystals in, energies from density-functional theory out, hours to weeks later."""
+"""The oracle: crystals in, energies or conductivities by density-functional theory out, hours to weeks later."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,16 @@ from activelearning.errors import ConfigError, OracleError
 from activelearning.measurement import Measurement
 from oracles.base import QueuedOracle
 from oracles.dft import references
+from oracles.dft.dynamics import Simulation
 from oracles.dft.engines import ENGINES, Engine
-from oracles.dft.queue import JobQueue, Outcome, Retries
+from oracles.dft.queue import Done, JobQueue, Outcome, Retries
 from oracles.dft.runner import atoms_json
 from oracles.dft.schedulers import SCHEDULERS, Scheduler
-from oracles.dft.sections import make_part
-from oracles.dft.structure import Start, cell_of
+from oracles.dft.sections import make_part, make_plain
+from oracles.dft.structure import Start, cell_of, primitive
+from oracles.dynamics.answer import NAMED, check_temperature, check_unit, conductivity, nothing_to_measure
+from oracles.dynamics.motion import SimulationError
+from oracles.dynamics.supercell import supercell
 from oracles.potentials import Potential, check_potential, checksum
 
 UNIT = "eV/atom"
@@ -55,25 +60,27 @@ class Relaxation:
 
 
 class DFTQueueOracle(QueuedOracle):
-    """Energies from density-functional theory, computed by jobs under a scheduler.
+    """Energies and conductivities from density-functional theory, computed by jobs under a scheduler.
 
     Each evaluation is a folder under its key, with the structure, the input, the script, the log and the result. A
-    crystal without a structure is realised, and every crystal is computed in its primitive cell. Faults of
+    crystal without a structure is realised, and an energy is computed in the primitive cell. Faults of
     infrastructure (a node lost, a job killed or forgotten, out of time after having got on) are tried again, from the
-    last restart file; what the calculation itself makes of a crystal (no convergence, bad input, out of memory)
-    is a failure with its reason. What all attempts took, in core-hours, is the cost.
+    last restart file or checkpoint; what the calculation itself makes of a crystal (no convergence, bad input, out of
+    memory) is a failure with its reason. What all attempts took, in core-hours, is the cost.
 
     Args:
         task: `energy`, or `formation_energy` against the elements, both in eV/atom. The elements' own energies are
-            jobs of their own, computed once, not charged to any evaluation.
+            jobs of their own, computed once, not charged to any evaluation. `molecular_dynamics` gives log10 of the
+            ionic conductivity (S/cm) at the simulated temperature, or an upper bound, as `MaceMDOracle` does.
         engine: `{type: gpaw | espresso | ase | package.module:Class, ...}`.
         scheduler: `{type: local | slurm | package.module:Class, ...}`.
         relax: What is relaxed: `none`, `positions`, or `cell` (and positions).
         fmax: Largest force left by a relaxation, eV/Å.
         max_relax_steps: Steps after which a relaxation counts as not converged.
         keep_symmetry: Whether a relaxation keeps the space group.
+        dynamics: How crystals are simulated, for that task alone (see `Simulation`).
         references: Energies of elements (eV/atom, by the same engine and protocol) that need not be computed.
-        max_atoms: Atoms in the primitive cell; larger crystals are refused.
+        max_atoms: Atoms in the primitive cell, or in the one that is simulated; larger crystals are refused.
         potential: Ranks the realisations of a crystal without a structure: a name, or a mapping (see
             `oracles.potentials`); without one the first is taken.
         n_realisations: Number of realisations that a potential ranks.
@@ -90,13 +97,14 @@ class DFTQueueOracle(QueuedOracle):
 
     def __init__(
         self,
-        task: Literal["energy", "formation_energy"] = "formation_energy",
+        task: Literal["energy", "formation_energy", "molecular_dynamics"] = "formation_energy",
         engine: dict[str, Any] | None = None,
         scheduler: dict[str, Any] | None = None,
         relax: Literal["none", "positions", "cell"] = "none",
         fmax: float = 0.03,
         max_relax_steps: int = 100,
         keep_symmetry: bool = True,
+        dynamics: dict[str, Any] | None = None,
         references: dict[str, float] | None = None,
         max_atoms: int = 100,
         potential: str | dict[str, Any] | None = None,
@@ -125,6 +133,7 @@ class DFTQueueOracle(QueuedOracle):
             raise ConfigError(
                 "prerelax_steps is stated, but no potential to take them; add one, as in 'potential: mace:student'."
             )
+        self.simulation = self._simulation(task, dynamics, relax, references)
         self.task = task
         self.engine: Engine = make_part("engine", engine or {"type": "gpaw"}, ENGINES)
         self.scheduler: Scheduler = make_part("scheduler", scheduler or {"type": "local"}, SCHEDULERS)
@@ -143,6 +152,27 @@ class DFTQueueOracle(QueuedOracle):
         self.cost_per_core_hour = cost_per_core_hour
         self._folder = folder
 
+    @staticmethod
+    def _simulation(
+        task: str, dynamics: Mapping[str, Any] | None, relax: str, references: Mapping[str, float] | None
+    ) -> Simulation | None:
+        if task != "molecular_dynamics":
+            if dynamics is not None:
+                raise ConfigError(
+                    f"dynamics is stated, but task {task} has none; remove it, or set 'task: molecular_dynamics'."
+                )
+            return None
+        if relax != "none":
+            raise ConfigError(
+                f"relax is {relax}, but task molecular_dynamics relaxes nothing; remove it, and have a potential relax "
+                f"crystals before their job by prerelax_steps."
+            )
+        if references is not None:
+            raise ConfigError(
+                "references is stated, but task molecular_dynamics measures no energy against the elements; remove it."
+            )
+        return make_plain("dynamics", dynamics or {}, Simulation)
+
     def bind(self, context: OracleContext) -> None:
         """Take notice of the campaign."""
         super().bind(context)
@@ -157,7 +187,9 @@ class DFTQueueOracle(QueuedOracle):
 
     def check(self) -> None:
         """Raise a `ConfigError` where engine, scheduler, potential or unit does not fit."""
-        if self.context.unit not in (None, UNIT):
+        if self.simulation is not None:
+            self._check_conductivity(self.simulation.conditions.temperature)
+        elif self.context.unit not in (None, UNIT):
             raise ConfigError(
                 f"dft_queue answers in {UNIT}, not in {self.context.unit}; correct the unit of "
                 f"{self.context.property}."
@@ -169,8 +201,23 @@ class DFTQueueOracle(QueuedOracle):
             self.engine.check_here()
         self.scheduler.check()
 
+    def _check_conductivity(self, temperature: float) -> None:
+        check_unit(self.context, "dft_queue")
+        if not NAMED.search(self.context.property):
+            raise ConfigError(
+                f"fidelity {self.context.fidelity}: its property {self.context.property} does not say at which "
+                f"temperature, and molecular dynamics answer for that of dynamics.temperature alone; state 'property: "
+                f"log10_conductivity_{temperature:g}K'."
+            )
+        check_temperature(self.context, temperature)
+        if "for_dynamics" not in inspect.signature(self.engine.calculator).parameters:
+            raise ConfigError(
+                f"engine.type is {type(self.engine).__name__}, whose calculator() takes no 'for_dynamics'; task "
+                f"molecular_dynamics needs it, to say that atoms leave their symmetry."
+            )
+
     def content(self) -> Mapping[str, object]:
-        """All that changes results: task, engine, relaxation, references; not where or how fast it is computed."""
+        """All that changes results: task, engine, relaxation, dynamics; not where or how fast it is computed."""
         start = self.start
         relaxed = {"prerelax_steps": start.relax_steps, "prerelax_keeps_symmetry": start.keep_symmetry}
         return {
@@ -182,6 +229,7 @@ class DFTQueueOracle(QueuedOracle):
             "n_realisations": start.n_realisations,
             "potential": None if start.potential is None else checksum(start.potential),
             **(relaxed if start.relax_steps else {}),
+            **({} if self.simulation is None else {"dynamics": self.simulation.content()}),
         }
 
     def submit(self, candidate: Any, key: str) -> ExternalId:
@@ -190,17 +238,18 @@ class DFTQueueOracle(QueuedOracle):
             raise OracleError(f"dft_queue computes crystals, not a {type(candidate).__name__}")
         self.engine.check_elements(candidate.composition)
         self.start.potential_for(candidate)  # an element that it lacks is refused before any job begins
+        if self.simulation is not None:
+            nothing = nothing_to_measure(candidate.composition, self.simulation.mobile_ion)
+            if nothing is not None:
+                raise OracleError(nothing)
         if self.task == "formation_energy":
             self._submit_references(candidate)
         seed = int(key[:16], 16) >> 1
         atoms, prerelaxation = cell_of(candidate, self.start, seed=seed)
-        if len(atoms) > self.max_atoms:
-            raise OracleError(
-                f"its primitive cell has {len(atoms)} atoms, more than max_atoms = {self.max_atoms}"
-            )
-        atoms.set_initial_magnetic_moments(self.engine.moments(atoms))
-        relaxation = None if self.relaxation is None else self.relaxation.to_json()
-        self.queue.put(key, {**self._job(key, atoms, relaxation), "prerelaxation": prerelaxation})
+        job = (
+            self._energy_job(key, atoms) if self.simulation is None else self._dynamics_job(key, atoms, seed)
+        )
+        self.queue.put(key, {**job, "prerelaxation": prerelaxation})
         return key
 
     def flush(self) -> None:
@@ -220,6 +269,28 @@ class DFTQueueOracle(QueuedOracle):
     def cancel(self, ids: Sequence[ExternalId]) -> None:
         """End jobs; those of elements go on, since other evaluations need them."""
         self.queue.cancel(ids)
+
+    def _energy_job(self, key: str, atoms: Atoms) -> dict[str, Any]:
+        atoms = primitive(atoms)
+        if len(atoms) > self.max_atoms:
+            raise OracleError(
+                f"its primitive cell has {len(atoms)} atoms, more than max_atoms = {self.max_atoms}"
+            )
+        atoms.set_initial_magnetic_moments(self.engine.moments(atoms))
+        return self._job(key, atoms, None if self.relaxation is None else self.relaxation.to_json())
+
+    def _dynamics_job(self, key: str, atoms: Atoms, seed: int) -> dict[str, Any]:
+        assert self.simulation is not None
+        try:
+            atoms, info = supercell(atoms, self.simulation.conditions.min_cell_edge, self.max_atoms)
+        except SimulationError as error:
+            raise OracleError(str(error)) from error
+        atoms.set_initial_magnetic_moments(self.engine.moments(atoms))
+        return {
+            **self._job(key, atoms, None),
+            "calculator": self.engine.calculator(atoms, for_dynamics=True),
+            "dynamics": self.simulation.job(info, seed),
+        }
 
     def _job(self, key: str, atoms: Atoms, relaxation: Mapping[str, Any] | None) -> dict[str, Any]:
         return {
@@ -283,6 +354,9 @@ class DFTQueueOracle(QueuedOracle):
         if outcome.result is None:
             return Measurement.failed(str(outcome.reason), metadata=facts, **rest)
         result = outcome.result
+        if self.simulation is not None:
+            facts |= {"steps": result["steps"], "versions": result["versions"], **job["dynamics"]["info"]}
+            return self._conductivity(self.simulation, outcome, facts, rest)
         atoms = result["atoms"]
         facts |= {
             "energy": result["energy"],
@@ -304,6 +378,25 @@ class DFTQueueOracle(QueuedOracle):
         formation = (result["energy"] - sum(elements[symbol] for symbol in _symbols(atoms["numbers"]))) / n
         facts["references"] = elements
         return Measurement.of(self.context.property, formation, unit=UNIT, metadata=facts, **rest)
+
+    def _conductivity(
+        self, simulation: Simulation, outcome: Done, facts: dict[str, Any], rest: dict[str, Any]
+    ) -> Measurement:
+        """What a trajectory says; one of a crystal that did not stand it is a failure with its reason."""
+        assert outcome.result is not None
+        unstable = outcome.result.get("unstable")
+        if unstable is not None:
+            return Measurement.failed(unstable, metadata=facts, **rest)
+        folder = outcome.folder
+        try:
+            reading, kept = simulation.read(folder.path, folder.key)
+        except (FileNotFoundError, ValueError) as error:
+            return Measurement.failed(f"its trajectory can't be read: {error}", metadata=facts, **rest)
+        facts |= reading.metadata
+        rest["artifacts"] = tuple(dict.fromkeys((*rest["artifacts"], *kept)))
+        if reading.invalid is not None:
+            return Measurement.failed(reading.invalid, metadata=facts, **rest)
+        return Measurement({self.context.property: conductivity(reading)}, metadata=facts, **rest)
 
     def _elements(
         self, numbers: Sequence[int], outcomes: Mapping[str, Outcome]

@@ -15,8 +15,9 @@ from typing import Any
 from activelearning.contracts.oracle import JobState
 from oracles.dft.engines.base import Engine
 from oracles.dft.faults import Diagnosis, Fault, diagnose_end, diagnose_failure
-from oracles.dft.folder import DUPLICATE, Attempt, JobFolder, Record, log_name, script
 from oracles.dft.folder import SCRIPT as SCRIPT_NAME
+from oracles.dft.folder import Attempt, JobFolder, Record, log_name, script
+from oracles.dft.runner import DUPLICATE
 from oracles.dft.schedulers.base import JobStatus, Phase, Scheduler, Ticket
 
 # A job that its scheduler does not know, but that gave a sign of life within these seconds, is alive.

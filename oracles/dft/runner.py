@@ -1,7 +1,8 @@
-"""What a job runs: a calculator made from `job.json`, an energy or a relaxation, `result.json` at the end.
+"""What a job runs: a calculator from `job.json`, an energy, a relaxation or dynamics, `result.json` at the end.
 
-This file is copied beside each `job.json` and run there by the engine's own Python, so it imports nothing but the
-standard library, numpy and ASE (and, through ASE, the engine). It is started as
+This file is copied beside each `job.json` (with `oracles/dynamics/motion.py`, where atoms are to move) and run there by
+the engine's own Python, so it imports nothing but the standard library, numpy and ASE (and, through ASE, the engine).
+It is started as
 
     python runner.py ATTEMPT
 
@@ -27,8 +28,10 @@ from typing import Any
 
 JOB, RESULT, RESTART, HEARTBEAT = "job.json", "result.json", "restart.json", "heartbeat"
 FINAL = "final.extxyz"
+MOTION = "motion"  # the module of molecular dynamics, by the name that it has beside this file
 HEARTBEAT_SECONDS = 10.0
 TROUBLE_OF_THE_NODE = 75  # sysexits' EX_TEMPFAIL
+DUPLICATE = 97  # exit code of a job whose attempt, or a later one, is another job's
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -174,6 +177,82 @@ def relax(
     return steps
 
 
+def simulate(
+    atoms: Any, calculator: Any, job: Mapping[str, Any], folder: Path, attempt: int, first: bool
+) -> dict[str, Any]:
+    """Molecular dynamics at constant temperature, from the last checkpoint where there is one; returns the result.
+
+    The state holds positions, momenta and random numbers, and samples beyond it are cut off: with forces that depend on
+    the positions alone, a run that was lost ends as one that was not. (Those of self-consistency, begun anew, differ
+    within its tolerance.)
+
+    Args:
+        atoms: Where the run begins, with its initial magnetic moments.
+        calculator: For energy and forces.
+        job: With `key` and `dynamics`: `motion`, `until` (the last step), `checkpoint_every` (steps), `seed` and
+            `info`, plain values that travel with the run.
+        folder: Where checkpoint and samples are.
+        attempt: Number of this attempt.
+        first: Whether this process is the one that writes.
+    """
+    import numpy as np
+    from ase.parallel import world
+
+    settings = job["dynamics"]
+    motion = importlib.import_module(MOTION)
+    files = motion.RunFolder(folder, job["key"])
+    pace = motion.Motion(**settings["motion"])
+    run = files.load()
+    world.barrier()  # no process writes before all have read
+    if run is None:
+        sequence = np.random.SeedSequence(settings["seed"])
+        run = motion.Run.begin(atoms, pace.temperature, sequence, settings["info"])
+    run.atoms.set_initial_magnetic_moments(atoms.get_initial_magnetic_moments())
+
+    def keep(state: Any) -> None:
+        if (folder / f"claim-{attempt + 1}").exists():
+            # This job was given up for lost, and another goes on with its samples.
+            print("a later attempt has taken over")
+            sys.exit(DUPLICATE)
+        if not first:
+            state.pending = []
+            return
+        files.save(state)
+        write_json(folder / RESTART, {"attempt": attempt, "steps": state.step})
+
+    steps = motion.steps(
+        run, pace, until=settings["until"], checkpoint=keep, checkpoint_every=settings["checkpoint_every"]
+    )
+    try:
+        moved = next(steps, None)
+        while moved is not None:
+            moved.calc = calculator
+            moved = steps.send(energy_and_forces(moved))
+    except StopIteration:
+        pass
+    except motion.SimulationError as error:
+        return {"steps": run.step, "unstable": str(error)}
+    return {"steps": run.step}
+
+
+def energy_and_forces(atoms: Any) -> tuple[float, Any]:
+    """Energy (eV) and its negative gradient (eV/Å, `n x 3`).
+
+    With smearing, that energy is the free energy of the electrons, and not the one extrapolated to no smearing.
+    """
+    import numpy as np
+    from ase.calculators.calculator import PropertyNotImplementedError
+
+    forces = np.asarray(atoms.get_forces(), dtype=np.float64)
+    try:
+        energy = float(atoms.get_potential_energy(force_consistent=True))
+    except PropertyNotImplementedError:  # a potential knows of no electrons
+        energy = float(atoms.get_potential_energy())
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        raise FloatingPointError("the energy or the forces are not finite")
+    return energy, forces
+
+
 def run(
     job: Mapping[str, Any], folder: Path, attempt: int, first: bool, stage: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -183,6 +262,8 @@ def run(
     atoms = make_atoms(job["atoms"])
     calculator = build(job["relaxation_calculator" if job["relaxation"] is not None else "calculator"])
     stage("calculation")
+    if job.get("dynamics") is not None:
+        return simulate(atoms, calculator, job, folder, attempt, first)
     steps, max_force = 0, None
     if job["relaxation"] is not None:
         steps = relax(atoms, calculator, job["relaxation"], folder, attempt, first)

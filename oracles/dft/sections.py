@@ -1,4 +1,4 @@
-"""The sections `engine` and `scheduler` of the oracle's parameters: a `type`, and that class's own parameters."""
+"""The sections of the oracle's parameters: keywords of a class, named by `type` where there are several."""
 
 from __future__ import annotations
 
@@ -45,3 +45,12 @@ def make_part(key: str, section: Mapping[str, Any], known: Mapping[str, type[Par
         raise ConfigError(f"{key}.type {kind!r} must be a subclass of {base.__module__}:{base.__name__}.")
     made: Part = cls(**keywords(cls, parameters, key=key, folder=None, own_keys=["type"]))
     return made
+
+
+def make_plain(key: str, section: Mapping[str, Any], cls: type[Part]) -> Part:
+    """Make what a section without a `type` describes.
+
+    Raises:
+        ConfigError: naming the key at fault.
+    """
+    return cls(**keywords(cls, section, key=key, folder=None))

@@ -57,7 +57,7 @@ class Start:
 
 
 def cell_of(candidate: CrystalCandidate, start: Start, *, seed: int) -> tuple[Atoms, dict[str, Any]]:
-    """The primitive cell of a crystal, and plain values that say how it came about.
+    """The cell of a crystal as it is described, and plain values that say how it came about.
 
     Args:
         candidate: The crystal.
@@ -71,7 +71,7 @@ def cell_of(candidate: CrystalCandidate, start: Start, *, seed: int) -> tuple[At
     try:
         if calculator is None or not start.relax_steps:
             found = realise(candidate, n_trials=start.n_realisations, seed=seed, calculator=calculator)
-            return primitive(found[0].atoms), {}
+            return found[0].atoms, {}
         with torch_threads(1):
             relaxed, how = realise_relaxed(
                 candidate,
@@ -80,7 +80,7 @@ def cell_of(candidate: CrystalCandidate, start: Start, *, seed: int) -> tuple[At
                 n_trials=start.n_realisations,
                 relaxation={"max_steps": start.relax_steps, "keep_symmetry": start.keep_symmetry},
             )
-        return primitive(relaxed.atoms), how
+        return relaxed.atoms, how
     except RealisationError as error:
         raise OracleError(str(error).removesuffix(".")) from error
 

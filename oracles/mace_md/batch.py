@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from oracles.mace_md.dynamics import Array, Dynamics, SimulationError
+from oracles.dynamics.motion import Array, Dynamics, SimulationError
 from oracles.potentials.mace_model import MaceCalculator, graph, join
 
 T = TypeVar("T")

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from activelearning.errors import ConfigError
-from oracles.mace_md.analysis import CM2_PER_S, Array
-from oracles.mace_md.dynamics import Run
-from oracles.mace_md.reading import Reading
-from oracles.mace_md.trajectory import RunFolder
+from oracles.dynamics.analysis import CM2_PER_S, Array
+from oracles.dynamics.motion import Run, RunFolder
+from oracles.dynamics.reading import Reading
 
 N_LAGS = 60  # at which kinisi computes displacements; its covariance is a matrix of as many rows
 MAX_FRAMES = 1000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,15 +12,23 @@ from typing import Any, Literal
 from activelearning.candidate import CrystalCandidate, digest
 from activelearning.crystals.realise import RealisationError
 from activelearning.errors import ConfigError
-from activelearning.measurement import Censoring, MeasuredValue, Measurement
+from activelearning.measurement import MeasuredValue, Measurement
 from oracles.base import Oracle
+from oracles.dynamics.answer import (
+    NAMED,
+    UNIT,
+    check_temperature,
+    check_unit,
+    conductivity,
+    nothing_to_measure,
+)
+from oracles.dynamics.diffusion import FitSettings
+from oracles.dynamics.motion import Dynamics, SimulationError
 from oracles.mace_md.arrhenius import MIN_POINTS, Arrhenius, fit_arrhenius
 from oracles.mace_md.batch import BatchedMace, drive_together
 from oracles.mace_md.cross_check import check_kinisi, kinisi_diffusion
-from oracles.mace_md.diffusion import FitSettings
-from oracles.mace_md.dynamics import Dynamics, SimulationError, drive
+from oracles.mace_md.dynamics import drive
 from oracles.mace_md.protocol import Protocol
-from oracles.mace_md.reading import Reading
 from oracles.mace_md.simulation import CrystalRuns, Outcome, Plan
 from oracles.potentials import (
     Potential,
@@ -31,9 +38,6 @@ from oracles.potentials import (
     torch_threads,
     unsupported_elements,
 )
-
-UNIT = "log10(S/cm)"
-_NAMED = re.compile(r"_(\d+(?:\.\d+)?)K$")  # the temperature that a property's name ends with
 
 
 class MaceMDOracle(Oracle):
@@ -173,11 +177,7 @@ class MaceMDOracle(Oracle):
             max_temperature_ratio=max_temperature_ratio,
         )
         fit = FitSettings(hop_distance, fit_start, fit_stop, fit_end, min_msd_gain, min_hops)
-        if not (hop_distance > 0 and fit_stop > fit_start > 0 and 0 < fit_end <= 1 and min_msd_gain > 0):
-            raise ConfigError(
-                f"mace_md: hop_distance, fit_start and min_msd_gain must be above zero, fit_stop above fit_start and "
-                f"fit_end at most 1, not {hop_distance}, {fit_start}, {min_msd_gain}, {fit_stop} and {fit_end}."
-            )
+        fit.check("mace_md: ")
         for name, value in {
             "checkpoint_every": checkpoint_every,
             "reliability_every": reliability_every,
@@ -254,20 +254,9 @@ class MaceMDOracle(Oracle):
         check_potential(self.potential)
         if self.cross_check is not None:
             check_kinisi()
-        if self.context.unit not in (None, UNIT):
-            raise ConfigError(
-                f"fidelity {self.context.fidelity}: mace_md answers in {UNIT}, not in {self.context.unit}."
-            )
-        stated = _NAMED.search(self.context.property)
-        if (
-            stated
-            and not self._answers_target
-            and not math.isclose(float(stated[1]), self.protocol.temperature)
-        ):
-            raise ConfigError(
-                f"fidelity {self.context.fidelity}: its property {self.context.property} names {stated[1]} K, but its "
-                f"params simulate {self.protocol.temperature:g} K; make the two agree."
-            )
+        check_unit(self.context, "mace_md")
+        if not self._answers_target:
+            check_temperature(self.context, self.protocol.temperature)
 
     def content(self) -> Mapping[str, object]:
         """Every number of the protocol, defaults included, and the checksum of the potential's weights."""
@@ -324,7 +313,7 @@ class MaceMDOracle(Oracle):
         """Whether the fidelity's own property is the conductivity at the target temperature."""
         if len(self.plan.temperatures) < MIN_POINTS:
             return False
-        stated = _NAMED.search(self.context.property)
+        stated = NAMED.search(self.context.property)
         return stated is None or (
             math.isclose(float(stated[1]), self.target_temperature)
             and not math.isclose(self.target_temperature, self.protocol.temperature)
@@ -338,11 +327,9 @@ class MaceMDOracle(Oracle):
         return self.context.workdir / self.key(candidate)
 
     def _simulate(self, candidate: CrystalCandidate, runs: CrystalRuns) -> Dynamics[Measurement]:
-        ion = self.plan.mobile_ion
-        if ion not in candidate.composition:
-            return self._failed(candidate, f"holds no {ion}: nothing to conduct")
-        if not set(candidate.composition) - {ion}:
-            return self._failed(candidate, f"holds nothing but {ion}: no framework to conduct through")
+        nothing = nothing_to_measure(candidate.composition, self.plan.mobile_ion)
+        if nothing is not None:
+            return self._failed(candidate, nothing)
         calculator = self._load()
         unknown = unsupported_elements(calculator, list(candidate.composition))
         if unknown:
@@ -380,12 +367,12 @@ class MaceMDOracle(Oracle):
                 return Measurement.failed(self._no_line(outcomes), **rest)
             values[prop] = _at_target(line)
             if main.is_valid and main.reading is not None:
-                values[f"{_NAMED.sub('', prop)}_{main.temperature:g}K"] = _value(main.reading)
+                values[f"{NAMED.sub('', prop)}_{main.temperature:g}K"] = conductivity(main.reading)
             return Measurement(values=values, **rest)
         if not main.is_valid or main.reading is None:
             return Measurement.failed(str(main.reason), **rest)
-        values[prop] = _value(main.reading)
-        stem = _NAMED.sub("", prop)
+        values[prop] = conductivity(main.reading)
+        stem = NAMED.sub("", prop)
         if line is not None and stem != prop:
             values[stem if self.target_temperature == 300.0 else f"{stem}_{line.target:g}K"] = _at_target(
                 line
@@ -419,13 +406,6 @@ def _at_once(measurement: Measurement) -> Dynamics[Measurement]:
     """Dynamics that are done before they begin."""
     return measurement
     yield
-
-
-def _value(reading: Reading) -> MeasuredValue:
-    bound = reading.diffusion.is_bound
-    return MeasuredValue(
-        reading.log10_sigma, UNIT, reading.log10_error, Censoring.UPPER if bound else Censoring.NONE
-    )
 
 
 def _at_target(line: Arrhenius) -> MeasuredValue:

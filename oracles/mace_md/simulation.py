@@ -13,12 +13,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from activelearning.candidate import CrystalCandidate, digest
-from oracles.mace_md.diffusion import FitSettings
-from oracles.mace_md.dynamics import Dynamics, Run, SimulationError, steps
+from oracles.dynamics.diffusion import FitSettings
+from oracles.dynamics.motion import Dynamics, Run, RunFolder, SimulationError, durable, steps
+from oracles.dynamics.reading import Reading, read, write_artifacts, write_trajectory
 from oracles.mace_md.preparation import prepare
 from oracles.mace_md.protocol import Protocol
-from oracles.mace_md.reading import Progress, Reading, force_reliability, read, write_artifacts
-from oracles.mace_md.trajectory import RunFolder, durable
+from oracles.mace_md.reading import Progress, force_reliability
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class CrystalRuns:
                     continue  # it was looked at there before it was killed, and went on
                 yield from steps(
                     run,
-                    protocol,
+                    protocol.motion,
                     until=until,
                     checkpoint=folder.save,
                     checkpoint_every=plan.checkpoint_every,
@@ -183,7 +183,7 @@ class CrystalRuns:
         assert reading is not None
         artifacts = write_artifacts(files, run, reading, protocol.frame_ps)
         if plan.keep_trajectory:
-            artifacts += (self._keep(files, run, folder),)
+            artifacts += (write_trajectory(files, run, folder),)
         metadata = {
             **reading.metadata,
             **force_reliability(calculator, run, folder.frames(run), plan.reliability_every),
@@ -215,18 +215,6 @@ class CrystalRuns:
         if found.relative_error is None:
             return False
         return wanted is None or found.relative_error <= wanted
-
-    @staticmethod
-    def _keep(files: Path, run: Run, folder: RunFolder) -> str:
-        path = files / "trajectory.npz"
-        durable(
-            path,
-            numbers=run.atoms.numbers,
-            cell=run.atoms.cell.array,
-            positions=folder.frames(run),
-            observables=folder.observables(run),
-        )
-        return str(path)
 
 
 def _pointless(temperature: float, outcomes: Sequence[Outcome]) -> str | None:

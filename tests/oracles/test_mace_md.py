@@ -18,10 +18,11 @@ from md_cases import crystal, oracle, rocksalt
 from activelearning.candidate import BoxCandidate, CrystalCandidate
 from activelearning.errors import ConfigError
 from activelearning.measurement import Censoring
+from oracles.dynamics.analysis import nernst_einstein
+from oracles.dynamics.integrity import trend
+from oracles.dynamics.motion import Run
 from oracles.mace_md import MaceMDOracle
-from oracles.mace_md.analysis import nernst_einstein
-from oracles.mace_md.dynamics import Run, advance
-from oracles.mace_md.integrity import trend
+from oracles.mace_md.dynamics import advance
 from oracles.potentials import load_calculator
 from oracles.potentials.student.structures import argyrodite
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ion_walks import brownian
 
-from oracles.mace_md.analysis import (
+from oracles.dynamics.analysis import (
     CM2_PER_S,
     count_hops,
     log10_error,

@@ -7,9 +7,9 @@ from md_cases import SHORT, crystal, oracle, rocksalt
 
 from activelearning.candidate import BoxCandidate, CrystalCandidate
 from activelearning.errors import ConfigError
+from oracles.dynamics.motion import SimulationError
 from oracles.mace_md import MaceMDOracle
 from oracles.mace_md.batch import BatchedMace, drive_together
-from oracles.mace_md.dynamics import SimulationError
 from oracles.potentials import load_calculator
 from oracles.potentials.student.structures import argyrodite
 

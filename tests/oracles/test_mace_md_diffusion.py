@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ion_walks import KINDS, brownian, hopping, vibration, walk
 
-from oracles.mace_md.analysis import mean_squared_displacement
-from oracles.mace_md.collective import collective_diffusion, walker_error
-from oracles.mace_md.diffusion import FitSettings, concertedness, most_hops, self_diffusion
+from oracles.dynamics.analysis import mean_squared_displacement
+from oracles.dynamics.collective import collective_diffusion, walker_error
+from oracles.dynamics.diffusion import FitSettings, concertedness, most_hops, self_diffusion
 
 FIT = FitSettings()
 Z90 = 1.645  # of a two-sided interval of 90 %

@@ -12,18 +12,18 @@ from ase.calculators.lj import LennardJones
 from scipy.stats import chisquare, gamma, kstest, maxwell
 
 from activelearning.errors import ConfigError
-from oracles.mace_md.dynamics import (
+from oracles.dynamics.integrity import trend
+from oracles.dynamics.motion import (
     Run,
+    RunFolder,
     SimulationError,
-    advance,
     degrees_of_freedom,
     kinetic_energy,
     rescaling,
 )
-from oracles.mace_md.integrity import trend
-from oracles.mace_md.preparation import supercell_repeats
+from oracles.dynamics.supercell import supercell_repeats
+from oracles.mace_md.dynamics import advance
 from oracles.mace_md.protocol import Protocol
-from oracles.mace_md.trajectory import RunFolder
 
 PROTOCOL = Protocol(
     temperature=60.0,

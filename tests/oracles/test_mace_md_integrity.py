@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 
-from oracles.mace_md.integrity import displacements, energy_change, framework_bonds, trend
+from oracles.dynamics.integrity import displacements, energy_change, framework_bonds, trend
 from oracles.potentials.student.structures import argyrodite, prototypes
 
 RNG = np.random.default_rng(0)

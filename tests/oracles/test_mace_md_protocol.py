@@ -1,24 +1,21 @@
 """The whole protocol on a toy conductor: several temperatures, growth, limits, costs, what is said of the potential."""
 
 import math
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms, units
-from ase.calculators.calculator import Calculator
-from pymatgen.io.ase import AseAtomsAdaptor
+from ase import units
+from md_cases import crystal as of_atoms
+from toy_conductor import CELLS, N_LI, Lattice, conductor
 
-from activelearning.candidate import CrystalCandidate
 from activelearning.contracts import OracleContext
 from activelearning.measurement import Censoring
 from oracles.mace_md import MaceMDOracle
 from oracles.mace_md.arrhenius import fit_arrhenius
 from oracles.potentials import ForceErrors
 
-SPACING, CELLS, N_LI = 3.0, 3, 12
 PROP = "log10_conductivity_800K"
 PARAMS = {
     "time_ps": 5.0,
@@ -33,62 +30,8 @@ PARAMS = {
 }
 
 
-class Lattice(Calculator):
-    """Li in a periodic potential with wells 3 Å apart, repelling one another; Cl on springs between the wells.
-
-    Args:
-        barrier: Between neighbouring wells, eV.
-        spring: Of the Cl, eV/Å²; 0 frees them.
-    """
-
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012
-
-    def __init__(self, barrier=0.15, spring=3.0):
-        super().__init__()
-        self.barrier, self.spring = barrier, spring
-        self.n_calls = 0
-
-    def calculate(self, atoms=None, properties=None, system_changes=()):
-        super().calculate(atoms, properties, system_changes)
-        self.n_calls += 1
-        positions, mobile = self.atoms.positions, self.atoms.numbers == 3
-        forces = np.zeros_like(positions)
-        k = 2.0 * math.pi / SPACING
-        r = positions[mobile]
-        energy = 0.5 * self.barrier * (1.0 - np.cos(k * r)).sum()
-        forces[mobile] = -0.5 * self.barrier * k * np.sin(k * r)
-        # Pairs with a Li (all, where nothing else holds the Cl) repel as Gaussians of the minimum image.
-        edge, height, width = SPACING * CELLS, 4.0, 0.6
-        apart = positions[:, None] - positions[None]
-        apart -= edge * np.round(apart / edge)
-        repel = mobile[:, None] | mobile[None] | (not self.spring)
-        pair = height * np.exp(-(apart**2).sum(-1) / (2.0 * width**2)) * repel
-        np.fill_diagonal(pair, 0.0)
-        energy += 0.5 * pair.sum()
-        forces += (pair[..., None] * apart).sum(axis=1) / width**2
-        if self.spring:
-            home = SPACING * (np.floor(positions[~mobile] / SPACING) + 0.5)
-            stretch = positions[~mobile] - home
-            energy += 0.5 * self.spring * (stretch**2).sum()
-            forces[~mobile] -= self.spring * stretch
-        self.results = {"energy": float(energy), "forces": forces}
-
-
 def crystal():
-    grid = SPACING * np.stack(np.meshgrid(*[np.arange(CELLS)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    sites = np.random.default_rng(0).permutation(grid)[:N_LI]
-    atoms = Atoms(
-        ["Li"] * N_LI + ["Cl"] * len(grid),
-        positions=np.concatenate([sites, grid + 0.5 * SPACING]),
-        cell=np.full(3, SPACING * CELLS),
-        pbc=True,
-    )
-    return CrystalCandidate(
-        space_group=1,
-        composition=dict(Counter(atoms.get_chemical_symbols())),
-        lattice=tuple(atoms.cell.cellpar()),
-        structure=AseAtomsAdaptor.get_structure(atoms),
-    )
+    return of_atoms(conductor())
 
 
 def oracle(folder, calculator=None, prop=PROP, cost=1.0, **params):

@@ -52,7 +52,9 @@ class ASEEngine(Engine):
         self.name = calculator
         self.modules = ("ase", *(modules or ()))
 
-    def calculator(self, atoms: Atoms, *, for_stress: bool = False) -> Mapping[str, Any]:
+    def calculator(
+        self, atoms: Atoms, *, for_stress: bool = False, for_dynamics: bool = False
+    ) -> Mapping[str, Any]:
         """As configured, whatever the atoms."""
         return {"class": self.name, "params": self.parameters}
 

@@ -76,12 +76,15 @@ class Engine(ABC):
         """Raise an `OracleError` where an element can't be computed as configured."""
 
     @abstractmethod
-    def calculator(self, atoms: Atoms, *, for_stress: bool = False) -> Mapping[str, Any]:
+    def calculator(
+        self, atoms: Atoms, *, for_stress: bool = False, for_dynamics: bool = False
+    ) -> Mapping[str, Any]:
         """The calculator for atoms: `{"class": "module:Name", "params": {...}}`, nested where need be.
 
         Args:
             atoms: What is computed.
             for_stress: Whether it is to relax a cell, for which a basis may have to be larger.
+            for_dynamics: Whether the atoms will leave their places, and with them the symmetry that they have.
         """
 
     @abstractmethod

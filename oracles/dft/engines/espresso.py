@@ -116,11 +116,13 @@ class EspressoEngine(Engine):
         if missing:
             raise OracleError(f"engine.pseudopotentials has none for {', '.join(missing)}")
 
-    def calculator(self, atoms: Atoms, *, for_stress: bool = False) -> Mapping[str, Any]:
+    def calculator(
+        self, atoms: Atoms, *, for_stress: bool = False, for_dynamics: bool = False
+    ) -> Mapping[str, Any]:
         """ASE's `Espresso`."""
         n = len(atoms)
         namelists: dict[str, dict[str, Any]] = {
-            "control": {"tprnfor": True, "tstress": True, "disk_io": "low"},
+            "control": {"tprnfor": True, "tstress": not for_dynamics, "disk_io": "low"},
             "system": {
                 "ecutwfc": self.settings.ecutwfc,
                 "ecutrho": self.settings.ecutrho,

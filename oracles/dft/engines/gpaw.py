@@ -96,7 +96,9 @@ class GPAWEngine(Engine):
         self.spin = dict(spin or {})
         self.hubbard_u = {symbol: dict(shells) for symbol, shells in (hubbard_u or {}).items()}
 
-    def calculator(self, atoms: Atoms, *, for_stress: bool = False) -> Mapping[str, Any]:
+    def calculator(
+        self, atoms: Atoms, *, for_stress: bool = False, for_dynamics: bool = False
+    ) -> Mapping[str, Any]:
         """GPAW's constructor."""
         params: dict[str, Any] = {
             "mode": {"name": "pw", "ecut": self.settings.ecut * (STRESS_CUTOFF if for_stress else 1.0)},
@@ -114,6 +116,9 @@ class GPAWEngine(Engine):
         }
         if setups:
             params["setups"] = setups
+        if for_dynamics:
+            # GPAW holds atoms to the point group that they begin with; that of time stays.
+            params["symmetry"] = {"point_group": False}
         return {"class": "gpaw:GPAW", "params": params}
 
     def content(self) -> Mapping[str, Any]:

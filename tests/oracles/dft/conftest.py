@@ -61,7 +61,7 @@ class Bench:
         engine = ASEEngine(
             "fake_calculators:Spring",
             {"fate": fate, "seconds": seconds},
-            environment={"PYTHONPATH": str(HERE)},
+            environment={"PYTHONPATH": f"{HERE}:{HERE.parents[1]}"},
         )
         return JobQueue(self.folder / "jobs", self.scheduler(**changes), engine, Retries(**retries))
 

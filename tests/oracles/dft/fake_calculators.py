@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
+from toy_conductor import Lattice
 
 
 class ConvergenceError(Exception):
@@ -73,3 +74,37 @@ class Spring(Calculator):
             time.sleep(3600)
         if fate == "is quiet":
             os._exit(0)
+
+
+class Conductor(Lattice):
+    """The toy conductor, in a job: each calculation is noted.
+
+    Args:
+        barrier: Between neighbouring wells, eV.
+        spring: Of the Cl, eV/Å²; 0 frees them.
+        dies_at: The calculation of the first attempt in which the job is killed; 0 for none.
+        fails_at: The calculation of the first attempt that does not converge; 0 for none.
+        seconds: Sleeps so long in each calculation.
+    """
+
+    def __init__(
+        self,
+        barrier: float = 0.15,
+        spring: float = 3.0,
+        dies_at: int = 0,
+        fails_at: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        super().__init__(barrier, spring)
+        self.dies_at, self.fails_at, self.seconds = dies_at, fails_at, seconds
+
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = ()) -> None:
+        super().calculate(atoms, properties, system_changes)
+        attempt = int(sys.argv[1])
+        with open("ran", "a") as file:
+            file.write(f"{attempt}\n")
+        if attempt == 1 and self.n_calls == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if attempt == 1 and self.n_calls == self.fails_at:
+            raise ConvergenceError("no self-consistency after 333 iterations")
+        time.sleep(self.seconds)

@@ -47,7 +47,10 @@ def test_gpaw_input_is_plain_json_with_the_protocols_figures() -> None:
     assert params["mode"] == {"name": "pw", "ecut": 500.0}
     assert GPAWEngine().calculator(LIF, for_stress=True)["params"]["mode"]["ecut"] == 800.0
     assert params["kpts"] == {"size": [10, 10, 10], "gamma": True}
-    assert "setups" not in params
+    assert not {"setups", "symmetry"} & set(params)
+    # Atoms that move leave the point group they begin with.
+    moving = GPAWEngine().calculator(LIF, for_dynamics=True)["params"]
+    assert moving == {**params, "symmetry": {"point_group": False}}
     fast = GPAWEngine(protocol="fast", ecut=200.0, hubbard_u={"Fe": {"d": 4.0}, "Ni": {"d": 6.0}})
     oxide = fast.calculator(bulk("FeO", "rocksalt", a=4.3))["params"]
     assert oxide["mode"]["ecut"] == 200.0

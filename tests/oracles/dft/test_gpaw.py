@@ -11,7 +11,7 @@ import pytest
 
 from activelearning.candidate import CrystalCandidate
 from activelearning.contracts.oracle import JobState, OracleContext
-from activelearning.measurement import Measurement
+from activelearning.measurement import Censoring, Measurement
 from oracles.dft import DFTQueueOracle
 
 pytestmark = [pytest.mark.gpaw, pytest.mark.timeout(1200)]
@@ -130,3 +130,41 @@ def test_a_relaxed_cell_is_that_of_pbe(tmp_path: Path, gpaw_python: str, local: 
     assert (4.0 * volume) ** (1.0 / 3.0) == pytest.approx(4.07, abs=0.03)
     assert answer.metadata["steps"] >= 1
     assert answer.metadata["max_force"] < 0.03
+
+
+def test_atoms_of_a_symmetric_crystal_move(tmp_path: Path, gpaw_python: str, local: dict[str, Any]) -> None:
+    """Ten steps of rock-salt LiF, two atoms; the total energy is that of exact dynamics."""
+    from ase.build import bulk
+    from md_cases import crystal
+
+    oracle = DFTQueueOracle(
+        task="molecular_dynamics",
+        engine={"type": "gpaw", "protocol": "fast", "python": gpaw_python, "ecut": 250.0, "k_density": 1.0},
+        scheduler=local,
+        dynamics={
+            "temperature": 300.0,
+            "time_ps": 0.01,
+            "equilibration_ps": 0.0,
+            "timestep_fs": 1.0,
+            "interval_fs": 1.0,
+            "min_cell_edge": 0.0,
+            "max_energy_change": 1.0,  # half a vibration is no equilibrium
+            "max_total_energy_drift": 1.0,
+        },
+    )
+    oracle.bind(
+        OracleContext("search", "aimd", "log10_conductivity_300K", "log10(S/cm)", 1.0, "sqlite://", tmp_path)
+    )
+    oracle.check()
+    answer = answers(oracle, {"LiF": crystal(bulk("LiF", "rocksalt", a=4.026))})["LiF"]
+    assert answer.is_success, answer.reason
+    assert answer.values["log10_conductivity_300K"].censoring is Censoring.UPPER
+    assert (answer.metadata["steps"], answer.metadata["n_atoms"]) == (10, 2)
+    (path,) = (path for path in answer.artifacts if path.endswith("trajectory.npz"))
+    with np.load(path) as content:
+        potential, total, temperature = content["observables"].T
+        moved = np.linalg.norm(content["positions"][-1] - content["positions"][0], axis=1)
+    assert len(total) == 11
+    assert (moved > 0.02).all()
+    assert np.ptp(temperature) > 20.0
+    assert np.ptp(total) < 0.02 * np.ptp(potential)

@@ -47,7 +47,7 @@ def engine_section(fate: str = "converges", seconds: float = 0.0) -> dict[str, A
         "type": "ase",
         "calculator": "fake_calculators:Spring",
         "parameters": {"fate": fate, "seconds": seconds},
-        "environment": {"PYTHONPATH": str(HERE)},
+        "environment": {"PYTHONPATH": f"{HERE}:{HERE.parents[1]}"},
     }
 
 

@@ -15,7 +15,7 @@ from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
-from oracles.mace_md.analysis import Array, rms_displacement
+from oracles.dynamics.analysis import Array, rms_displacement
 
 BOND = 1.25  # times the sum of covalent radii: closer, atoms are bonded
 BROKEN = 1.6  # beyond, a bond is broken; between the two it vibrates, or breaks and forms

@@ -16,7 +16,8 @@ import numpy as np
 from scipy.special import gammaincinv
 from scipy.stats import norm, t
 
-from oracles.mace_md.analysis import Array, count_hops, particle_displacements
+from activelearning.errors import ConfigError
+from oracles.dynamics.analysis import Array, count_hops, particle_displacements
 
 LEVEL = 0.95  # one-sided, of bounds and of the quantiles behind the error of few ions
 # By how much runs scatter more than their ions say, on average over the walks of benchmarks/md_coverage.py: the
@@ -48,6 +49,20 @@ class FitSettings:
     min_gain: float = 4.5
     min_hops: float = 10.0
     curvature: float = 1.64
+
+    def check(self, subject: str) -> None:
+        """Raise a `ConfigError`, which says `subject` before the keys, where there can be no such fit."""
+        if not (
+            self.hop_distance > 0
+            and self.stop > self.start > 0
+            and 0 < self.end_fraction <= 1
+            and self.min_gain > 0
+        ):
+            raise ConfigError(
+                f"{subject}hop_distance, fit_start and min_msd_gain must be above zero, fit_stop above fit_start and "
+                f"fit_end at most 1, not {self.hop_distance}, {self.start}, {self.min_gain}, {self.stop} and "
+                f"{self.end_fraction}."
+            )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oracles.mace_md.analysis import Array, mean_squared_displacement
+from oracles.dynamics.analysis import Array, mean_squared_displacement
 
 N_LAGS = 24  # at which the covariance of mean-squared displacements is computed
 
