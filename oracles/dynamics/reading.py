@@ -67,6 +67,8 @@ def read(
     change, change_error = energy_change(potential)
     drift = trend(np.arange(len(total)) * conditions.frame_ps, total)
     sigma = nernst_einstein(found.value, len(ions[0]), run.info["volume"], conditions.temperature)
+    log10_sigma = float(np.log10(sigma))
+    error = None if found.relative_error is None else log10_error(found.relative_error)
     together = None
     if collective and found.window is not None and found.relative_error is not None:
         together = collective_diffusion(
@@ -98,8 +100,8 @@ def read(
         "framework_bonds_formed": bonds.n_formed,
         "potential_energy_change": change,
         "total_energy_drift": drift,
-        "log10_sigma": float(np.log10(sigma)),
-        "log10_sigma_error": None if found.relative_error is None else log10_error(found.relative_error),
+        "log10_sigma": log10_sigma,
+        "log10_sigma_error": error,
         **_of_collective(together, found, len(ions[0]), run.info["volume"], conditions.temperature),
     }
     invalid = None
@@ -125,9 +127,8 @@ def read(
         )
     if invalid is not None:
         invalid += f", at {conditions.temperature:g} K"
-    error = None if found.relative_error is None else log10_error(found.relative_error)
     curves = {"mobile": msd, "framework": framework_msd}
-    return Reading(found, float(np.log10(sigma)), error, mobile_ion, invalid, together, curves, metadata)
+    return Reading(found, log10_sigma, error, mobile_ion, invalid, together, curves, metadata)
 
 
 def _of_collective(
