@@ -65,10 +65,10 @@ format: $(STAMP) ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 test-fast: $(STAMP) ## Run the tests that need no server, cluster or accelerator
-	$(PYTEST) -m "not slow and not postgres and not slurm and not gpaw and not gpu" -n $(JOBS) --dist loadgroup
+	$(PYTEST) -m "not slow and not postgres and not slurm and not gpaw and not espresso and not gpu" -n $(JOBS) --dist loadgroup
 
 test-slow: $(STAMP) ## Run the tests that take minutes each
-	$(PYTEST) -m "slow and not postgres and not slurm and not gpaw and not gpu" --timeout 3600
+	$(PYTEST) -m "slow and not postgres and not slurm and not gpaw and not espresso and not gpu" --timeout 3600
 
 test-postgres: $(STAMP) ## Run the tests against PostgreSQL (a fixture starts the server)
 	$(PYTEST) -m postgres
@@ -77,8 +77,8 @@ $(GPAW)/.installed: .ci/install-dft-tools
 	.ci/install-dft-tools $(PYTHON) $(GPAW)
 	@touch $@
 
-test-slurm: $(STAMP) $(GPAW)/.installed ## Install Slurm and GPAW (Debian, as root), run the tests of the DFT queue
-	ACTIVELEARNING_GPAW_PYTHON=$(abspath $(GPAW))/bin/python $(PYTEST) -m "slurm or gpaw" --timeout 1800
+test-slurm: $(STAMP) $(GPAW)/.installed ## Install Slurm, GPAW and Quantum ESPRESSO (Debian, as root), test the DFT queue
+	ACTIVELEARNING_GPAW_PYTHON=$(abspath $(GPAW))/bin/python $(PYTEST) -m "slurm or gpaw or espresso" --timeout 1800
 
 test-gpu: $(STAMP) ## Run the tests that need an accelerator
 	$(PYTEST) -m gpu

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -47,26 +47,35 @@ _PATTERNS: tuple[tuple[Fault, str], ...] = (
     (Fault.NODE_LOST, r"DUE TO NODE FAILURE|No space left on device|Stale file handle"),
     (Fault.NOT_CONVERGED, r"NotConvergedError|ConvergenceError"),
     (Fault.BAD_INPUT, r"ModuleNotFoundError|ImportError"),  # of the engine's environment
+    # A program that the calculation had started, by itself or through a launcher.
+    (Fault.KILLED, r"died with <Signals\.SIG(KILL|TERM):|returned non-zero exit status 1(37|43)\b"),
 )
 _OF_SHELLS = {126: "the command can't be run", 127: "the command was not found"}
 _SIGNALS_OF_CRASHES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
 
 
-def diagnose_failure(failure: Mapping[str, Any], patterns: Iterable[tuple[Fault, str]]) -> Diagnosis:
+def diagnose_failure(
+    failure: Mapping[str, Any], output: str, patterns: Sequence[tuple[Fault, str]]
+) -> Diagnosis:
     """What an error of the calculation means, by the `result.json` that the runner wrote.
 
     Args:
         failure: With `stage`, `type` and `message`.
+        output: The end of what the engine's own program wrote, where it is one. What that says of itself counts more
+            than the error that ASE made of its end.
         patterns: Faults and regular expressions of an engine's own, looked at first.
     """
+    told = _search(output, patterns)
+    if told is not None:
+        return told
     detail = f"{failure['type']}: {' '.join(str(failure['message']).split())}".removesuffix(": ")
     found = _search(detail, (*patterns, *_PATTERNS))
-    if found is None:
-        found = Fault.BAD_INPUT if failure["stage"] == "set-up" else Fault.CODE_ERROR
-    return Diagnosis(found, detail)
+    if found is not None:
+        return Diagnosis(found.fault, detail)
+    return Diagnosis(Fault.BAD_INPUT if failure["stage"] == "set-up" else Fault.CODE_ERROR, detail)
 
 
-def diagnose_end(exit_code: int | None, log: str, patterns: Iterable[tuple[Fault, str]]) -> Diagnosis:
+def diagnose_end(exit_code: int | None, log: str, patterns: Sequence[tuple[Fault, str]]) -> Diagnosis:
     """What it means that a job ended without any `result.json`.
 
     Args:
@@ -76,7 +85,7 @@ def diagnose_end(exit_code: int | None, log: str, patterns: Iterable[tuple[Fault
     """
     found = _search(log, (*patterns, *_PATTERNS))
     if found is not None:
-        return Diagnosis(found, _line_of(log, (*patterns, *_PATTERNS)))
+        return found
     if exit_code is None:
         return Diagnosis(Fault.KILLED, "it ended without a word")
     if exit_code == TROUBLE_OF_THE_NODE:
@@ -91,14 +100,12 @@ def diagnose_end(exit_code: int | None, log: str, patterns: Iterable[tuple[Fault
     return Diagnosis(Fault.CODE_ERROR, f"it ended with exit code {exit_code} and no result")
 
 
-def _search(text: str, patterns: Iterable[tuple[Fault, str]]) -> Fault | None:
-    return next((fault for fault, pattern in patterns if re.search(pattern, text)), None)
-
-
-def _line_of(text: str, patterns: Iterable[tuple[Fault, str]]) -> str:
-    """The line of a text that decided."""
-    for _, pattern in patterns:
-        for line in text.splitlines():
-            if re.search(pattern, line):
-                return " ".join(line.split())[:300]
-    return "its log says so"  # a pattern over several lines
+def _search(text: str, patterns: Iterable[tuple[Fault, str]]) -> Diagnosis | None:
+    """The first fault whose pattern is found, with the lines that it spans."""
+    for fault, pattern in patterns:
+        match = re.search(pattern, text)
+        if match is not None:
+            begin, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+            lines = text[begin : end if end >= 0 else None]
+            return Diagnosis(fault, " ".join(lines.split())[:300])
+    return None

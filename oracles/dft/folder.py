@@ -21,7 +21,7 @@ from oracles.dft.runner import DUPLICATE
 from oracles.dynamics import motion
 
 RECORD, SCRIPT, RUNNER = "record.json", "job.sh", "runner.py"
-LOG_TAIL = 16_384  # bytes of the end of a log that are looked at
+LOG_HEAD, LOG_TAIL = 4_096, 16_384  # bytes of the beginning and of the end of a log that are looked at
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,23 @@ class JobFolder:
 
     def log_tail(self, attempt: int) -> str:
         """The end of what an attempt wrote to its standard output and error."""
+        return _end(self.path / log_name(attempt))
+
+    def output_tail(self, name: str, attempt: int) -> str:
+        """The end of what an engine's program wrote; nothing where that is older than the attempt."""
         try:
-            with (self.path / log_name(attempt)).open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(file.tell() - LOG_TAIL, 0))
-                return file.read().decode(errors="replace")
+            begun = (self.path / f"claim-{attempt}").stat().st_mtime
+            if (self.path / name).stat().st_mtime < begun:
+                return ""
+        except FileNotFoundError:
+            return ""
+        return _end(self.path / name)
+
+    def output_head(self, name: str) -> str:
+        """The beginning of what an engine's program wrote."""
+        try:
+            with (self.path / name).open("rb") as file:
+                return file.read(LOG_HEAD).decode(errors="replace")
         except FileNotFoundError:
             return ""
 
@@ -187,6 +199,16 @@ class JobFolder:
         names = [runner.JOB, runner.RESULT, runner.FINAL, SCRIPT, *outputs]
         found = [self.path / name for name in names] + sorted(self.path.glob("attempt-*.log"))
         return tuple(str(path) for path in found if path.is_file())
+
+
+def _end(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - LOG_TAIL, 0))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def log_name(attempt: int) -> str:

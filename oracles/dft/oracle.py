@@ -354,15 +354,17 @@ class DFTQueueOracle(QueuedOracle):
         if outcome.result is None:
             return Measurement.failed(str(outcome.reason), metadata=facts, **rest)
         result = outcome.result
+        facts["versions"] = dict(result["versions"])
+        if self.engine.log is not None:
+            facts["versions"] |= self.engine.program_version(outcome.folder.output_head(self.engine.log))
         if self.simulation is not None:
-            facts |= {"steps": result["steps"], "versions": result["versions"], **job["dynamics"]["info"]}
+            facts |= {"steps": result["steps"], **job["dynamics"]["info"]}
             return self._conductivity(self.simulation, outcome, facts, rest)
         atoms = result["atoms"]
         facts |= {
             "energy": result["energy"],
             "steps": result["steps"],
             "cell": atoms["cell"],
-            "versions": result["versions"],
             **{name: result[name] for name in ("max_force", "magnetic_moment") if name in result},
         }
         n = len(atoms["numbers"])

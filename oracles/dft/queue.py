@@ -24,6 +24,8 @@ from oracles.dft.schedulers.base import JobStatus, Phase, Scheduler, Ticket
 ALIVE_SECONDS = 90.0
 # Files of a job that has ended may be seen late on a network's file system.
 SETTLE_SECONDS = 60.0
+# Faults that a scheduler may know more about.
+_UNEXPLAINED = (Fault.CODE_ERROR, Fault.KILLED)
 
 
 @dataclass(frozen=True)
@@ -324,7 +326,11 @@ class JobQueue:
             return JobState.RUNNING
         result = folder.result()
         if result is not None and result["attempt"] == last.number:
-            diagnosis = diagnose_failure(result, self.engine.patterns)
+            output = "" if self.engine.log is None else folder.output_tail(self.engine.log, last.number)
+            diagnosis = diagnose_failure(result, output, self.engine.patterns)
+            if status is not None and status.fault is not None and diagnosis.fault in _UNEXPLAINED:
+                # Of a program that was ended from outside, the calculation sees no more than its end.
+                diagnosis = Diagnosis(status.fault, f"the scheduler says {status.word}")
         elif status is not None and status.fault is not None:
             diagnosis = Diagnosis(status.fault, f"the scheduler says {status.word}")
         elif status is None and end is None:

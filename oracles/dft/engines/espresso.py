@@ -6,6 +6,7 @@ Giannozzi et al., J. Phys.: Condens. Matter 29, 465901 (2017).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ase import Atoms
 from ase.units import Ry
 
 from activelearning.errors import ConfigError, OracleError
-from oracles.dft.engines.base import Engine, check_positive, check_symbols, given, grid
+from oracles.dft.engines.base import STRESS_CUTOFF, Engine, check_positive, check_symbols, given, grid
 from oracles.dft.faults import Fault
 
 
@@ -43,6 +44,15 @@ PROTOCOLS: Mapping[str, Settings] = {
     "standard": Settings(ecutwfc=60.0, ecutrho=480.0, k_density=3.5, smearing=0.05, energy_tolerance=1e-8),
 }
 
+LOG = "espresso/espresso.pwo"
+# Keys of namelists that belong to arguments of the engine.
+_OWN: Mapping[tuple[str, str], str] = {
+    ("system", "ecutwfc"): "ecutwfc",
+    ("system", "ecutrho"): "ecutrho",
+    ("system", "degauss"): "smearing",
+    ("electrons", "electron_maxstep"): "max_iterations",
+}
+
 
 class EspressoEngine(Engine):
     """Quantum ESPRESSO's `pw.x`, with pseudopotentials of your own choice.
@@ -67,12 +77,17 @@ class EspressoEngine(Engine):
     """
 
     modules = ("ase",)
-    outputs: ClassVar[tuple[str, ...]] = ("espresso/espresso.pwi", "espresso/espresso.pwo")
+    outputs: ClassVar[tuple[str, ...]] = ("espresso/espresso.pwi", LOG, "espresso/espresso.err")
+    log: ClassVar[str | None] = LOG
     patterns: ClassVar[tuple[tuple[Fault, str], ...]] = (
         (Fault.NOT_CONVERGED, r"convergence NOT achieved"),
         (Fault.OUT_OF_TIME, r"Maximum CPU time exceeded"),
-        (Fault.BAD_INPUT, r"Error in routine (read|card|checkallsym|readpp|system)"),
-        (Fault.CODE_ERROR, r"Error in routine"),
+        # The line after the routine's name says what it did not like.
+        (
+            Fault.BAD_INPUT,
+            r"Error in routine +(read|card|check|system|electrons|ions|control|set_dft|iosys).*(\n.*)?",
+        ),
+        (Fault.CODE_ERROR, r"Error in routine.*(\n.*)?"),
     )
 
     def __init__(
@@ -94,13 +109,18 @@ class EspressoEngine(Engine):
     ) -> None:
         super().__init__(**given(python=python), setup=setup or (), environment=environment)
         chosen = {"ecutwfc": ecutwfc, "ecutrho": ecutrho, "k_density": k_density, "smearing": smearing}
-        check_positive(**chosen)
+        check_positive(**chosen, max_iterations=max_iterations)
         check_symbols(pseudopotentials=pseudopotentials, spin=spin)
+        for namelist, values in (input_data or {}).items():
+            for key in values:
+                own = _OWN.get((namelist.lower(), key.lower()))
+                if own is not None:
+                    raise ConfigError(f"engine.input_data.{namelist}.{key} belongs in engine.{own}.")
         self.settings = replace(PROTOCOLS[protocol], **given(**chosen))
         self.pw = command
         self.max_iterations = max_iterations
         self.spin = dict(spin or {})
-        self.input_data = {name: dict(values) for name, values in (input_data or {}).items()}
+        self.input_data = {name.lower(): dict(values) for name, values in (input_data or {}).items()}
         self.pseudo_dir = pseudo_dir.expanduser()
         self.pseudopotentials = dict(pseudopotentials)
 
@@ -124,8 +144,8 @@ class EspressoEngine(Engine):
         namelists: dict[str, dict[str, Any]] = {
             "control": {"tprnfor": True, "tstress": not for_dynamics, "disk_io": "low"},
             "system": {
-                "ecutwfc": self.settings.ecutwfc,
-                "ecutrho": self.settings.ecutrho,
+                "ecutwfc": self.settings.ecutwfc * (STRESS_CUTOFF if for_stress else 1.0),
+                "ecutrho": self.settings.ecutrho * (STRESS_CUTOFF if for_stress else 1.0),
                 "occupations": "smearing",
                 "smearing": "cold",
                 "degauss": self.settings.smearing / Ry,
@@ -152,6 +172,11 @@ class EspressoEngine(Engine):
             },
         }
 
+    def program_version(self, log: str) -> Mapping[str, str]:
+        """That of `pw.x`."""
+        found = re.search(r"Program PWSCF v\.(\S+)", log)
+        return {} if found is None else {"pw.x": found[1]}
+
     def content(self) -> Mapping[str, Any]:
         """Every setting, and the checksums of the pseudopotentials."""
         sums = {
@@ -161,6 +186,7 @@ class EspressoEngine(Engine):
         return {
             "engine": "espresso",
             **asdict(self.settings),
+            "stress_cutoff": STRESS_CUTOFF,
             "max_iterations": self.max_iterations,
             "spin": self.spin,
             "input_data": self.input_data,

@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from ase import Atoms
 
-from activelearning.errors import ConfigError
-from oracles.dft.engines.base import Engine, check_positive, check_symbols, given, grid
+from oracles.dft.engines.base import STRESS_CUTOFF, Engine, check_positive, check_symbols, given, grid
 from oracles.dft.faults import Fault
 
 
@@ -37,11 +36,6 @@ PROTOCOLS: Mapping[str, Settings] = {
     "fast": Settings(ecut=350.0, k_density=2.0, smearing=0.1, energy_tolerance=1e-4),
     "standard": Settings(ecut=500.0, k_density=3.5, smearing=0.05, energy_tolerance=1e-5),
 }
-
-
-# Times the cut-off, for relaxations of the cell: a basis that is not complete pulls on the cell (Pulay stress). With
-# 500 eV the lattice parameter of LiF comes out 0.11 Å too small.
-STRESS_CUTOFF = 1.6
 
 
 class GPAWEngine(Engine):
@@ -86,9 +80,7 @@ class GPAWEngine(Engine):
             **given(python=python), launcher=launcher, setup=setup or (), environment=environment
         )
         chosen = {"ecut": ecut, "k_density": k_density, "smearing": smearing}
-        check_positive(**chosen)
-        if max_iterations < 1:
-            raise ConfigError(f"engine.max_iterations must be at least 1, not {max_iterations}.")
+        check_positive(**chosen, max_iterations=max_iterations)
         check_symbols(spin=spin, hubbard_u=hubbard_u)
         self.settings = replace(PROTOCOLS[protocol], **given(**chosen))
         self.xc = xc

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any, ClassVar
@@ -72,6 +73,11 @@ class Spring(Calculator):
             self.ballast = np.ones(80_000_000)
         if fate == "hangs":
             time.sleep(3600)
+        # As `pw.x`, which a calculator starts and waits for.
+        if fate == "program is killed":
+            subprocess.run(["bash", "-c", "kill -9 $$"], check=True)
+        if fate == "program hangs":
+            subprocess.run(["sleep", "3600"], check=True)
         if fate == "is quiet":
             os._exit(0)
 

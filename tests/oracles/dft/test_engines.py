@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from oracles.dft import runner
 from oracles.dft.engines import ASEEngine, EspressoEngine, GPAWEngine
 from oracles.dft.engines.base import grid
 from oracles.dft.faults import Fault, diagnose_end, diagnose_failure
+from oracles.dft.folder import JobFolder
 from oracles.dft.structure import primitive
 
 LIF = bulk("LiF", "rocksalt", a=4.026)
@@ -103,7 +105,11 @@ def test_espresso_wants_its_pseudopotentials(tmp_path: Path) -> None:
     [
         ("espresso", "     convergence NOT achieved after 100 iterations: stopping", Fault.NOT_CONVERGED),
         ("espresso", "     Error in routine readpp (1):\n file not found", Fault.BAD_INPUT),
-        ("espresso", "     Error in routine cdiaghg (159):", Fault.CODE_ERROR),
+        (
+            "espresso",
+            "     Error in routine cdiaghg (159):\n     S matrix not positive definite",
+            Fault.CODE_ERROR,
+        ),
         ("gpaw", "gpaw.KohnShamConvergenceError: Did not converge!", Fault.NOT_CONVERGED),
         (
             "ase",
@@ -141,8 +147,51 @@ def test_exit_codes_are_understood(code: int | None, fault: Fault) -> None:
 
 def test_an_error_before_the_calculation_is_of_the_input() -> None:
     failure: dict[str, Any] = {"type": "KeyError", "message": "'Xx'", "stage": "set-up"}
-    assert diagnose_failure(failure, ()).fault is Fault.BAD_INPUT
-    assert diagnose_failure({**failure, "stage": "calculation"}, ()).fault is Fault.CODE_ERROR
+    assert diagnose_failure(failure, "", ()).fault is Fault.BAD_INPUT
+    assert diagnose_failure({**failure, "stage": "calculation"}, "", ()).fault is Fault.CODE_ERROR
+
+
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        ("Command '['pw.x']' died with <Signals.SIGKILL: 9>.", Fault.KILLED),
+        ("Command '['pw.x']' died with <Signals.SIGSEGV: 11>.", Fault.CODE_ERROR),
+        ("Command '['srun', 'pw.x']' returned non-zero exit status 137.", Fault.KILLED),
+        ("Command '['srun', 'pw.x']' returned non-zero exit status 1.", Fault.CODE_ERROR),
+    ],
+)
+def test_the_end_of_a_program_is_understood(message: str, fault: Fault) -> None:
+    failure = {"type": "subprocess.CalledProcessError", "message": message, "stage": "calculation"}
+    assert diagnose_failure(failure, "", EspressoEngine.patterns).fault is fault
+    told = "     Error in routine  system_checkin (1):\n      ecutwfc out of range\n %%%%\n     stopping ..."
+    found = diagnose_failure(failure, told, EspressoEngine.patterns)
+    assert (found.fault, found.detail) == (
+        Fault.BAD_INPUT,
+        "Error in routine system_checkin (1): ecutwfc out of range",
+    )
+
+
+def test_what_a_program_wrote_before_the_attempt_counts_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "pw.out").write_text("old")
+    os.utime(tmp_path / "pw.out", (1.0, 1.0))
+    folder = JobFolder(tmp_path)
+    assert folder.output_tail("pw.out", 1) == ""
+    (tmp_path / "claim-1").write_text("7")
+    assert folder.output_tail("pw.out", 1) == ""
+    (tmp_path / "pw.out").write_text("new")
+    assert folder.output_tail("pw.out", 1) == "new"
+
+
+def test_a_relaxed_cell_has_a_larger_basis(tmp_path: Path) -> None:
+    engine = EspressoEngine(tmp_path, pseudos(tmp_path, "Li", "F"), protocol="fast")
+    for key, value in (("ecutwfc", 40.0), ("ecutrho", 320.0)):
+        for_stress = engine.calculator(LIF, for_stress=True)["params"]["input_data"]["system"]
+        assert for_stress[key] == pytest.approx(1.6 * value)
+
+
+def test_settings_of_the_engine_are_not_given_twice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"input_data\.SYSTEM\.ecutwfc belongs in engine\.ecutwfc"):
+        EspressoEngine(tmp_path, {"Li": "Li.upf"}, input_data={"SYSTEM": {"ecutwfc": 30}})
 
 
 def test_a_conventional_cell_becomes_primitive_with_the_same_distances() -> None:

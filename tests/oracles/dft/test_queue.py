@@ -170,6 +170,17 @@ def test_a_job_whose_folder_is_gone_is_lost(bench: Any) -> None:
     assert bench.queue().look(["b" * 64]) == {"b" * 64: JobState.LOST}
 
 
+def test_a_program_that_was_killed_is_started_again(bench: Any) -> None:
+    queue = bench.queue("program is killed-once")
+    bench.put(queue)
+    assert bench.done(queue).result["energy"] == pytest.approx(-2.0)
+    (first, second) = bench.record()["attempts"]
+    assert first["fault"] == "killed"
+    assert "SIGKILL" in first["detail"]
+    assert second["fault"] is None
+    assert bench.ran() == ["1", "2"]
+
+
 def test_an_end_without_a_result_is_no_success(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oracles.dft.queue.SETTLE_SECONDS", 0.5)
     queue = bench.queue("is quiet")
@@ -177,9 +188,11 @@ def test_an_end_without_a_result_is_no_success(bench: Any, monkeypatch: pytest.M
     assert bench.done(queue).reason.startswith("killed after 2 attempts: it ended without a word")
 
 
-def test_a_job_at_its_time_limit_is_out_of_time(bench: Any) -> None:
+@pytest.mark.parametrize("fate", ["hangs", "program hangs"])
+def test_a_job_at_its_time_limit_is_out_of_time(bench: Any, fate: str) -> None:
+    """Of a program that it waits for, the calculation sees the end, and not why."""
     # Slurm counts in minutes.
-    queue = bench.queue("hangs", time_limit=5.0 if bench.kind == "local" else 60.0)
+    queue = bench.queue(fate, time_limit=5.0 if bench.kind == "local" else 60.0)
     bench.put(queue)
     done = bench.done(queue, seconds=200)
     assert done.reason.startswith("out of time: the scheduler says timeout") or "TIMEOUT" in done.reason
