@@ -113,6 +113,14 @@ class Cluster:
 
         _until(is_up, 90, "the node")
 
+    def save(self, name: str) -> None:
+        """Wait until the controller has written down that it has a job, whose name is to be new to it.
+
+        What it took on within the few seconds before it is killed, it forgets, and gives the job's id to another.
+        """
+        file = self.folder / "state" / "job_state"
+        _until(lambda: file.exists() and name.encode() in file.read_bytes(), 60, f"{name} in {file}")
+
     def kill(self, daemon: str) -> None:
         """Kill a daemon as a power cut would; the jobs' own processes go on."""
         file = self.folder / f"{daemon}.pid"

@@ -37,11 +37,11 @@ def whole(slurm: Cluster) -> Iterator[Cluster]:
         slurm.start_node()
 
 
-def _wait_for_cluster(queue: Any) -> Any:
+def _wait_for_cluster(queue: Any, key: str = KEY) -> Any:
     end = time.monotonic() + 60
     while True:
         with contextlib.suppress(SchedulerError):
-            return queue.look([KEY])[KEY]
+            return queue.look([key])[key]
         assert time.monotonic() < end
         time.sleep(0.5)
 
@@ -78,20 +78,21 @@ def test_a_job_lost_with_its_node_is_tried_again(bench: Any, whole: Cluster) -> 
 
 @slurm_only
 def test_a_job_outlives_the_controller(bench: Any, whole: Cluster) -> None:
-    queue = bench.queue(seconds=6.0)
-    bench.put(queue)
-    bench.running(queue)
+    running, other = "c" * 64, "d" * 64  # names that the controller has not had before
+    queue = bench.queue(seconds=12.0)
+    bench.put(queue, running)
+    bench.running(queue, running)
+    whole.save(running)
     whole.kill("slurmctld")
     with pytest.raises(SchedulerError, match="squeue failed: "):
-        queue.look([KEY])
-    other = "b" * 64
+        queue.look([running])
     with pytest.raises(SchedulerError, match="sbatch failed: "):
         bench.put(queue, other)
     whole.start_controller()
-    _wait_for_cluster(queue)
-    done = bench.done(bench.queue())
+    _wait_for_cluster(queue, running)
+    done = bench.done(bench.queue(), running)
     assert done.n_attempts == 1
-    assert bench.ran() == ["1"]
+    assert bench.ran(running) == ["1"]
     bench.put(queue, other)
     assert bench.done(queue, other).n_attempts == 1
 
