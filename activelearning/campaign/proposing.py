@@ -298,7 +298,7 @@ class Proposer:
     # -- choosing -----------------------------------------------------------------------------------------------------
 
     def _with_fidelity(self, scorer: Scorer, proposals: Sequence[Proposal]) -> list[Pair]:
-        """Pairs of the samples: as sampled, or with the fidelity that the acquisition or chance picks."""
+        """Pairs of the samples: as sampled, with the fidelity that the acquisition picks, or with each."""
         n = len(self.parts.fidelities)
         if self.parts.mode == "joint":
             return [(p.candidate, p.fidelity) for p in proposals if p.fidelity is not None]
@@ -306,13 +306,7 @@ class Proposer:
         if n == 1:
             return [(candidate, 0) for candidate in candidates]
         if self.parts.mode == "random":
-            generator = np.random.default_rng(self._seed("fidelity.random"))
-            return [
-                (candidate, int(index))
-                for candidate, index in zip(
-                    candidates, generator.integers(n, size=len(candidates)), strict=True
-                )
-            ]
+            return self._expanded(candidates)  # `_drawn_blindly` decides
         pairs = self._expanded(candidates)
         scores = per_cost(self._utilities(scorer, pairs), self.costs.expected(pairs), self.cost_exponent)
         scores = scores.masked_fill(~self._payable(pairs), -math.inf)
@@ -430,10 +424,34 @@ class Proposer:
             others = frozenset(f.index for f in self.parts.fidelities if not f.is_target)
             shared = SharedLimit(others, self.guard.allowance)
         # Answers in process are worth waiting for; not where fidelities are drawn blindly, whatever the answers say.
-        is_blind = self.parts.mode == "random"
-        quick = {source.fidelity.index for source in self.parts.sources if not (source.is_queued or is_blind)}
+        quick = {source.fidelity.index for source in self.parts.sources if not source.is_queued}
+        if self.parts.mode == "random":
+            slots, quick = self._drawn_blindly(pairs, slots), set()
         budget = self.budget - math.fsum(planned.cost for planned in taken)
         return self._picked(scorer, pairs, budget, slots, shared=shared, patient=quick)
+
+    def _drawn_blindly(self, pairs: Sequence[Pair], slots: Mapping[int, int]) -> dict[int, int]:
+        """How many queries of each fidelity chance wants of this round, each with the same probability.
+
+        There is one sequence of draws in a campaign, a draw for each query. One that this round can't start or pay for
+        any more ends it and opens the next round, so that dear fidelities are drawn as often as cheap ones; what can't
+        be started even by itself is not drawn.
+        """
+        there = {index for _, index in pairs}
+        found = dict.fromkeys(slots, 0)
+        left, asked = self.budget * (1.0 + COST_TOLERANCE), sum(self.known.values())
+        open_ = [
+            f for f in self.parts.fidelities if f.index in there and slots[f.index] > 0 and f.cost <= left
+        ]
+        while open_:
+            generator = np.random.default_rng(seed_for(self.config.seed, asked, "fidelity.random"))
+            drawn = open_[generator.integers(len(open_))]
+            if drawn.cost > left or found[drawn.index] == slots[drawn.index]:
+                break
+            found[drawn.index] += 1
+            left -= drawn.cost
+            asked += 1
+        return found
 
     def _choose_independent(
         self, alone: AloneScorer, proposals: Sequence[Proposal]
