@@ -41,7 +41,6 @@ from botorch.optim import optimize_acqf, optimize_acqf_mixed
 from botorch.optim.initializers import gen_batch_initial_conditions
 from botorch.utils.sampling import boltzmann_sample, draw_sobol_samples
 from gpytorch.mlls import ExactMarginalLogLikelihood
-from problems import problem
 from torch import Tensor
 
 from activelearning.campaign.config import InitialDesignConfig
@@ -53,11 +52,6 @@ from oracles.function import FUNCTIONS
 from samplers.random import RandomSampler
 
 METHODS = ("mf_mes", "mf_kg", "log_ei")
-PROBLEMS: Mapping[str, tuple[dict[str, Any], float]] = {
-    "branin": (problem("branin", levels=["low", "high"]), 15.0),
-    "hartmann6": (problem("hartmann6", levels=["low", "high"]), 30.0),
-    "borehole": (problem("borehole"), 15.0),
-}
 # The levels of Branin and Hartmann-6 are s of the augmented functions; Borehole's low level has no number of its own.
 LEVELS = {"low": 0.5, "medium": 0.75, "high": 1.0}
 REFIT = 1.2  # growth of the data at which hyper-parameters are fitted again

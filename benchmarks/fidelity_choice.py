@@ -256,8 +256,7 @@ def _botorch(job: Job, task: Task) -> dict[str, Any]:
 
     of = _box_problem(job.task)
     method = job.method.removeprefix("botorch_")
-    counts = botorch_loops.initial_counts(of, task.total)  # as the campaigns have them
-    points = botorch_loops.run(of, method, job.seed, task.total, counts)
+    points = botorch_loops.run(of, method, job.seed, task.total)
     at_target = [p for p in points if p[2] == task.target]
     values = sorted((p[3] for p in at_target), reverse=task.objective["direction"] == "maximize")[:K]
     return {"points": [p[:3] for p in points], "top": [float(np.mean(values)), None]}
