@@ -18,7 +18,8 @@ Methods, with the same budget and paired seeds:
     joint            the sampler samples (candidate, fidelity) in proportion to MF-GIBBON / cost
     after            it samples candidates, and MF-GIBBON / cost picks the fidelity
     single_fidelity  the same at the target alone
-    random_fidelity  candidates as by `after`, fidelities drawn blindly
+    random_fidelity  candidates as by `single_fidelity`, the fidelity of each query drawn blindly; the best candidate
+                     there by MF-GIBBON
     funnel           the cheapest fidelity for a fifth of the budget, the best of it at the next dearer one, and so on
     evolutionary     evolutionary search instead of the GFlowNet, otherwise as `joint`
     random           random candidates at the target
@@ -34,8 +35,9 @@ BoTorch's loops end with the budget of the task and their recommendation, and ar
 single-fidelity loop is the same there as on the straight ones.
 
 Every finished campaign is kept in `--work` with a digest of its config, so that an interrupted benchmark goes on where
-it was and a changed one begins anew. Results are written to `benchmarks/results/fidelity_choice_<suite>.{json,md,png}`;
-a method is compared on the seeds that are finished with it and with the single-fidelity campaign.
+it was and a changed one begins anew. Results are written to `benchmarks/results/fidelity_choice_<suite>.{json,md,png}`,
+of all that is kept there and is of today's configs, whichever methods and tasks were run last; a method is compared on
+the seeds that are finished with it and with the single-fidelity campaign.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,15 +96,26 @@ class Job(NamedTuple):
     seed: int
     work: str
 
+    @classmethod
+    def of(cls, suite: str, task: str, method: str, seed: int, work: str) -> Job:
+        """The campaign of a method on a task. What asks the target alone does not differ by the other sources."""
+        if suite == "sweep" and method == BASE:
+            task = task_names(suite)[0]
+        elif suite == "box" and method in (BASE, "random", "botorch_log_ei"):
+            task = task.split()[0]
+        return cls(suite, task, method, seed, work)
+
     @property
     def path(self) -> Path:
-        """Where its result is kept. What asks the target alone does not differ by the other sources."""
-        task = self.task
-        if self.suite == "sweep" and self.method == BASE:
-            task = "any"
-        elif self.suite == "box" and self.method in (BASE, "random", "botorch_log_ei"):
-            task = self.task.split()[0]
-        return Path(self.work) / f"{self.suite}-{task}-{self.method}-{self.seed}.json"
+        """Where its result is kept."""
+        return Path(self.work) / f"{self.suite}-{self.task}-{self.method}-{self.seed}.json"
+
+    def result(self, task: Task) -> dict[str, Any] | None:
+        """What is kept of it; None where that is nothing, or of another config."""
+        if not self.path.exists():
+            return None
+        kept: dict[str, Any] = json.loads(self.path.read_text())
+        return kept if kept["config"] == digest_of(self, task) else None
 
 
 def task_names(suite: str) -> list[str]:
@@ -119,6 +133,7 @@ def methods_of(suite: str, task: str) -> list[str]:
     return [method for method in METHODS[suite] if method not in without]
 
 
+@lru_cache(maxsize=64)
 def make_task(suite: str, name: str, seed: int, work: Path) -> Task:
     """A task by its name."""
     if suite == "sweep":
@@ -194,17 +209,20 @@ def config_of(job: Job, task: Task) -> dict[str, Any]:
     return value
 
 
+def digest_of(job: Job, task: Task) -> str:
+    """Digest of all that a config says of one campaign."""
+    plain = _botorch_config(task) if job.method in BOTORCH else config_of(job, task)
+    return digest({key: value for key, value in plain.items() if key != "name"})
+
+
 def run_one(job: Job) -> None:
     """Run one campaign and keep its trace, where that has not been done."""
-    work = Path(job.work)
-    task = make_task(job.suite, job.task, job.seed, work)
-    plain = _botorch_config(task) if job.method in BOTORCH else config_of(job, task)
-    config = digest({key: value for key, value in plain.items() if key != "name"})
-    if job.path.exists() and json.loads(job.path.read_text()).get("config") == config:
+    task = make_task(job.suite, job.task, job.seed, Path(job.work))
+    if job.result(task) is not None:
         return
     begin = time.process_time()
     found = _botorch(job, task) if job.method in BOTORCH else _campaign(job, task)
-    found["config"] = config
+    found["config"] = digest_of(job, task)
     found["cpu_seconds"] = time.process_time() - begin
     found["optimum"], found["total"] = task.optimum, task.total
     partial = job.path.with_suffix(".partial")
@@ -295,18 +313,14 @@ def interval_of_median(values: Sequence[float]) -> tuple[float, float, float]:
     return middle, ordered[max(low - 1, 0)], ordered[min(n - low, n - 1)]
 
 
-def summarise(suite: str, seeds: int, work: str, methods: Sequence[str]) -> dict[str, Any]:
+def summarise(suite: str, seeds: int, work: str) -> dict[str, Any]:
     """Figures of each task and method."""
     summary: dict[str, Any] = {}
     for name in task_names(suite):
-        done = {
-            m: {s: json.loads(path.read_text()) for s, path in _kept(suite, name, m, seeds, work)}
-            for m in methods_of(suite, name)
-            if m in methods
-        }
-        if not done.get(BASE):
+        done = {m: _kept(suite, name, m, seeds, work) for m in methods_of(suite, name)}
+        base, ours = done[BASE], done[OURS]
+        if not base:
             continue
-        base = done[BASE]
         total = next(iter(base.values()))["total"]
         target = next(iter(base.values()))["points"][0][2]  # the one fidelity that these campaigns ask
         # All tasks but two of the boxes are maximised.
@@ -318,13 +332,32 @@ def summarise(suite: str, seeds: int, work: str, methods: Sequence[str]) -> dict
             if paired:
                 runs = [found[s] for s in paired]
                 figures[m] = _figures(runs, [base[s] for s in paired], total, grid, target, maximize)
+                both = sorted(set(found) & set(ours))
+                if both and m != OURS:
+                    pairs = [(_log_regret(ours[s], maximize), _log_regret(found[s], maximize)) for s in both]
+                    figures[m]["log10_regret_of_joint_against_it"] = list(
+                        interval_of_median([mine - its for mine, its in pairs])
+                    )
         summary[name] = {"total": total, "seeds": len(base), "cost": grid.tolist(), "methods": figures}
     return summary
 
 
-def _kept(suite: str, task: str, method: str, seeds: int, work: str) -> list[tuple[int, Path]]:
-    paths = [(s, Job(suite, task, method, s, work).path) for s in range(seeds)]
-    return [(s, path) for s, path in paths if path.exists()]
+def _kept(suite: str, task: str, method: str, seeds: int, work: str) -> dict[int, dict[str, Any]]:
+    """Finished campaigns of a method on a task, by seed."""
+    found = {}
+    for seed in range(seeds):
+        job = Job.of(suite, task, method, seed, work)
+        result = job.result(make_task(suite, job.task, seed, Path(work))) if job.path.exists() else None
+        if result is not None:
+            found[seed] = result
+        elif job.path.exists():
+            print(f"{job.path} is of another config, and left out")
+    return found
+
+
+def _log_regret(run: Mapping[str, Any], maximize: bool) -> float:
+    """log10 of the regret when the task's budget is spent."""
+    return math.log10(max(regret_at(regrets(run, maximize), run["total"]), SMALLEST))
 
 
 def _figures(
@@ -356,7 +389,11 @@ def _figures(
         "log10_regret_against_single": list(interval_of_median(logs.tolist())),
         "top_k_mean": float(np.mean([run["top"][0] for run in runs])),
         "top_k_diversity": _mean([run["top"][1] for run in runs]),
-        "target_answers": float(np.mean([sum(p[2] == target for p in run["points"]) for run in runs])),
+        "target_answers": float(
+            np.mean(
+                [sum(p[2] == target and p[0] <= total * (1 + 1e-9) for p in run["points"]) for run in runs]
+            )
+        ),
         "cpu_seconds": float(np.mean([run["cpu_seconds"] for run in runs])),
         "median_curve": [float(v) for v in np.median(values, axis=0)],
         "quartiles": np.quantile(values, [0.25, 0.75], axis=0).tolist(),
@@ -389,7 +426,7 @@ def table(suite: str, summary: Mapping[str, Any], machine: str, date: str) -> st
         "",
     ]
     if suite == "sweep":
-        seeds = sorted({found["seeds"] for found in summary.values()})
+        seeds = sorted({f["seeds"] for found in summary.values() for f in found["methods"].values()})
         lines += [f"Seeds in a cell: {', '.join(map(str, seeds))}.", ""]
         reached = next(iter(summary.values()))["methods"][BASE]["price"]
         lines += [
@@ -397,7 +434,7 @@ def table(suite: str, summary: Mapping[str, Any], machine: str, date: str) -> st
             "of reaching it counts from there.",
             "",
         ]
-        others = [m for m in next(iter(summary.values()))["methods"] if m != BASE]
+        others = [m for m in METHODS[suite] if m != BASE]
         for method, (key, title) in itertools.product(
             others, (("price", "Price"), ("price_of_reaching", "Price of reaching it"))
         ):
@@ -410,7 +447,7 @@ def table(suite: str, summary: Mapping[str, Any], machine: str, date: str) -> st
             for cost in COSTS:
                 cells = [
                     _shown(summary[f"{cost:g} {r}"]["methods"][method][key])
-                    if f"{cost:g} {r}" in summary
+                    if method in summary.get(f"{cost:g} {r}", {"methods": ()})["methods"]
                     else "–"
                     for r in RELATIONS
                 ]
@@ -420,24 +457,43 @@ def table(suite: str, summary: Mapping[str, Any], machine: str, date: str) -> st
     lines += [
         "Beside it: the price of reaching that regret, over the cost at which the single-fidelity run itself did; the "
         "paired difference of log10 regret from the single-fidelity run's when the budget is spent, median and "
-        f"interval (regrets below {SMALLEST:g} count as that); mean and diversity (mean distance over the square root "
-        f"of the number of features) of the best {K} at the target.",
+        f"interval (regrets below {SMALLEST:g} count as that), and that of `joint` from the method's; the target's "
+        "answers for the budget; mean and diversity (mean distance over the square root of the number of features) of "
+        f"the best {K} at the target, of BoTorch's loops for the budget, of campaigns for {BEYOND:g} times that.",
         "",
-        "| task (budget) | method | seeds | median regret | price | price of reaching it | log10 regret | top-K mean "
-        "| top-K diversity | target answers | CPU-s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *_of_botorch(suite),
+        "| task (budget) | method | seeds | median regret | price | price of reaching it | log10 regret "
+        "| `joint` against it | target answers | top-K mean | top-K diversity | CPU-s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in summary.items():
         for method, f in found["methods"].items():
-            mean, low, high = f["log10_regret_against_single"]
             diversity = "–" if f["top_k_diversity"] is None else f"{f['top_k_diversity']:.2f}"
             lines.append(
                 f"| {name} ({found['total']:g}) | {method} | {f['seeds']} | {f['median_final_regret']:.3g} "
                 f"| {_shown(f['price'])} | {_shown(f['price_of_reaching'])} "
-                f"| {_signed(mean, low, high)} | {f['top_k_mean']:.4g} | {diversity} "
-                f"| {f['target_answers']:.1f} | {f['cpu_seconds']:.0f} |"
+                f"| {_signed(*f['log10_regret_against_single'])} "
+                f"| {_signed(*against) if (against := f.get('log10_regret_of_joint_against_it')) else '–'} "
+                f"| {f['target_answers']:.1f} | {f['top_k_mean']:.4g} | {diversity} | {f['cpu_seconds']:.0f} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _of_botorch(suite: str) -> list[str]:
+    """What is to be known of BoTorch's loops, where they are methods."""
+    if not set(BOTORCH) & set(METHODS[suite]):
+        return []
+    import botorch_loops
+
+    efforts = "; ".join(
+        f"`botorch_{method}` {', '.join(f'{n} {name}' for name, n in asdict(effort).items() if n)}"
+        for method, effort in botorch_loops.EFFORT.items()
+    )
+    return [
+        "BoTorch's multi-fidelity loops keep the price of one target answer back for a recommendation at their end, so "
+        f"that their price is often 1. What they spend on a query: {efforts}.",
+        "",
+    ]
 
 
 def _signed(mean: float, low: float, high: float) -> str:
@@ -504,26 +560,30 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/fidelity_choice"))
     arguments = parser.parse_args()
     suite = arguments.suite
-    methods = arguments.methods or METHODS[suite]
-    if set(methods) - set(METHODS[suite]) or BASE not in methods:
-        parser.error(f"--methods of {suite} are {', '.join(METHODS[suite])}, and {BASE} must be among them")
+    methods, tasks = arguments.methods or METHODS[suite], arguments.tasks or task_names(suite)
+    for name, given, known in (
+        ("methods", methods, METHODS[suite]),
+        ("tasks", tasks, task_names(suite)),
+    ):
+        if set(given) - set(known):
+            parser.error(f"--{name} of {suite} are {', '.join(known)}")
     arguments.work.mkdir(parents=True, exist_ok=True)
     work = str(arguments.work)
     if not arguments.report_only:
         # Seed by seed, so that an interrupted benchmark has all methods for the seeds it has.
         jobs = [
-            Job(suite, name, method, seed, work)
+            Job.of(suite, name, method, seed, work)
             for seed in range(arguments.seeds)
-            for name in arguments.tasks or task_names(suite)
+            for name in tasks
             for method in methods_of(suite, name)
             if method in methods
         ]
-        unique = list({job.path: job for job in jobs}.values())
+        unique = list(dict.fromkeys(jobs))
         os.environ["OMP_NUM_THREADS"] = "1"
         with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
             for _ in pool.imap_unordered(run_one, unique):
                 pass
-    summary = summarise(suite, arguments.seeds, work, methods)
+    summary = summarise(suite, arguments.seeds, work)
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     date = datetime.now(UTC).date().isoformat()
     written = {
