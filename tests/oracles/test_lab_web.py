@@ -233,6 +233,15 @@ def test_the_cookie_is_no_use_to_scripts_and_other_sites(stranger: TestClient) -
     assert "<script" not in page.text
 
 
+@pytest.mark.parametrize("other", ['a={"x":1}', "b=[1, 2]", "no equals sign", "=", 'c="', 'd="é"; @:=1', ""])
+def test_cookies_of_other_services_lock_nobody_out(stranger: TestClient, access: Access, other: str) -> None:
+    ours = f"{COOKIE}={access.session}"
+    for cookies in (f"{other}; {ours}", f"{ours}; {other}"):
+        assert stranger.get("/", headers={"cookie": cookies.encode("latin-1")}).status_code == 200
+    theirs = f"{other}; {COOKIE}={'0' * 64}"
+    assert stranger.get("/", headers={"cookie": theirs.encode("latin-1")}).status_code == 401
+
+
 def test_the_login_form_takes_the_token(stranger: TestClient) -> None:
     wrong = stranger.post("/login", data={"token": "wrong"}, headers={"origin": ORIGIN})
     assert wrong.status_code == 401
