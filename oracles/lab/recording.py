@@ -7,7 +7,7 @@ the campaign follows at its next tick.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def _record_all(database: Database, results: Sequence[NewResult], *, is_kept: bo
                 known[place] = check_unrequested(database, result.of)
             except InputError as error:
                 problems[place] = str(error)
-    keys: list[str] = []
+    new: dict[int, LabResult] = {}
     written: list[Path] = []
     try:
         with database.write() as session:
@@ -109,19 +109,20 @@ def _record_all(database: Database, results: Sequence[NewResult], *, is_kept: bo
                 if place in problems:
                     continue
                 try:
-                    keys.append(_record(session, result, known.get(place), written))
+                    new[place] = _record(session, result, known.get(place), written)
                 except InputError as error:
                     problems[place] = str(error)
+            problems |= _unit_problems(session, new)
             if problems or not is_kept:
                 raise RefusedError(dict(sorted(problems.items())))
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
         raise
-    return keys
+    return [result.key for result in new.values()]
 
 
-def _record(session: Session, result: NewResult, known: Known | None, written: list[Path]) -> str:
+def _record(session: Session, result: NewResult, known: Known | None, written: list[Path]) -> LabResult:
     if known is None:
         assert isinstance(result.of, str)
         row = find(session, result.of, lock=True)
@@ -157,7 +158,11 @@ def _record(session: Session, result: NewResult, known: Known | None, written: l
         cost=corrected.cost if corrected and result.cost is None else result.cost,
         recorded_at=at,
     )
-    Request(row, (*request.results, new)).value()  # together they must make one value
+    together = Request(row, (*request.results, new))
+    if (
+        row.unit is not None or len({r.unit for r in together.valid}) == 1
+    ):  # else `_unit_problems` has the word
+        together.value()  # they must make one value
     session.add(new)
     session.flush()
     for file in _keep_files(session, row, result, written):
@@ -174,7 +179,43 @@ def _record(session: Session, result: NewResult, known: Known | None, written: l
     if row.state == OPEN:
         row.state, row.closed_at = ANSWERED, at
     session.flush()
-    return row.key
+    return new
+
+
+def _unit_problems(session: Session, new: Mapping[int, LabResult]) -> dict[int, str]:
+    """What is wrong with the units of results, by their places, where the campaign states none to convert them to.
+
+    All valid results of a fidelity must then be in one, or all in none. They are looked at after the last was
+    recorded, so that several may be corrected together.
+    """
+    rows = {place: session.get_one(LabRequest, result.key) for place, result in new.items()}
+    laboratories = {(row.campaign, row.fidelity) for row in rows.values() if row.unit is None}
+    problems = {}
+    for campaign, fidelity in sorted(laboratories):
+        # Two people may record at once, and neither sees what the other has not committed yet.
+        session.get(Campaign, campaign, with_for_update={"key_share": True})
+        mine = (LabRequest.campaign == campaign, LabRequest.fidelity == fidelity, LabRequest.unit.is_(None))
+        valid = [
+            result
+            for request in with_results(session, session.scalars(select(LabRequest).where(*mine)))
+            for result in request.valid
+        ]
+        for place, row in rows.items():
+            if row.unit is not None or (row.campaign, row.fidelity) != (campaign, fidelity):
+                continue
+            unit = new[place].unit
+            others = sorted({_in(result.unit) for result in valid if result.unit != unit})
+            if others:
+                problems[place] = (
+                    f"A result {_in(unit)} can't stand beside those {' and '.join(others)}: the campaign {campaign!r} "
+                    f"states no unit for {fidelity!r}, so that nothing is converted. Record it as they are; or "
+                    f"correct them, all in one table (`activelearning lab import`), to have them in one unit."
+                )
+    return problems
+
+
+def _in(unit: str | None) -> str:
+    return "without a unit" if unit is None else f"in {unit!r}"
 
 
 def _check_place(request: Request, result: NewResult) -> None:
