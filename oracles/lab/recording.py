@@ -7,6 +7,7 @@ the campaign follows at its next tick.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from oracles.lab.requests import (
     PERSON,
     REJECTED,
     Request,
+    as_written,
     find,
     read_request,
     with_results,
@@ -101,7 +103,7 @@ def _record_all(database: Database, results: Sequence[NewResult], *, is_kept: bo
                 known[place] = check_unrequested(database, result.of)
             except InputError as error:
                 problems[place] = str(error)
-    new: dict[int, LabResult] = {}
+    kept: dict[int, LabResult] = {}
     written: list[Path] = []
     try:
         with database.write() as session:
@@ -109,17 +111,17 @@ def _record_all(database: Database, results: Sequence[NewResult], *, is_kept: bo
                 if place in problems:
                     continue
                 try:
-                    new[place] = _record(session, result, known.get(place), written)
+                    kept[place] = _record(session, result, known.get(place), written)
                 except InputError as error:
                     problems[place] = str(error)
-            problems |= _unit_problems(session, new)
+            problems |= _unit_problems(session, kept)
             if problems or not is_kept:
                 raise RefusedError(dict(sorted(problems.items())))
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
         raise
-    return [result.key for result in new.values()]
+    return [result.key for result in kept.values()]
 
 
 def _record(session: Session, result: NewResult, known: Known | None, written: list[Path]) -> LabResult:
@@ -137,7 +139,11 @@ def _record(session: Session, result: NewResult, known: Known | None, written: l
                 f"a result that nobody asked for (--candidate)."
             )
     else:
-        row = _unrequested_row(session, known)
+        assert isinstance(result.of, Unrequested)
+        row, first = _unrequested_row(session, known, result.of.once)
+        if first is not None:
+            _check_same(session, first, result)
+            return first
     request = with_results(session, [row])[0]
     _check_place(request, result)
     measured = checked(result, row.unit)
@@ -203,6 +209,8 @@ def _unit_problems(session: Session, new: Mapping[int, LabResult]) -> dict[int, 
         for place, row in rows.items():
             if row.unit is not None or (row.campaign, row.fidelity) != (campaign, fidelity):
                 continue
+            if new[place] not in valid:  # it was corrected in the same call, or since the form was first sent
+                continue
             unit = new[place].unit
             others = sorted({_in(result.unit) for result in valid if result.unit != unit})
             if others:
@@ -249,13 +257,20 @@ def _check_place(request: Request, result: NewResult) -> None:
         raise InputError(f"The lab request {key} has no result yet that another one could replicate.")
 
 
-def _unrequested_row(session: Session, known: Known) -> LabRequest:
+def _unrequested_row(session: Session, known: Known, once: str | None) -> tuple[LabRequest, LabResult | None]:
+    """The row of a result that nobody asked for; with its first result, where the form was sent before."""
+    # One after the other: a form may be sent again while its first copy is at work.
+    session.get(Campaign, known.campaign, with_for_update={"key_share": True})
     mine = (LabRequest.campaign == known.campaign, LabRequest.fidelity == known.fidelity)
     same = [
         row
         for row in session.scalars(select(LabRequest).where(*mine).order_by(LabRequest.created_at))
         if digest(row.candidate) == known.candidate.key
     ]
+    key = digest(["lab", known.campaign, known.fidelity, known.candidate.key, once or len(same)])
+    before = next((row for row in same if row.key == key), None)
+    if before is not None:
+        return before, session.get_one(LabResult, (key, 1))
     waiting = next((row for row in same if row.state == OPEN), None)
     if waiting is not None:
         raise InputError(
@@ -263,7 +278,7 @@ def _unrequested_row(session: Session, known: Known) -> LabRequest:
             f"{waiting.key[:16]}."
         )
     row = LabRequest(
-        key=digest(["lab", known.campaign, known.fidelity, known.candidate.key, len(same)]),
+        key=key,
         campaign=known.campaign,
         fidelity=known.fidelity,
         property=known.property,
@@ -275,7 +290,22 @@ def _unrequested_row(session: Session, known: Known) -> LabRequest:
     )
     session.add(row)
     session.flush()
-    return row
+    return row, None
+
+
+def _check_same(session: Session, first: LabResult, result: NewResult) -> None:
+    """A form that is sent again must say what it said the first time."""
+    measured = checked(result, session.get_one(LabRequest, first.key).unit)
+    files = session.scalars(
+        select(LabFile.sha256).where(LabFile.key == first.key, LabFile.sequence == first.sequence)
+    )
+    was = (as_written(first), first.method, first.note, first.recorded_by, first.cost, set(files))
+    sent = {hashlib.sha256(upload.content).hexdigest() for upload in result.files}
+    if was != (measured, result.method or None, result.note, result.by, result.cost, sent):
+        raise InputError(
+            f"This form was recorded before, under the key {first.key[:16]}, and now says something else: correct that "
+            f"result, or open the form anew to record another sample of the material beside it."
+        )
 
 
 def _keep_files(session: Session, row: LabRequest, result: NewResult, written: list[Path]) -> list[KeptFile]:
