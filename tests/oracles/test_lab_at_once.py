@@ -27,7 +27,7 @@ CAMPAIGN: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A store with a campaign that states no unit."""
     is_postgres = request.param == "postgres"
