@@ -270,7 +270,7 @@ def _unrequested_row(session: Session, known: Known, once: str | None) -> tuple[
     key = digest(["lab", known.campaign, known.fidelity, known.candidate.key, once or len(same)])
     before = next((row for row in same if row.key == key), None)
     if before is not None:
-        return before, session.get_one(LabResult, (key, 1))
+        return before, session.get(LabResult, (key, 1))
     waiting = next((row for row in same if row.state == OPEN), None)
     if waiting is not None:
         raise InputError(
