@@ -24,18 +24,18 @@ _MAX_EXPONENT = 300.0  # beyond, 10^x is no number of double precision
 
 _SIGNS = str.maketrans({"⁻": "-", "−": "-", "¹": "1", "µ": "u", "μ": "u", "·": " ", "*": " "})
 _PER = re.compile(r"\s*([A-Za-z]+)\^?-1$")
-_LOG = re.compile(r"(?:log10|log_10|lg)\s*(?:\(\s*(.*?)\s*\))?$", re.IGNORECASE)
+_LOG = re.compile(r"(?:log10|log_10|lg)\s*(?:\(\s*(.*?)\s*\)|\[\s*(.*?)\s*\]|(?<=\s)(\w.*))?$", re.IGNORECASE)
 
 
 def unit_of(text: str) -> str:
-    """A unit as it is spelled here: `S cm⁻¹`, `S·cm^-1` are `S/cm`; `log10`, `log10(S cm-1)` are `log10(S/cm)`.
+    """A unit as it is spelled here: `S cm⁻¹`, `S·cm^-1` are `S/cm`; `log10`, `log10 S cm-1` are `log10(S/cm)`.
 
     What is not known is returned as it was written, without the white space around it.
     """
     plain = " ".join(text.translate(_SIGNS).split())
     logarithm = _LOG.fullmatch(plain)
     if logarithm is not None:
-        of = logarithm[1] or "S/cm"
+        of = logarithm[1] or logarithm[2] or logarithm[3] or "S/cm"
         return _LOGARITHM if _linear(of) == "S/cm" else text.strip()
     found = _linear(plain)
     return found if found in KNOWN else text.strip()

@@ -7,6 +7,13 @@ Of one fidelity, with s the cost that its oracle foresaw and c the cost that was
 where z holds the features and log s, standardised, p in number. σ² has an inverse-gamma prior, so that the posterior is
 closed (Gelman et al., *Bayesian Data Analysis*, 3rd ed. 2013, section 14.2 and 14.8); τ is the value of a few with the
 greatest evidence, 0 among them. Without a measured cost the prediction is the oracle's word.
+
+No prediction of log c - log s falls below the least of b + w · z at the costs it was learned from. A linear function
+takes its extremes over the convex hull of points at the points, so that nothing between them is changed. Beyond them, a
+slope that is noise would promise answers for next to nothing, and utility per cost goes after exactly those. It is the
+least fitted value, not the least cost, for the least of many noisy costs is as low as chance likes; nor is it left to
+the variance of the prediction, which rests on the same few costs as the slope does. Upwards nothing more is needed: no
+charge exceeds what was foreseen.
 """
 
 from __future__ import annotations
@@ -31,6 +38,7 @@ class LearnedCost:
         centre: Means of the features and of log s, `p`.
         scale: Their standard deviations, 1 where they do not differ, `p`.
         weights: Posterior mean of b and w, `1 + p`.
+        least: Least b + w · z among the costs it was learned from; 0 without any.
         slope_variance: τ.
         scatter: Square root of the posterior mean of σ².
         n: Number of costs it was learned from.
@@ -39,6 +47,7 @@ class LearnedCost:
     centre: Tensor
     scale: Tensor
     weights: Tensor
+    least: float
     slope_variance: float
     scatter: float
     n: int
@@ -67,10 +76,13 @@ class LearnedCost:
             fits, key=lambda fit: fit[1]
         )  # of equal ones the first, the least
         scatter = math.sqrt(rate / (_SHAPE + 0.5 * n - 1.0))
-        return cls(centre, scale, weights, slope_variance, scatter, n)
+        least = float((weights[0] + z @ weights[1:]).min()) if n else 0.0
+        return cls(centre, scale, weights, least, slope_variance, scatter, n)
 
     def predict(self, features: Tensor, foreseen: Tensor) -> Tensor:
-        """Median of the cost of each answer, at most what was foreseen (which limits the charge), `n`.
+        """Median of the cost of each answer, `n`: at most what was foreseen, which limits the charge.
+
+        In proportion to what was foreseen, no answer is cheaper than the cheapest on the line that it was learned from.
 
         Args:
             features: `n x d`.
@@ -78,7 +90,7 @@ class LearnedCost:
         """
         rows = torch.cat([features, foreseen.log().unsqueeze(-1)], dim=-1).to(torch.float64)
         correction = self.weights[0] + (rows - self.centre) / self.scale @ self.weights[1:]
-        return foreseen * correction.clamp_max(0.0).exp()
+        return foreseen * correction.clamp_min(self.least).clamp_max(0.0).exp()
 
 
 def _posterior(z: Tensor, ratio: Tensor, slope_variance: float) -> tuple[float, Tensor, float]:

@@ -428,7 +428,7 @@ class Proposer:
         if self.parts.mode == "random":
             slots, quick = self._drawn_blindly(pairs, slots), set()
         budget = self.budget - math.fsum(planned.cost for planned in taken)
-        return self._picked(scorer, pairs, budget, slots, shared=shared, patient=quick)
+        return self._picked(scorer, pairs, budget, slots, taken, shared=shared, patient=quick)
 
     def _drawn_blindly(self, pairs: Sequence[Pair], slots: Mapping[int, int]) -> dict[int, int]:
         """How many queries of each fidelity chance wants of this round, each with the same probability.
@@ -470,7 +470,13 @@ class Proposer:
         return self._picked(scorer, pairs, self.budget, {target: due})
 
     def _picked(
-        self, scorer: Scorer, pairs: list[Pair], budget: float, slots: Mapping[int, int], **limits: Any
+        self,
+        scorer: Scorer,
+        pairs: list[Pair],
+        budget: float,
+        slots: Mapping[int, int],
+        taken: Sequence[PlannedEvaluation] = (),
+        **limits: Any,
     ) -> list[PlannedEvaluation]:
         if not pairs:
             return []
@@ -485,7 +491,7 @@ class Proposer:
             budget=budget,
             remaining=slots,
             exponent=self.cost_exponent,
-            diversity=self._diversity(inputs),
+            diversity=self._diversity(inputs, taken),
             rescore=self.config.acquisition.diversity != "determinantal",
             **limits,
         )
@@ -540,14 +546,15 @@ class Proposer:
             )
         return found
 
-    def _diversity(self, X: Tensor) -> Diversity | None:
-        """What holds the batch apart, told of the work in flight."""
+    def _diversity(self, X: Tensor, taken: Sequence[PlannedEvaluation]) -> Diversity | None:
+        """What holds the batch apart, told of the work in flight and of what has been taken into the batch already."""
         acquisition = self.config.acquisition
         if acquisition.diversity == "none":
             return None
         make = Determinantal if acquisition.diversity == "determinantal" else Repulsion
         diversity = make(X, batch_scale(X, acquisition.batch_size))
-        diversity.take(self._inputs(self.pending))
+        beside = [*self.pending, *((planned.candidate, planned.fidelity) for planned in taken)]
+        diversity.take(self._inputs(beside))
         return diversity
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from activelearning.candidate import Candidate, candidate_from_dict
 from activelearning.contracts.oracle import ExternalId, JobState, Unasked
+from activelearning.errors import ConfigError
 from activelearning.measurement import Measurement
 from activelearning.store.database import Database, now, open_database
 from activelearning.store.models import Campaign, LabRequest, LabResult
@@ -29,6 +30,7 @@ from oracles.lab.requests import (
     requests_of,
     with_results,
 )
+from oracles.units import unit_of
 
 
 class LabOracle(QueuedOracle):
@@ -40,6 +42,19 @@ class LabOracle(QueuedOracle):
 
     takes_average: ClassVar[bool] = True
     _database: Database | None = None
+
+    def check(self) -> None:
+        """Refuse a known unit in another spelling: conversions, and what a bare number may be, go by the known one.
+
+        Raises:
+            ConfigError: naming the spelling.
+        """
+        unit = self.context.unit
+        if unit is not None and unit_of(unit) != unit:
+            raise ConfigError(
+                f"the laboratory knows the unit {unit!r} as {unit_of(unit)!r}: write that (in `objective.unit`, or in "
+                f"the fidelity's own `unit`), so that results in other units are converted to it."
+            )
 
     def submit(self, candidate: Candidate, key: str) -> ExternalId:
         """Put a request in the store, once for a key."""

@@ -7,7 +7,8 @@ the campaign follows at its next tick.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from oracles.lab.requests import (
     PERSON,
     REJECTED,
     Request,
+    as_written,
     find,
     read_request,
     with_results,
@@ -101,7 +103,7 @@ def _record_all(database: Database, results: Sequence[NewResult], *, is_kept: bo
                 known[place] = check_unrequested(database, result.of)
             except InputError as error:
                 problems[place] = str(error)
-    keys: list[str] = []
+    kept: dict[int, LabResult] = {}
     written: list[Path] = []
     try:
         with database.write() as session:
@@ -109,19 +111,20 @@ def _record_all(database: Database, results: Sequence[NewResult], *, is_kept: bo
                 if place in problems:
                     continue
                 try:
-                    keys.append(_record(session, result, known.get(place), written))
+                    kept[place] = _record(session, result, known.get(place), written)
                 except InputError as error:
                     problems[place] = str(error)
+            problems |= _unit_problems(session, kept)
             if problems or not is_kept:
                 raise RefusedError(dict(sorted(problems.items())))
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
         raise
-    return keys
+    return [result.key for result in kept.values()]
 
 
-def _record(session: Session, result: NewResult, known: Known | None, written: list[Path]) -> str:
+def _record(session: Session, result: NewResult, known: Known | None, written: list[Path]) -> LabResult:
     if known is None:
         assert isinstance(result.of, str)
         row = find(session, result.of, lock=True)
@@ -136,7 +139,11 @@ def _record(session: Session, result: NewResult, known: Known | None, written: l
                 f"a result that nobody asked for (--candidate)."
             )
     else:
-        row = _unrequested_row(session, known)
+        assert isinstance(result.of, Unrequested)
+        row, first = _unrequested_row(session, known, result.of.once)
+        if first is not None:
+            _check_same(session, first, result)
+            return first
     request = with_results(session, [row])[0]
     _check_place(request, result)
     measured = checked(result, row.unit)
@@ -157,7 +164,11 @@ def _record(session: Session, result: NewResult, known: Known | None, written: l
         cost=corrected.cost if corrected and result.cost is None else result.cost,
         recorded_at=at,
     )
-    Request(row, (*request.results, new)).value()  # together they must make one value
+    together = Request(row, (*request.results, new))
+    if (
+        row.unit is not None or len({r.unit for r in together.valid}) == 1
+    ):  # else `_unit_problems` has the word
+        together.value()  # they must make one value
     session.add(new)
     session.flush()
     for file in _keep_files(session, row, result, written):
@@ -174,7 +185,45 @@ def _record(session: Session, result: NewResult, known: Known | None, written: l
     if row.state == OPEN:
         row.state, row.closed_at = ANSWERED, at
     session.flush()
-    return row.key
+    return new
+
+
+def _unit_problems(session: Session, new: Mapping[int, LabResult]) -> dict[int, str]:
+    """What is wrong with the units of results, by their places, where the campaign states none to convert them to.
+
+    All valid results of a fidelity must then be in one, or all in none. They are looked at after the last was
+    recorded, so that several may be corrected together.
+    """
+    rows = {place: session.get_one(LabRequest, result.key) for place, result in new.items()}
+    laboratories = {(row.campaign, row.fidelity) for row in rows.values() if row.unit is None}
+    problems = {}
+    for campaign, fidelity in sorted(laboratories):
+        # Two people may record at once, and neither sees what the other has not committed yet.
+        session.get(Campaign, campaign, with_for_update={"key_share": True})
+        mine = (LabRequest.campaign == campaign, LabRequest.fidelity == fidelity, LabRequest.unit.is_(None))
+        valid = [
+            result
+            for request in with_results(session, session.scalars(select(LabRequest).where(*mine)))
+            for result in request.valid
+        ]
+        for place, row in rows.items():
+            if row.unit is not None or (row.campaign, row.fidelity) != (campaign, fidelity):
+                continue
+            if new[place] not in valid:  # it was corrected in the same call, or since the form was first sent
+                continue
+            unit = new[place].unit
+            others = sorted({_in(result.unit) for result in valid if result.unit != unit})
+            if others:
+                problems[place] = (
+                    f"A result {_in(unit)} can't stand beside those {' and '.join(others)}: the campaign {campaign!r} "
+                    f"states no unit for {fidelity!r}, so that nothing is converted. Record it as they are; or "
+                    f"correct them, all in one table (`activelearning lab import`), to have them in one unit."
+                )
+    return problems
+
+
+def _in(unit: str | None) -> str:
+    return "without a unit" if unit is None else f"in {unit!r}"
 
 
 def _check_place(request: Request, result: NewResult) -> None:
@@ -208,13 +257,20 @@ def _check_place(request: Request, result: NewResult) -> None:
         raise InputError(f"The lab request {key} has no result yet that another one could replicate.")
 
 
-def _unrequested_row(session: Session, known: Known) -> LabRequest:
+def _unrequested_row(session: Session, known: Known, once: str | None) -> tuple[LabRequest, LabResult | None]:
+    """The row of a result that nobody asked for; with its first result, where the form was sent before."""
+    # One after the other: a form may be sent again while its first copy is at work.
+    session.get(Campaign, known.campaign, with_for_update={"key_share": True})
     mine = (LabRequest.campaign == known.campaign, LabRequest.fidelity == known.fidelity)
     same = [
         row
         for row in session.scalars(select(LabRequest).where(*mine).order_by(LabRequest.created_at))
         if digest(row.candidate) == known.candidate.key
     ]
+    key = digest(["lab", known.campaign, known.fidelity, known.candidate.key, once or len(same)])
+    before = next((row for row in same if row.key == key), None)
+    if before is not None:
+        return before, session.get(LabResult, (key, 1))
     waiting = next((row for row in same if row.state == OPEN), None)
     if waiting is not None:
         raise InputError(
@@ -222,7 +278,7 @@ def _unrequested_row(session: Session, known: Known) -> LabRequest:
             f"{waiting.key[:16]}."
         )
     row = LabRequest(
-        key=digest(["lab", known.campaign, known.fidelity, known.candidate.key, len(same)]),
+        key=key,
         campaign=known.campaign,
         fidelity=known.fidelity,
         property=known.property,
@@ -234,7 +290,22 @@ def _unrequested_row(session: Session, known: Known) -> LabRequest:
     )
     session.add(row)
     session.flush()
-    return row
+    return row, None
+
+
+def _check_same(session: Session, first: LabResult, result: NewResult) -> None:
+    """A form that is sent again must say what it said the first time."""
+    measured = checked(result, session.get_one(LabRequest, first.key).unit)
+    files = session.scalars(
+        select(LabFile.sha256).where(LabFile.key == first.key, LabFile.sequence == first.sequence)
+    )
+    was = (as_written(first), first.method, first.note, first.recorded_by, first.cost, set(files))
+    sent = {hashlib.sha256(upload.content).hexdigest() for upload in result.files}
+    if was != (measured, result.method or None, result.note, result.by, result.cost, sent):
+        raise InputError(
+            f"This form was recorded before, under the key {first.key[:16]}, and now says something else: correct that "
+            f"result, or open the form anew to record another sample of the material beside it."
+        )
 
 
 def _keep_files(session: Session, row: LabRequest, result: NewResult, written: list[Path]) -> list[KeptFile]:

@@ -34,11 +34,14 @@ class Unrequested:
         candidate: The candidate's JSON value.
         campaign: Name of the campaign that is to know it.
         fidelity: Name of its fidelity; None where it has one laboratory only.
+        once: A mark of the form that it was written in: the same form sent again is no other result. None where each
+            is one of its own.
     """
 
     candidate: Mapping[str, Any]
     campaign: str
     fidelity: str | None = None
+    once: str | None = None
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,14 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def import_table(database: Database, text: str, read_file: ReadFile) -> list[str]:
+def import_table(database: Database, text: str, read_file: ReadFile, *, once: str | None = None) -> list[str]:
     """Record the results of a CSV table, all or none. Rows without a value are passed over.
 
     Args:
         database: The store.
         text: The table, with a header of `INPUT` and `UNREQUESTED` columns; those of an export are known, too.
         read_file: Gives the file that a cell of `file`, or a `candidate` that is no JSON, names.
+        once: A mark of the form that it was sent by, as `Unrequested` has it.
 
     Returns:
         The keys of the requests, in the order of the rows.
@@ -115,7 +116,8 @@ def import_table(database: Database, text: str, read_file: ReadFile) -> list[str
         if not row.get("value"):
             continue
         try:
-            results.append(_new_result(row, read_file))
+            # The same material twice in one table is measured twice.
+            results.append(_new_result(row, read_file, None if once is None else f"{once}:{line}"))
             lines.append(line)
         except ActiveLearningError as error:
             problems.append((line, str(error)))
@@ -170,7 +172,7 @@ def _rows(text: str) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _new_result(row: Mapping[str, str], read_file: ReadFile) -> NewResult:
+def _new_result(row: Mapping[str, str], read_file: ReadFile, once: str | None) -> NewResult:
     value, censoring = parse_value(row["value"])
     replicate = row.get("replicate", "").lower()
     if replicate not in (*_YES, *_NO):
@@ -181,7 +183,7 @@ def _new_result(row: Mapping[str, str], read_file: ReadFile) -> NewResult:
     std, cost = row.get("std"), row.get("cost")
     names = [name.strip() for name in row.get("file", "").split(";") if name.strip()]
     return NewResult(
-        of=_of(row, read_file),
+        of=_of(row, read_file, once),
         value=value,
         censoring=censoring,
         std=parse_number(std, "std") if std else None,
@@ -196,7 +198,7 @@ def _new_result(row: Mapping[str, str], read_file: ReadFile) -> NewResult:
     )
 
 
-def _of(row: Mapping[str, str], read_file: ReadFile) -> str | Unrequested:
+def _of(row: Mapping[str, str], read_file: ReadFile, once: str | None) -> str | Unrequested:
     if row.get("key"):
         return row["key"]
     material, campaign = row.get("candidate"), row.get("campaign")
@@ -206,4 +208,4 @@ def _of(row: Mapping[str, str], read_file: ReadFile) -> str | Unrequested:
         candidate = read_candidate("the candidate", material.encode())
     else:
         candidate = read_candidate(PurePosixPath(material).name, read_file(material).content)
-    return Unrequested(candidate, campaign, row.get("fidelity") or None)
+    return Unrequested(candidate, campaign, row.get("fidelity") or None, once)

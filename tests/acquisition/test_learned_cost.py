@@ -76,6 +76,38 @@ def test_no_more_is_expected_than_can_be_charged() -> None:
     assert bool((model.predict(x, foreseen) <= foreseen).all())
 
 
+def test_a_few_noisy_charges_promise_nothing_cheap_far_from_them() -> None:
+    """The ratio is the same everywhere; slopes that noise makes within a cluster reach ten times as far as it."""
+    lowest, median = [], []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        x = 0.5 + 0.05 * (torch.rand(8, 6, generator=generator, dtype=torch.float64) - 0.5)
+        word = torch.full((8,), 10.0, dtype=torch.float64)
+        noise = 0.6 * torch.randn(8, generator=generator, dtype=torch.float64)
+        model = LearnedCost.fit(x, word, word * (math.log(0.61) + noise).clamp_max(0.0).exp())
+        far = torch.rand(256, 6, generator=generator, dtype=torch.float64)
+        found = model.predict(far, torch.full((256,), 10.0, dtype=torch.float64))
+        lowest.append(float(found.min()))
+        median.append(float(found.median()))
+    # Of 160 normal deviates none is beyond four.
+    assert min(lowest) > 6.1 * math.exp(-4 * 0.6)
+    assert sum(median) / 20 == pytest.approx(6.1, rel=0.25)
+
+
+def test_what_lies_between_the_charges_is_predicted_as_if_there_were_no_bound() -> None:
+    x, foreseen, charged = charges(40, slope=2.0, scatter=0.2, bias=0.3)
+    model = LearnedCost.fit(x, foreseen, charged)
+    assert model.slope_variance > 0.0
+    shares = torch.rand(200, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 8
+    rows = shares / shares.sum(1, keepdim=True) @ torch.cat([x, foreseen.log().unsqueeze(-1)], dim=-1)
+    line = model.weights[0] + (rows - model.centre) / model.scale @ model.weights[1:]
+    word = rows[:, -1].exp()
+    torch.testing.assert_close(model.predict(rows[:, :-1], word), word * line.exp())
+    # Beyond the charges the least of the line holds, in proportion to the oracle's word.
+    beyond = torch.full((1, 3), -5.0, dtype=torch.float64)
+    assert float(model.predict(beyond, word[:1]) / word[0]) == pytest.approx(math.exp(model.least))
+
+
 def test_constant_features_and_costs_are_no_trouble() -> None:
     one = torch.ones(6, dtype=torch.float64)
     model = LearnedCost.fit(torch.full((6, 2), 0.1, dtype=torch.float64), one, 0.25 * one)

@@ -115,6 +115,33 @@ def test_diverse_campaigns_keep_their_limits_and_are_repeatable(bench: Any, dive
     assert max(Counter(batches[0]).values()) == 1
 
 
+@pytest.mark.parametrize("diversity", ["distance", "determinantal"])
+def test_the_batch_keeps_away_from_what_was_chosen_independently(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, diversity: str
+) -> None:
+    """Three clusters of near copies, and three queries of the target a round, some of them for the safety rule."""
+    monkeypatch.setattr("activelearning.campaign.safety.EVIDENCE", 1e9)  # no verdict ends the rule
+    centres = [(0.1, 0.1), (0.9, 0.2), (0.4, 0.9)]
+    points = [(x + 1e-4 * i, y) for x, y in centres for i in range(16)]
+    bench.write("pool.csv", "x,y\n" + "".join(f"{x:.4f},{y}\n" for x, y in points))
+    config = bench.config(
+        {"fidelities.0.cost": 1.0, "safety": {"independent_share": 0.5, "credit": 1.0}},
+        space={"type": "pool", "file": "pool.csv"},
+        sampler={"type": "pool"},
+        acquisition={"type": "random", "batch_size": 3, "pool_size": 48, "diversity": diversity},
+        initial_design={"per_fidelity": {"low": 3, "high": 3}},
+        budget={"total": 36.0, "per_round": 6.0},
+    )
+    with bench.open(config) as engine:
+        run(engine)
+        safety = [summary["safety"] for summary in engine.repository.round_summaries()[1:]]
+    assert sum(e["independent"] for found in safety for e in found["expected"]) >= 3
+    rows = [row for row in bench.evaluations() if row.round > 0 and row.fidelity == "high"]
+    where = Counter((row.round, round(row.candidate["values"][1], 1)) for row in rows)
+    assert len(rows) >= 9
+    assert set(where.values()) == {1}
+
+
 def test_kinds_of_diversity_that_are_none_are_refused(bench: Any) -> None:
     with pytest.raises(ConfigError, match=r"acquisition\.diversity.*'none', 'distance' or 'determinantal'"):
         bench.config({"acquisition.diversity": "much"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from kill_harness import in_child
 
 from activelearning.campaign.tick import run, tick
 from activelearning.candidate import BoxCandidate
-from activelearning.errors import InputError
+from activelearning.errors import ConfigError, InputError
 from activelearning.store.database import Database, open_database
 from oracles.lab import (
     NewResult,
@@ -67,6 +68,14 @@ def values(lab: Any) -> dict[str, tuple[float, float | None]]:
 
 def ledger(lab: Any) -> list[dict[str, Any]]:
     return lab.rows("SELECT * FROM ledger ORDER BY evaluation_key, sequence")  # type: ignore[no-any-return]
+
+
+def test_a_unit_in_another_spelling_is_refused_before_anything_is_kept(lab: Any, tmp_path: Path) -> None:
+    objective = lab.config_of_lab.objective.model_copy(update={"unit": "log10(S cm^-1)"})
+    config = lab.config_of_lab.model_copy(update={"objective": objective})
+    with pytest.raises(ConfigError, match=r"fidelities\.lab: .* as 'log10\(S/cm\)': write that"):
+        lab.open(config)
+    assert not (tmp_path / "store.db").exists()
 
 
 def test_a_correction_after_the_answer_was_taken_in(lab: Any, store: Database) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from lab_cases import CRYSTAL, KEYS, empty_store, laboratory
 
 from activelearning.contracts.oracle import JobState, QueuedOracleLike
-from activelearning.errors import InputError
+from activelearning.errors import ConfigError, InputError
 from activelearning.measurement import Censoring, MeasuredValue, Measurement
 from activelearning.store.database import Database
 from activelearning.store.repository import Repository
@@ -153,6 +154,56 @@ def test_any_unit_is_kept_where_the_campaign_states_none(oracle: LabOracle, data
     oracle.submit(CRYSTAL, KEYS[0])
     record(database, KEYS[0], 5.0, unit="GPa")
     assert result_of(oracle, KEYS[0]) == MeasuredValue(5.0, "GPa")
+
+
+def test_without_a_campaign_s_unit_all_results_are_in_one(oracle: LabOracle, database: Database) -> None:
+    oracle.bind(replace(oracle.context, unit=None))
+    for key in KEYS:
+        oracle.submit(CRYSTAL, key)
+    record(database, KEYS[0], 0.5, unit="mS/cm")
+    refused = (
+        r"A result {} can't stand beside those in 'mS/cm': the campaign 'search' states no unit for 'lab'"
+    )
+    with pytest.raises(RefusedError, match=refused.format("in 'S/cm'")):
+        record(database, KEYS[0], 5e-4, unit="S/cm", is_replicate=True)
+    with pytest.raises(RefusedError, match=refused.format("in 'S/cm'")):
+        record(database, KEYS[1], 5e-4, unit="S/cm")
+    with pytest.raises(RefusedError, match=refused.format("without a unit")):
+        record(database, KEYS[1], 0.7)
+    with pytest.raises(RefusedError) as both:
+        record_all(database, [NewResult(KEYS[1], 0.7, unit="mS/cm"), NewResult(KEYS[2], 7e-4, unit="S/cm")])
+    # The first would be in order, were it alone.
+    assert sorted(both.value.problems) == [0, 1]
+    assert [r["state"] for r in list_requests(database, state=None)] == ["answered", "open", "open"]
+    record(database, KEYS[0], 0.7, unit="mS cm⁻¹", is_replicate=True)
+    assert result_of(oracle, KEYS[0]).value == pytest.approx(0.6)
+    # A bound in another unit is refused for its unit, not for what its number would mean.
+    with pytest.raises(RefusedError, match=refused.format("in 'S/cm'")):
+        record(database, KEYS[0], 6e-4, unit="S/cm", censoring=Censoring.UPPER, is_replicate=True)
+
+
+def test_a_unit_is_corrected_in_all_results_together(oracle: LabOracle, database: Database) -> None:
+    oracle.bind(replace(oracle.context, unit=None))
+    for key in KEYS[:2]:
+        oracle.submit(CRYSTAL, key)
+    record(database, KEYS[0], 0.5)
+    record(database, KEYS[0], 0.7, is_replicate=True)
+    record(database, KEYS[1], 0.6)
+    corrections = [
+        NewResult(KEYS[0], 0.5, unit="mS/cm", corrects=1),
+        NewResult(KEYS[1], 0.6, unit="mS/cm", corrects=1),
+        NewResult(KEYS[0], 0.7, unit="mS/cm", corrects=2),
+    ]
+    with pytest.raises(RefusedError, match="can't stand beside those without a unit"):
+        record_all(database, corrections[:2])
+    record_all(database, corrections)
+    assert result_of(oracle, KEYS[0]).unit == result_of(oracle, KEYS[1]).unit == "mS/cm"
+    assert result_of(oracle, KEYS[0]).value == pytest.approx(0.6)
+    # One result alone may change its unit.
+    oracle.bind(replace(oracle.context, fidelity="other"))
+    oracle.submit(CRYSTAL, KEYS[2])
+    record(database, KEYS[2], 5.0, unit="GPa")
+    record(database, KEYS[2], 5.0, unit="MPa", corrects=1)
 
 
 def test_a_result_is_never_overwritten(oracle: LabOracle, database: Database) -> None:
@@ -417,6 +468,25 @@ def test_an_exponent_beyond_all_numbers_is_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "known"),
+    [("log10(S cm^-1)", "log10(S/cm)"), ("log10", "log10(S/cm)"), ("mS cm⁻¹", "mS/cm"), (" GPa", "GPa")],
+)
+def test_a_campaign_s_unit_in_another_spelling_is_refused(
+    oracle: LabOracle, written: str, known: str
+) -> None:
+    oracle.bind(replace(oracle.context, unit=written))
+    with pytest.raises(ConfigError, match=f"knows the unit .* as '{re.escape(known)}': write that"):
+        oracle.check()
+    oracle.bind(replace(oracle.context, unit=known))
+    oracle.check()
+
+
+def test_a_laboratory_without_a_unit_is_no_trouble_by_itself(oracle: LabOracle) -> None:
+    oracle.bind(replace(oracle.context, unit=None))
+    oracle.check()
+
+
+@pytest.mark.parametrize(
     ("written", "unit"),
     [
         ("S cm⁻¹", "S/cm"),
@@ -424,6 +494,9 @@ def test_an_exponent_beyond_all_numbers_is_refused(value: float) -> None:
         ("µS cm-1", "uS/cm"),
         ("log10", "log10(S/cm)"),
         (" log10( S cm-1 )", "log10(S/cm)"),
+        ("log10 S·cm⁻¹", "log10(S/cm)"),
+        ("Log10[S/cm]", "log10(S/cm)"),
+        ("log10 mS/cm", "log10 mS/cm"),
         # Natural logarithms and those of other units are not guessed at.
         ("log(S/cm)", "log(S/cm)"),
         ("log10(mS/cm)", "log10(mS/cm)"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +68,14 @@ def client(stranger: TestClient) -> TestClient:
     return stranger
 
 
+def hidden_fields(client: TestClient, path: str) -> dict[str, str]:
+    """What a new form sends by itself."""
+    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', client.get(path).text))
+
+
 def fields(client: TestClient, key: str = KEYS[0], **more: str) -> dict[str, tuple[None, str]]:
     """The fields of a request's form, its hidden ones from the page, as multipart."""
-    page = client.get(f"/requests/{key}").text
-    hidden = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page))
+    hidden = hidden_fields(client, f"/requests/{key}")
     return {name: (None, text) for name, text in {**hidden, **more}.items()}
 
 
@@ -195,6 +201,64 @@ def test_a_material_that_nobody_asked_for(client: TestClient, database: Database
     assert request["candidate"]["lattice"] == [5.2, 5.2, 5.2, 90.0, 90.0, 90.0]
 
 
+SALT = json.dumps(CRYSTAL.to_dict() | {"lattice": [5.3, 5.3, 5.3, 90.0, 90.0, 90.0]}).encode()
+
+
+def unrequested(client: TestClient, **more: str) -> dict[str, Any]:
+    """The fields of a new form for a material that nobody asked for."""
+    texts = {**hidden_fields(client, "/unrequested"), "campaign": "search", "value": "-8", **more}
+    return {name: (None, text) for name, text in texts.items()} | {"material": ("salt.json", SALT)}
+
+
+def test_a_form_sent_twice_is_recorded_once(client: TestClient, database: Database, tmp_path: Path) -> None:
+    sent = unrequested(client, by="me") | {"file": ("arc.mpt", b"1 2 3")}
+    with ThreadPoolExecutor(4) as pool:  # as by a double click
+        answers = list(pool.map(lambda _: client.post("/unrequested", files=sent), range(4)))
+    assert [answer.status_code for answer in answers] == [303] * 4
+    (address,) = {answer.headers["location"] for answer in answers}
+    assert "The result is recorded" in client.get(address).text
+    (request,) = [r for r in everything(database) if r["origin"] == "person"]
+    (result,) = request["results"]
+    assert [file["name"] for file in result["files"]] == ["arc.mpt"]
+    # It stays so when the result was corrected in the meantime.
+    record(database, request["key"], -7.5, corrects=1)
+    assert client.post("/unrequested", files=sent).headers["location"] == address
+    assert len(read_request(database, request["key"])["results"]) == 2
+
+
+def test_a_table_sent_twice_is_recorded_once(client: TestClient, database: Database) -> None:
+    material = '"' + SALT.decode().replace('"', '""') + '"'
+    text = f"candidate,campaign,value\n{material},search,-8\n{material},search,-8\n"  # measured twice
+    before = len(everything(database))
+    for n_more in (2, 4):
+        hidden = {name: (None, text) for name, text in hidden_fields(client, "/import").items()}
+        for _ in range(2):
+            answer = client.post("/import", files={**hidden, "table": ("lab.csv", text.encode())})
+            assert (answer.status_code, answer.headers["location"]) == (303, "/?all=1&done=2")
+        assert len(everything(database)) == before + n_more
+
+
+def test_a_form_sent_twice_with_another_content_is_refused(client: TestClient, database: Database) -> None:
+    sent = unrequested(client)
+    assert client.post("/unrequested", files=sent).status_code == 303
+    before = everything(database)
+    for other in (
+        {"value": (None, "-7")},
+        {"value": (None, "<-8")},
+        {"value": (None, "1e-8"), "unit": (None, "S/cm")},
+        {"std": (None, "0.1")},
+        {"method": (None, "impedance")},
+        {"file": ("arc.mpt", b"1")},
+    ):
+        answer = client.post("/unrequested", files={**sent, **other})
+        assert answer.status_code == 422
+        assert "was recorded before, under the key" in answer.text
+    assert everything(database) == before
+    # The same material in a form of its own is another sample.
+    assert client.post("/unrequested", files=unrequested(client)).status_code == 303
+    assert len(everything(database)) == len(before) + 1
+
+
 @pytest.mark.parametrize(
     "path", ["/", f"/requests/{KEYS[0]}", f"/requests/{KEYS[0]}/material.cif", "/export.csv", "/import"]
 )
@@ -231,6 +295,15 @@ def test_the_cookie_is_no_use_to_scripts_and_other_sites(stranger: TestClient) -
     # Nothing is loaded from elsewhere, and nothing is run.
     assert re.findall(r'(?:src|href|action)="(?!/)[^"]*"', page.text) == []
     assert "<script" not in page.text
+
+
+@pytest.mark.parametrize("other", ['a={"x":1}', "b=[1, 2]", "no equals sign", "=", 'c="', 'd="é"; @:=1', ""])
+def test_cookies_of_other_services_lock_nobody_out(stranger: TestClient, access: Access, other: str) -> None:
+    ours = f"{COOKIE}={access.session}"
+    for cookies in (f"{other}; {ours}", f"{ours}; {other}"):
+        assert stranger.get("/", headers={"cookie": cookies.encode("latin-1")}).status_code == 200
+    theirs = f"{other}; {COOKIE}={'0' * 64}"
+    assert stranger.get("/", headers={"cookie": theirs.encode("latin-1")}).status_code == 401
 
 
 def test_the_login_form_takes_the_token(stranger: TestClient) -> None:

@@ -184,7 +184,7 @@ class _Routes:
             if table is None:
                 raise InputError("No table was chosen.")
             text = table.content.decode("utf-8")
-            keys = import_table(self._database, text, _no_file)
+            keys = import_table(self._database, text, _no_file, once=form.text(pages.ONCE_FIELD))
         except (InputError, UnicodeDecodeError) as error:
             said = (
                 str(error)
@@ -206,7 +206,9 @@ class _Routes:
             if material is None:
                 raise InputError("The material is missing: choose a CIF, or the JSON of a candidate.")
             candidate = read_candidate(material.name, material.content)
-            of = Unrequested(candidate, form.text("campaign") or "", form.text("fidelity"))
+            of = Unrequested(
+                candidate, form.text("campaign") or "", form.text("fidelity"), form.text(pages.ONCE_FIELD)
+            )
             key = self._keep(_new_result(of, form))
         except InputError as error:
             body = pages.unrequested_page(

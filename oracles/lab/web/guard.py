@@ -14,10 +14,10 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -168,13 +168,11 @@ def _problem(status: int, said: str) -> Response:
 
 
 def _cookie(headers: Iterable[str]) -> str | None:
+    """Our cookie among those of this host, whose other services, on other ports, write what they like into theirs."""
     for header in headers:
-        try:
-            found = SimpleCookie(header).get(COOKIE)
-        except CookieError:
-            continue
+        found = cookie_parser(header).get(COOKIE)
         if found is not None:
-            return found.value
+            return found
     return None
 
 

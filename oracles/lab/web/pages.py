@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -13,6 +14,8 @@ from oracles.lab.sheet import Sheet
 from oracles.units import CONDUCTIVITIES, ENERGIES
 
 SECRET_FIELD = "form_secret"
+# Marks one form, so that it is recorded once however often it is sent.
+ONCE_FIELD = "once"
 RESULT_FIELDS = (
     "value",
     "std",
@@ -27,9 +30,10 @@ RESULT_FIELDS = (
     SECRET_FIELD,
 )
 REJECTION_FIELDS = ("reason", "by", "cost", SECRET_FIELD)
-IMPORT_FIELDS = ("table", SECRET_FIELD)
+IMPORT_FIELDS = ("table", ONCE_FIELD, SECRET_FIELD)
 UNREQUESTED_FIELDS = (
     *("campaign", "fidelity", "material", "value", "std", "unit", "method", "by", "cost", "note", "file"),
+    ONCE_FIELD,
     SECRET_FIELD,
 )
 REPLICATE = "replicate"
@@ -130,13 +134,14 @@ def request_page(
 
 
 def import_page(secret: str, *, wrong: str | None = None) -> str:
-    """Takes a table."""
+    """Takes a table; what it holds of materials that nobody asked for is recorded once a page, as in the other form."""
     return page(
         "Import a table",
         '<p>A table in CSV (UTF-8), as <a href="/export.csv">Export</a> writes it, with values filled in: all of its '
         "results are recorded, or none. Rows without a value are passed over.</p>",
         '<form method="post" action="/import" enctype="multipart/form-data">',
         _hidden(SECRET_FIELD, secret),
+        _hidden(ONCE_FIELD, secrets.token_hex(16)),
         '<label for="table">Table</label><input id="table" name="table" type="file" accept=".csv" required>',
         "<button>Import</button></form>",
         wrong=wrong,
@@ -150,7 +155,7 @@ def unrequested_page(
     typed: Mapping[str, str] | None = None,
     wrong: str | None = None,
 ) -> str:
-    """Takes a result of a material that no campaign asked for."""
+    """Takes a result of a material that no campaign asked for; one a page, however often it is sent."""
     typed = typed or {}
     options = "".join(_option(name, typed.get("campaign") == name) for name in campaigns)
     return page(
@@ -158,6 +163,7 @@ def unrequested_page(
         "<p>A result for a material that nobody asked for: the campaign learns from it, free of charge.</p>",
         '<form method="post" action="/unrequested" enctype="multipart/form-data">',
         _hidden(SECRET_FIELD, secret),
+        _hidden(ONCE_FIELD, secrets.token_hex(16)),
         f'<label for="campaign">Campaign</label><select id="campaign" name="campaign" required>{options}</select>',
         _input("fidelity", "Laboratory", typed, hint="the fidelity's name, where the campaign has several"),
         '<label for="material">Material</label><input id="material" name="material" type="file" required>'
