@@ -87,7 +87,8 @@ class DFTQueueOracle(QueuedOracle):
         prerelax_steps: Most steps by which that potential relaxes atoms and cell before the job is made, as `mace_md`
             does before dynamics; 0 for none.
         max_attempts: Of one job.
-        backoff: Seconds before the second attempt; each later one waits twice as long.
+        backoff: Seconds to wait after a fault of the infrastructure, after each further one twice as long, up to an
+            hour. What ran out of time and got on goes on at once.
         cost_per_core_hour: In the campaign's cost unit. No further attempt is made once the fidelity's `cost` is used.
         folder: Folder of the jobs' folders; by default one in the campaign's own. Campaigns that name the same one
             share the elements' energies.

@@ -24,6 +24,8 @@ from oracles.dft.schedulers.base import JobStatus, Phase, Scheduler, Ticket
 ALIVE_SECONDS = 90.0
 # Files of a job that has ended may be seen late on a network's file system.
 SETTLE_SECONDS = 60.0
+# Waits between attempts double no further than to this, unless the first one is longer.
+LONGEST_WAIT = 3600.0
 # Faults that a scheduler may know more about.
 _UNEXPLAINED = (Fault.CODE_ERROR, Fault.KILLED)
 
@@ -58,7 +60,8 @@ class Retries:
 
     Attributes:
         max_attempts: In all.
-        backoff: Seconds before the second attempt; each later one waits twice as long as the one before.
+        backoff: Seconds to wait after a fault of the infrastructure; after each further one twice as long as after
+            the one before, up to an hour. A job that ran out of time and got on goes on at once.
         max_core_hours: No further attempt is made once this much was used.
     """
 
@@ -362,7 +365,7 @@ class JobQueue:
             and self._core_hours(record.seconds) < self.retries.max_core_hours
         )
         if again:
-            wait = self.retries.backoff * 2.0 ** (number - 1)
+            wait = 0.0 if got_on else self._wait(record)
             record = replace(record, not_before=time.time() + wait)
             folder.keep(record)
             if wait <= 0.0:
@@ -371,6 +374,12 @@ class JobQueue:
         record = replace(record, final=True)
         folder.keep(record)
         return self._done(folder, record, None, _reason(record.attempts[-1], folder.log_tail(number)))
+
+    def _wait(self, record: Record) -> float:
+        """Seconds before the next attempt, by how often the infrastructure has failed the job."""
+        n_faults = sum(a.fault is not None and a.fault.is_of_infrastructure for a in record.attempts)
+        longest = max(LONGEST_WAIT, self.retries.backoff)
+        return min(self.retries.backoff * 2.0 ** min(n_faults - 1, 60), longest)
 
 
 def _next_attempt(folder: JobFolder, record: Record) -> Record:

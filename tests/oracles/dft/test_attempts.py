@@ -1,0 +1,143 @@
+"""Which attempts are made, and when: a scheduler without a machine, and files that a job would have written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from oracles.dft import runner
+from oracles.dft.engines import ASEEngine
+from oracles.dft.folder import JobFolder
+from oracles.dft.queue import JobQueue, Retries
+from oracles.dft.schedulers import JobStatus, Phase, Scheduler, SchedulerError, Ticket
+
+KEY = "a" * 64
+JOB = {"atoms": {"numbers": [3]}, "modules": [], "relaxation": None}
+
+
+class Board(Scheduler):
+    """Keeps what it was handed on a list, and runs nothing.
+
+    Args:
+        takes_batches: Whether jobs are handed over together.
+    """
+
+    id_in_job: ClassVar[str] = "$NUMBER"
+
+    def __init__(self, takes_batches: bool = False) -> None:
+        super().__init__(cores=1)
+        self.takes_batches = takes_batches
+        self.jobs: dict[str, str] = {}  # ids of what waits or runs, by name
+        self.ended: dict[str, JobStatus] = {}
+        self.calls: list[str] = []
+        self.is_down = False
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        if self.is_down:
+            raise SchedulerError("nobody answers")
+
+    def submit(self, ticket: Ticket) -> str:
+        self._note(f"submit {ticket.attempt}")
+        self.jobs[ticket.name] = str(len(self.calls))
+        return self.jobs[ticket.name]
+
+    def submit_all(self, tickets: Sequence[Ticket]) -> Mapping[str, str]:
+        self._note(f"submit_all {len(tickets)}")
+        self.jobs |= {ticket.name: f"{len(self.calls)}_{i}" for i, ticket in enumerate(tickets)}
+        return {ticket.name: self.jobs[ticket.name] for ticket in tickets}
+
+    def find(self, names: Sequence[str]) -> Mapping[str, str]:
+        self._note(f"find {len(names)}")
+        return {name: self.jobs[name] for name in names if name in self.jobs}
+
+    def statuses(self, jobs: Mapping[str, str]) -> Mapping[str, JobStatus]:
+        self._note(f"statuses {len(jobs)}")
+        waiting = {name: JobStatus(Phase.PENDING) for name in jobs if name in self.jobs}
+        return waiting | {name: self.ended[name] for name in jobs if name in self.ended}
+
+    def cancel(self, jobs: Mapping[str, str]) -> None:
+        self._note(f"cancel {' '.join(jobs)}")
+        for name in jobs:
+            self.jobs.pop(name, None)
+
+    def end(self, name: str) -> None:
+        """Have a job end."""
+        del self.jobs[name]
+        self.ended[name] = JobStatus(Phase.ENDED, seconds=1.0)
+
+
+def queue_of(folder: Path, scheduler: Scheduler, **retries: Any) -> JobQueue:
+    engine = ASEEngine("ase.calculators.emt:EMT")
+    bounds = {"max_attempts": 30, "backoff": 60.0, "max_core_hours": 1e6, **retries}
+    return JobQueue(folder / "jobs", scheduler, engine, Retries(**bounds))
+
+
+def record_of(queue: JobQueue, key: str = KEY) -> Any:
+    return JobFolder(queue.folder / key).record()
+
+
+def told(queue: JobQueue, name: str, value: Any, key: str = KEY) -> None:
+    """A file that the job wrote."""
+    runner.write_json(queue.folder / key / name, value)
+
+
+def due(queue: JobQueue, key: str = KEY) -> None:
+    """Let the time until the next attempt be over."""
+    from dataclasses import replace
+
+    folder = JobFolder(queue.folder / key)
+    record = folder.record()
+    assert record is not None
+    folder.keep(replace(record, not_before=0.0))
+
+
+def waits(queue: JobQueue, ended: Mapping[str, Any]) -> float:
+    """Seconds until the next attempt, after the last one has ended with an exit code and perhaps a restart file."""
+    last = record_of(queue).last
+    code = ended["code"]
+    if "got_on" in ended:
+        told(queue, runner.RESTART, {"attempt": last.number, "steps": last.number})
+        (queue.folder / KEY / f"attempt-{last.number}.log").write_text("CANCELLED DUE TO TIME LIMIT\n")
+    told(queue, f"exit-{last.number}.json", {"code": code, "seconds": 1.0})
+    queue.scheduler.end(last.name)  # type: ignore[attr-defined]
+    queue.look([KEY])
+    record = record_of(queue)
+    if record.last.number == last.number + 1:
+        return 0.0
+    wait = float(record.not_before - time.time())
+    due(queue)
+    queue.look([KEY])
+    return wait
+
+
+KILLED, GOT_ON = {"code": 137}, {"code": 143, "got_on": True}
+
+
+def test_what_ran_out_of_time_and_got_on_goes_on_at_once(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path, Board())
+    queue.put(KEY, JOB)
+    assert [waits(queue, GOT_ON) for _ in range(12)] == [0.0] * 12
+
+
+def test_waits_double_with_faults_of_the_infrastructure_alone(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path, Board())
+    queue.put(KEY, JOB)
+    found = [waits(queue, ended) for ended in (GOT_ON, GOT_ON, KILLED, GOT_ON, KILLED, KILLED)]
+    assert found == pytest.approx([0.0, 0.0, 60.0, 0.0, 120.0, 240.0], abs=5.0)
+
+
+def test_no_wait_is_longer_than_an_hour(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path, Board())
+    queue.put(KEY, JOB)
+    found = [waits(queue, KILLED) for _ in range(12)]
+    assert found[:6] == pytest.approx([60.0 * 2.0**n for n in range(6)], abs=5.0)
+    assert found[6:] == pytest.approx([3600.0] * 6, abs=5.0)
+    # Unless that is what was asked for.
+    patient = queue_of(tmp_path / "patient", Board(), backoff=7200.0)
+    patient.put(KEY, JOB)
+    assert [waits(patient, KILLED) for _ in range(2)] == pytest.approx([7200.0] * 2, abs=5.0)
