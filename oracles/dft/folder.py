@@ -156,7 +156,10 @@ class JobFolder:
 
     def end(self, attempt: int) -> tuple[int, float] | None:
         """Exit code and wall seconds of an attempt whose script came to its end."""
-        value = runner.read_json(self.path / f"exit-{attempt}.json")
+        try:
+            value = runner.read_json(self.path / f"exit-{attempt}.json")
+        except ValueError:  # cut short, as its machine went down
+            return None
         return None if value is None else (int(value["code"]), float(value["seconds"]))
 
     def last_beat(self, attempt: int) -> tuple[float, float] | None:

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from activelearning.contracts.oracle import JobState
 from oracles.dft import runner
 from oracles.dft.engines import ASEEngine
+from oracles.dft.faults import Fault
 from oracles.dft.folder import JobFolder
 from oracles.dft.queue import JobQueue, Retries
 from oracles.dft.schedulers import JobStatus, Phase, Scheduler, SchedulerError, Ticket
@@ -129,6 +131,17 @@ def test_waits_double_with_faults_of_the_infrastructure_alone(tmp_path: Path) ->
     queue.put(KEY, JOB)
     found = [waits(queue, ended) for ended in (GOT_ON, GOT_ON, KILLED, GOT_ON, KILLED, KILLED)]
     assert found == pytest.approx([0.0, 0.0, 60.0, 0.0, 120.0, 240.0], abs=5.0)
+
+
+def test_an_exit_file_that_a_lost_machine_cut_short_says_nothing(tmp_path: Path) -> None:
+    scheduler = Board()
+    queue = queue_of(tmp_path, scheduler, backoff=0.0)
+    queue.put(KEY, JOB)
+    (queue.folder / KEY / "exit-1.json").write_text("")
+    scheduler.end(KEY)
+    scheduler.ended[KEY] = JobStatus(Phase.ENDED, Fault.NODE_LOST, seconds=1.0, word="node lost")
+    assert queue.look([KEY]) == {KEY: JobState.SUBMITTED}
+    assert [a.fault for a in record_of(queue).attempts] == [Fault.NODE_LOST, None]
 
 
 def test_no_wait_is_longer_than_an_hour(tmp_path: Path) -> None:
