@@ -85,7 +85,8 @@ class JobQueue:
         self.scheduler = scheduler
         self.engine = engine
         self.retries = retries
-        self._kept: list[JobFolder] = []
+        # What is to be handed over, and whether it may have been already, by an answer that was lost.
+        self._kept: dict[JobFolder, bool] = {}
 
     def put(self, key: str, job: Mapping[str, Any]) -> None:
         """Submit a job under a key, unless it has been.
@@ -108,40 +109,37 @@ class JobQueue:
         with folder.lock():
             record = folder.record()
             assert record is not None
-            if record.last is None and self.scheduler.takes_batches:
-                folder.keep(_next_attempt(folder, record))
-                self._kept.append(folder)
-            elif record.last is None or (record.last.id is None and not self._is_over(folder, record)):
-                self._submit(folder, record)
+            if record.last is None or (record.last.id is None and not self._is_over(folder, record)):
+                self._prepare(folder, record)
+        if not self.scheduler.takes_batches:
+            self.flush()
 
     def flush(self) -> None:
         """Hand over what was put in since the last time, where the scheduler takes batches.
 
-        Should the process be lost before, `look` finds the jobs as ones whose answer was lost.
+        Jobs that may have been handed over already are looked up first, in one call. Should the process be lost before,
+        `look` finds the jobs as ones whose answer was lost.
 
         Raises:
             SchedulerError: the scheduler can't be reached, or refuses.
         """
-        kept, self._kept = self._kept, []
-        open_ = []
-        for folder in kept:
-            record = folder.record()
-            if (
-                record is not None
-                and not record.cancelled
-                and record.last is not None
-                and record.last.id is None
-            ):
-                open_.append((folder, record.last))
-        if not open_:
-            return
-        tickets = [_ticket(folder, last) for folder, last in open_]
-        ids = self.scheduler.submit_all(tickets)
+        kept, self._kept = self._kept, {}
+        open_ = [(folder, last) for folder in kept if (last := _not_handed_over(folder)) is not None]
+        doubtful = [last.name for folder, last in open_ if kept[folder]]
+        found = self.scheduler.find(doubtful) if doubtful else {}
+        tickets = []
         for folder, last in open_:
-            with folder.lock():
-                record = folder.record()
-                if record is not None and record.last == last:
-                    folder.keep(record.with_last(id=ids[last.name]))
+            if last.name in found:
+                self._note_id(folder, last, found[last.name])
+            elif self.scheduler.takes_batches:
+                tickets.append(_ticket(folder, last))
+            else:
+                self._submit(folder, last)
+        if tickets:
+            ids = self.scheduler.submit_all(tickets)
+            for folder, last in open_:
+                if last.name in ids:
+                    self._note_id(folder, last, ids[last.name])
 
     def renew(self, key: str, job: Mapping[str, Any]) -> None:
         """Submit a job again whose folder is gone, or that was cancelled.
@@ -157,7 +155,8 @@ class JobQueue:
         with folder.lock():
             record = replace(record, cancelled=False).with_last(fault=Fault.KILLED, detail="cancelled")
             folder.keep(record)
-            self._submit(folder, record)
+            self._prepare(folder, record)
+        self.flush()
 
     def over(self, key: str) -> Done | None:
         """The end of a job where its folder tells it, without a word to the scheduler."""
@@ -186,7 +185,8 @@ class JobQueue:
     def look(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """State or end of each job; jobs whose next attempt is due are submitted.
 
-        The scheduler is asked once for all. A job without a folder is lost.
+        The scheduler is asked once for all, and once more for those of which it is not on record whether it has them. A
+        job without a folder is lost.
 
         Raises:
             SchedulerError: the scheduler can't be reached.
@@ -223,6 +223,8 @@ class JobQueue:
                 outcomes[folder.key] = (
                     self._go_on(folder, record, status) if unchanged else JobState.SUBMITTED
                 )
+        if self._kept:
+            self.flush()
         return outcomes
 
     def cancel(self, keys: Sequence[str]) -> None:
@@ -252,18 +254,31 @@ class JobQueue:
     def _job(self, key: str) -> JobFolder:
         return JobFolder(self.folder / key)
 
-    def _submit(self, folder: JobFolder, record: Record) -> None:
-        """Make the next attempt, or hand over the one that was made and perhaps not handed over."""
+    def _prepare(self, folder: JobFolder, record: Record) -> None:
+        """Make the next attempt, or take up the one that was made and perhaps not handed over; `flush` does that."""
         last = record.last
-        if last is None or last.fault is not None:
-            record = _next_attempt(folder, record)
+        is_new = last is None or last.fault is not None
+        if is_new:
             # On record before it is handed over: should the answer be lost, it is looked up by this name.
-            folder.keep(record)
-        elif self._adopt(folder, record) is not None:
+            folder.keep(_next_attempt(folder, record))
+        elif (owner := folder.owner(record.attempts[-1].number)) is not None:
+            folder.keep(record.with_last(id=owner))
             return
-        last = record.attempts[-1]
-        job_id = self.scheduler.submit(_ticket(folder, last))
-        folder.keep(record.with_last(id=job_id))
+        self._kept[folder] = not is_new
+
+    def _submit(self, folder: JobFolder, attempt: Attempt) -> None:
+        # Under the lock: a process that puts the same job in at the same time finds its id on record.
+        with folder.lock():
+            record = folder.record()
+            if record is not None and record.last == attempt:
+                folder.keep(record.with_last(id=self.scheduler.submit(_ticket(folder, attempt))))
+
+    @staticmethod
+    def _note_id(folder: JobFolder, attempt: Attempt, job_id: str) -> None:
+        with folder.lock():
+            record = folder.record()
+            if record is not None and record.last == attempt:
+                folder.keep(record.with_last(id=job_id))
 
     def _adopt(self, folder: JobFolder, record: Record) -> str | None:
         """Id of the job of an attempt whose handing over was not recorded; None where there is no such job."""
@@ -314,7 +329,7 @@ class JobQueue:
         last = record.last
         if last is None or last.id is None or last.fault is not None:
             if time.time() >= record.not_before:
-                self._submit(folder, record)
+                self._prepare(folder, record)
             return JobState.SUBMITTED
         if status is not None and status.phase is Phase.CANCELLED:
             folder.keep(replace(record, cancelled=True))
@@ -369,7 +384,7 @@ class JobQueue:
             record = replace(record, not_before=time.time() + wait)
             folder.keep(record)
             if wait <= 0.0:
-                self._submit(folder, record)
+                self._prepare(folder, record)
             return JobState.SUBMITTED
         record = replace(record, final=True)
         folder.keep(record)
@@ -387,6 +402,14 @@ def _next_attempt(folder: JobFolder, record: Record) -> Record:
     number = 1 if record.last is None else record.last.number + 1
     name = folder.key if number == 1 else f"{folder.key}.{number}"
     return replace(record, attempts=(*record.attempts, Attempt(number, name)), ended_at=None)
+
+
+def _not_handed_over(folder: JobFolder) -> Attempt | None:
+    """The attempt of a job that waits to be handed over."""
+    record = folder.record()
+    if record is None or record.cancelled or record.last is None or record.last.fault is not None:
+        return None
+    return record.last if record.last.id is None else None
 
 
 def _ticket(folder: JobFolder, attempt: Attempt) -> Ticket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,3 +155,75 @@ def test_no_wait_is_longer_than_an_hour(tmp_path: Path) -> None:
     patient = queue_of(tmp_path / "patient", Board(), backoff=7200.0)
     patient.put(KEY, JOB)
     assert [waits(patient, KILLED) for _ in range(2)] == pytest.approx([7200.0] * 2, abs=5.0)
+
+
+KEYS = [f"{i:064d}" for i in range(5)]
+
+
+@pytest.mark.parametrize("has_taken_them", [False, True])
+@pytest.mark.parametrize("takes_batches", [True, False])
+def test_a_handing_over_that_failed_is_repaired_in_one_search(
+    tmp_path: Path, takes_batches: bool, has_taken_them: bool
+) -> None:
+    """By the next look, or by the next time that the jobs are put in; whatever the scheduler had made of it."""
+    for again in ("look", "put"):
+        folder = tmp_path / again
+        scheduler = Board(takes_batches)
+        lost = queue_of(folder, scheduler)
+        scheduler.is_down = True
+        for key in KEYS:
+            with contextlib.nullcontext() if takes_batches else pytest.raises(SchedulerError):
+                lost.put(key, JOB)
+        if takes_batches:
+            with pytest.raises(SchedulerError):
+                lost.flush()
+        assert [record_of(lost, key).last.id for key in KEYS] == [None] * 5
+        scheduler.is_down = False
+        if has_taken_them:
+            scheduler.jobs = {key: f"7_{i}" for i, key in enumerate(KEYS)}
+        scheduler.calls.clear()
+        queue = queue_of(folder, scheduler)  # as after a kill
+        if again == "look":
+            assert queue.look(KEYS) == dict.fromkeys(KEYS, JobState.SUBMITTED)
+        else:
+            for key in KEYS:
+                queue.put(key, JOB)
+            queue.flush()
+        submitted = ["submit_all 5"] if takes_batches else ["submit 1"] * 5
+        if takes_batches or again == "look":
+            assert scheduler.calls == ["find 5", *([] if has_taken_them else submitted)]
+        else:
+            assert scheduler.calls.count("find 1") == 5
+            assert len(scheduler.calls) == (5 if has_taken_them else 10)
+        assert [record_of(queue, key).last.id for key in KEYS] == [scheduler.jobs[key] for key in KEYS]
+        scheduler.calls.clear()
+        queue.look(KEYS)
+        assert scheduler.calls == ["statuses 5"]
+
+
+def test_attempts_that_are_due_are_handed_over_together(tmp_path: Path) -> None:
+    scheduler = Board(takes_batches=True)
+    queue = queue_of(tmp_path, scheduler, backoff=0.0)
+    for key in KEYS:
+        queue.put(key, JOB)
+    queue.flush()
+    for key in KEYS:
+        told(queue, "exit-1.json", {"code": 137, "seconds": 1.0}, key)
+        scheduler.end(key)
+    scheduler.calls.clear()
+    queue.look(KEYS)
+    assert scheduler.calls == ["statuses 5", "submit_all 5"]
+    assert {f"{key}.2" for key in KEYS} == set(scheduler.jobs)
+
+
+def test_a_job_that_began_before_its_id_was_on_record_is_not_looked_up(tmp_path: Path) -> None:
+    scheduler = Board()
+    queue = queue_of(tmp_path, scheduler)
+    scheduler.is_down = True
+    with pytest.raises(SchedulerError):
+        queue.put(KEY, JOB)
+    (queue.folder / KEY / "claim-1").write_text("17\n")
+    scheduler.is_down, scheduler.calls = False, []
+    assert queue.look([KEY]) == {KEY: JobState.SUBMITTED}
+    assert record_of(queue).last.id == "17"
+    assert scheduler.calls == []
