@@ -162,6 +162,12 @@ class JobFolder:
             return None
         return None if value is None else (int(value["code"]), float(value["seconds"]))
 
+    def seconds_taken(self, attempt: int) -> float:
+        """Wall seconds of an attempt until its end or, if it has none, until now."""
+        end = self.end(attempt)
+        begun = _age(self.path / f"claim-{attempt}")
+        return end[1] if end is not None else begun or 0.0
+
     def last_beat(self, attempt: int) -> tuple[float, float] | None:
         """Age (s) of an attempt's last sign of life, and for how long it had run by then."""
         value = runner.read_json(self.path / runner.HEARTBEAT)
@@ -202,6 +208,14 @@ class JobFolder:
         names = [runner.JOB, runner.RESULT, runner.FINAL, SCRIPT, *outputs]
         found = [self.path / name for name in names] + sorted(self.path.glob("attempt-*.log"))
         return tuple(str(path) for path in found if path.is_file())
+
+
+def _age(path: Path) -> float | None:
+    """Seconds since a file was written, None where there is none."""
+    try:
+        return max(time.time() - path.stat().st_mtime, 0.0)
+    except FileNotFoundError:
+        return None
 
 
 def _end(path: Path) -> str:

@@ -225,6 +225,7 @@ class JobQueue:
                 )
         if self._kept:
             self.flush()
+        self._end_overtaken(outcomes)
         return outcomes
 
     def cancel(self, keys: Sequence[str]) -> None:
@@ -239,17 +240,50 @@ class JobQueue:
             record = folder.record()
             if record is not None and self._settled(folder, record) is None:
                 open_.append((folder, record))
-        unrecorded = [r.last.name for _, r in open_ if r.last is not None and r.last.id is None]
-        jobs = _jobs(record for _, record in open_)
-        if unrecorded:
-            jobs |= self.scheduler.find(unrecorded)
-        if jobs:
-            self.scheduler.cancel(jobs)
+        self._end(record for _, record in open_)
         for folder, _ in open_:
             with folder.lock():
                 record = folder.record()
                 assert record is not None
                 folder.keep(replace(record, cancelled=True))
+
+    def _end(self, records: Iterable[Record]) -> None:
+        """Have the scheduler end the jobs of the attempts that count."""
+        lasts = [record.last for record in records if record.last is not None]
+        jobs = {last.name: last.id for last in lasts if last.id is not None}
+        unrecorded = [last.name for last in lasts if last.id is None]
+        if unrecorded:
+            jobs |= self.scheduler.find(unrecorded)
+        if jobs:
+            self.scheduler.cancel(jobs)
+
+    def _end_overtaken(self, outcomes: dict[str, Outcome]) -> None:
+        """End attempts that go on although an earlier one, which was given up for lost, has brought the result."""
+        overtaken = []
+        for done in outcomes.values():
+            if (
+                isinstance(done, Done)
+                and done.result is not None
+                and done.result["attempt"] < done.n_attempts
+            ):
+                record = done.folder.record()
+                if record is not None and record.last is not None and record.last.fault is None:
+                    overtaken.append((done, record))
+        self._end(record for _, record in overtaken)
+        for done, earlier in overtaken:
+            folder = done.folder
+            with folder.lock():
+                record = folder.record()
+                if record is None or record.last != earlier.last:
+                    continue
+                assert done.result is not None
+                detail = f"attempt {done.result['attempt']} has brought the result"
+                seconds = folder.seconds_taken(record.attempts[-1].number)
+                record = record.with_last(fault=Fault.KILLED, detail=detail, seconds=seconds)
+                folder.keep(record)
+            settled = self._settled(folder, record)
+            assert settled is not None
+            outcomes[folder.key] = settled
 
     def _job(self, key: str) -> JobFolder:
         return JobFolder(self.folder / key)

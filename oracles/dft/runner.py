@@ -299,12 +299,16 @@ def versions(modules: list[str]) -> dict[str, str]:
     return found
 
 
+def _is_done(folder: Path) -> bool:
+    result = read_json(folder / RESULT)
+    return result is not None and result["state"] == "done"
+
+
 def main(attempt: int, folder: Path) -> None:
     """Run the job of a folder."""
     job = read_json(folder / JOB)
-    earlier = read_json(folder / RESULT)
-    if earlier is not None and earlier["state"] == "done":
-        print(f"done already, by attempt {earlier['attempt']}")
+    if _is_done(folder):
+        print("done already, by another attempt")
         return
     begin, stage = time.monotonic(), ["set-up"]
     from ase.parallel import world
@@ -322,7 +326,8 @@ def main(attempt: int, folder: Path) -> None:
             name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
             message = str(error).strip()[-2000:]
             facts |= {"state": "failed", "stage": stage[-1], "type": name, "message": message}
-        if first:
+        # What another attempt has brought in the meantime stays.
+        if first and not _is_done(folder):
             write_json(folder / RESULT, {**facts, "seconds": time.monotonic() - begin})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from oracles.dft import runner
 from oracles.dft.engines import ASEEngine
 from oracles.dft.faults import Fault
 from oracles.dft.folder import JobFolder
-from oracles.dft.queue import JobQueue, Retries
+from oracles.dft.queue import Done, JobQueue, Retries
 from oracles.dft.schedulers import JobStatus, Phase, Scheduler, SchedulerError, Ticket
 
 KEY = "a" * 64
@@ -227,3 +228,69 @@ def test_a_job_that_began_before_its_id_was_on_record_is_not_looked_up(tmp_path:
     assert queue.look([KEY]) == {KEY: JobState.SUBMITTED}
     assert record_of(queue).last.id == "17"
     assert scheduler.calls == []
+
+
+def energy_of(attempt: int) -> dict[str, Any]:
+    return {"attempt": attempt, "state": "done", "energy": -1.0, "seconds": 50.0, "versions": {}}
+
+
+@pytest.mark.parametrize("is_on_record", [True, False])
+def test_an_attempt_that_an_earlier_one_has_overtaken_is_ended(tmp_path: Path, is_on_record: bool) -> None:
+    """The first was given up for lost, and delivers after all."""
+    scheduler = Board()
+    queue = queue_of(tmp_path, scheduler, backoff=0.0)
+    queue.put(KEY, JOB)
+    del scheduler.jobs[KEY]
+    assert queue.look([KEY]) == {KEY: JobState.SUBMITTED}
+    assert [a.fault for a in record_of(queue).attempts] == [Fault.LOST, None]
+    claim = queue.folder / KEY / "claim-2"
+    claim.write_text("2\n")
+    os.utime(claim, (time.time() - 30.0,) * 2)
+    if not is_on_record:
+        JobFolder(queue.folder / KEY).keep(record_of(queue).with_last(id=None))
+    told(queue, runner.RESULT, energy_of(1))
+    scheduler.calls.clear()
+    done = queue.look([KEY])[KEY]
+    assert isinstance(done, Done)
+    assert done.result == energy_of(1)
+    assert scheduler.calls == [*([] if is_on_record else ["find 1"]), f"cancel {KEY}.2"]
+    assert scheduler.jobs == {}
+    # What both attempts took is paid for; and the second look says the same and asks nobody.
+    assert done.seconds == pytest.approx(80.0, abs=5.0)
+    scheduler.calls.clear()
+    assert queue.look([KEY]) == {KEY: done} == {KEY: queue.over(KEY)}
+    assert scheduler.calls == []
+
+
+def test_a_result_that_arrives_during_a_look_ends_the_later_attempt_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Board()
+    queue = queue_of(tmp_path, scheduler, backoff=0.0)
+    queue.put(KEY, JOB)
+    del scheduler.jobs[KEY]
+    queue.look([KEY])
+    statuses = scheduler.statuses
+
+    def deliver(jobs: Mapping[str, str]) -> Mapping[str, JobStatus]:
+        told(queue, runner.RESULT, energy_of(1))
+        return {name: JobStatus(Phase.ENDED) for name in statuses(jobs)}
+
+    monkeypatch.setattr(scheduler, "statuses", deliver)
+    assert isinstance(queue.look([KEY])[KEY], Done)
+    assert scheduler.calls[-1] == f"cancel {KEY}.2"
+
+
+def test_an_attempt_that_fails_does_not_undo_the_result_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which came in while the failing one was at work."""
+
+    def deliver_and_fail(*_: Any) -> dict[str, Any]:
+        runner.write_json(tmp_path / runner.RESULT, energy_of(1))
+        raise ValueError("no self-consistency")
+
+    runner.write_json(tmp_path / runner.JOB, JOB)
+    monkeypatch.setattr(runner, "run", deliver_and_fail)
+    runner.main(2, tmp_path)
+    assert runner.read_json(tmp_path / runner.RESULT) == energy_of(1)
