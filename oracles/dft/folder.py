@@ -35,6 +35,7 @@ class Attempt:
         fault: Why it came to nothing; None while it may still come to something.
         detail: What is known about the fault.
         seconds: Wall time that it used, once it has ended.
+        holder: Identity of the scheduler that was asked to run it; None on records of earlier versions.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Attempt:
     fault: Fault | None = None
     detail: str = ""
     seconds: float = 0.0
+    holder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,16 @@ class JobFolder:
             return None
         age = time.time() - (self.path / runner.HEARTBEAT).stat().st_mtime
         return age, float(value["seconds"])
+
+    def silence(self, attempt: int) -> float | None:
+        """Seconds since the last sign that an attempt is under way; None where it has not begun."""
+        beat = self.last_beat(attempt)
+        ages = [age for age in (_age(self.path / f"claim-{attempt}"), beat and beat[0]) if age is not None]
+        return min(ages, default=None)
+
+    def record_age(self) -> float:
+        """Seconds since the record was last changed."""
+        return _age(self.path / RECORD) or 0.0
 
     def restart_attempt(self) -> int | None:
         """Number of the attempt that last got on, by the restart file."""

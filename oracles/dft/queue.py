@@ -24,6 +24,9 @@ from oracles.dft.schedulers.base import JobStatus, Phase, Scheduler, Ticket
 ALIVE_SECONDS = 90.0
 # Files of a job that has ended may be seen late on a network's file system.
 SETTLE_SECONDS = 60.0
+# An attempt under another scheduler than ours is given up only after this time without a sign of life: whoever handed
+# it over knows more.
+FOREIGN_SECONDS = 3600.0
 # Waits between attempts double no further than to this, unless the first one is longer.
 LONGEST_WAIT = 3600.0
 # Faults that a scheduler may know more about.
@@ -73,6 +76,9 @@ class Retries:
 class JobQueue:
     """Jobs in one folder, under one scheduler.
 
+    Queues with schedulers of their own may share the folder, and jobs with it. An attempt that another scheduler holds
+    is never judged by the word of this one, to which it is unknown: only by its files.
+
     Args:
         folder: Folder of the jobs' folders.
         scheduler: Who runs them.
@@ -109,7 +115,11 @@ class JobQueue:
         with folder.lock():
             record = folder.record()
             assert record is not None
-            if record.last is None or (record.last.id is None and not self._is_over(folder, record)):
+            if record.last is None or (
+                record.last.id is None
+                and not self._is_foreign(record.last)
+                and not self._is_over(folder, record)
+            ):
                 self._prepare(folder, record)
         if not self.scheduler.takes_batches:
             self.flush()
@@ -158,6 +168,13 @@ class JobQueue:
             self._prepare(folder, record)
         self.flush()
 
+    def job(self, key: str) -> dict[str, Any] | None:
+        """What a job computes; None where there is no folder of it."""
+        try:
+            return self._job(key).job()
+        except FileNotFoundError:
+            return None
+
     def over(self, key: str) -> Done | None:
         """The end of a job where its folder tells it, without a word to the scheduler."""
         folder = self._job(key)
@@ -175,7 +192,7 @@ class JobQueue:
         record = folder.record()
         if record is None or record.last is None:
             return False
-        if record.last.id is not None or self._is_over(folder, record):
+        if record.last.id is not None or self._is_foreign(record.last) or self._is_over(folder, record):
             return True
         with folder.lock():
             record = folder.record()
@@ -204,7 +221,7 @@ class JobQueue:
                 open_.append((folder, record))
             else:
                 outcomes[key] = outcome
-        jobs = _jobs(record for _, record in open_)
+        jobs = self._jobs(record for _, record in open_)
         statuses = self.scheduler.statuses(jobs) if jobs else {}
         for folder, record in open_:
             last = record.last
@@ -249,9 +266,9 @@ class JobQueue:
 
     def _end(self, records: Iterable[Record]) -> None:
         """Have the scheduler end the jobs of the attempts that count."""
-        lasts = [record.last for record in records if record.last is not None]
-        jobs = {last.name: last.id for last in lasts if last.id is not None}
-        unrecorded = [last.name for last in lasts if last.id is None]
+        own = [r for r in records if r.last is not None and not self._is_foreign(r.last)]
+        jobs = self._jobs(own)
+        unrecorded = [r.last.name for r in own if r.last is not None and r.last.id is None]
         if unrecorded:
             jobs |= self.scheduler.find(unrecorded)
         if jobs:
@@ -288,13 +305,22 @@ class JobQueue:
     def _job(self, key: str) -> JobFolder:
         return JobFolder(self.folder / key)
 
+    def _jobs(self, records: Iterable[Record]) -> dict[str, str]:
+        """Ids of the attempts that count, by name; those without one and those of other schedulers are left out."""
+        lasts = [record.last for record in records if record.last is not None]
+        return {last.name: last.id for last in lasts if last.id is not None and not self._is_foreign(last)}
+
+    def _is_foreign(self, attempt: Attempt) -> bool:
+        """Whether an attempt is open under another scheduler."""
+        return attempt.fault is None and attempt.holder not in (None, self.scheduler.identity)
+
     def _prepare(self, folder: JobFolder, record: Record) -> None:
         """Make the next attempt, or take up the one that was made and perhaps not handed over; `flush` does that."""
         last = record.last
         is_new = last is None or last.fault is not None
         if is_new:
             # On record before it is handed over: should the answer be lost, it is looked up by this name.
-            folder.keep(_next_attempt(folder, record))
+            folder.keep(_next_attempt(folder, record, self.scheduler.identity))
         elif (owner := folder.owner(record.attempts[-1].number)) is not None:
             folder.keep(record.with_last(id=owner))
             return
@@ -361,7 +387,12 @@ class JobQueue:
         if settled is not None:
             return settled
         last = record.last
-        if last is None or last.id is None or last.fault is not None:
+        is_foreign = last is not None and self._is_foreign(last)
+        if last is not None and is_foreign:
+            elsewhere = self._elsewhere(folder, last)
+            if elsewhere is not None:
+                return elsewhere
+        elif last is None or last.id is None or last.fault is not None:
             if time.time() >= record.not_before:
                 self._prepare(folder, record)
             return JobState.SUBMITTED
@@ -369,7 +400,7 @@ class JobQueue:
             folder.keep(replace(record, cancelled=True))
             return JobState.CANCELLED
         owner = folder.owner(last.number)
-        if owner is not None and owner != last.id:
+        if owner is not None and owner != last.id and not is_foreign:
             folder.keep(record.with_last(id=owner))
             return JobState.RUNNING
         beat = folder.last_beat(last.number)
@@ -386,9 +417,8 @@ class JobQueue:
         elif status is not None and status.fault is not None:
             diagnosis = Diagnosis(status.fault, f"the scheduler says {status.word}")
         elif status is None and end is None:
-            diagnosis = Diagnosis(
-                Fault.LOST, "the scheduler no longer knows the job, and it gives no sign of life"
-            )
+            knows = "another scheduler had" if is_foreign else "the scheduler no longer knows"
+            diagnosis = Diagnosis(Fault.LOST, f"{knows} the job, and it gives no sign of life")
         else:
             if end is None or end[0] == 0:
                 # An end without a fault and without a result: its files are on their way, or will not come.
@@ -401,6 +431,18 @@ class JobQueue:
             diagnosis = diagnose_end(code, folder.log_tail(last.number), self.engine.patterns)
         seconds = [s for s in (end and end[1], status and status.seconds, beat and beat[1]) if s]
         return self._close(folder, record, diagnosis, max(seconds, default=0.0))
+
+    def _elsewhere(self, folder: JobFolder, last: Attempt) -> JobState | None:
+        """State of an attempt under another scheduler; None where its files tell its end, or too long nothing."""
+        result = folder.result()
+        if folder.end(last.number) is not None or (result is not None and result["attempt"] == last.number):
+            return None
+        silence = folder.silence(last.number)
+        if silence is None and last.id is not None:
+            return JobState.SUBMITTED  # queues can be as long as they like
+        if silence is None:  # it was to be handed over, by somebody who has not come back
+            return JobState.SUBMITTED if folder.record_age() < FOREIGN_SECONDS else None
+        return JobState.RUNNING if silence < FOREIGN_SECONDS else None
 
     def _close(self, folder: JobFolder, record: Record, diagnosis: Diagnosis, seconds: float) -> Outcome:
         """End an attempt that came to nothing, and the job with it where trying again is of no use."""
@@ -431,11 +473,12 @@ class JobQueue:
         return min(self.retries.backoff * 2.0 ** min(n_faults - 1, 60), longest)
 
 
-def _next_attempt(folder: JobFolder, record: Record) -> Record:
-    """The record with one attempt more."""
+def _next_attempt(folder: JobFolder, record: Record, holder: str) -> Record:
+    """The record with one attempt more, which a scheduler is to run."""
     number = 1 if record.last is None else record.last.number + 1
     name = folder.key if number == 1 else f"{folder.key}.{number}"
-    return replace(record, attempts=(*record.attempts, Attempt(number, name)), ended_at=None)
+    attempt = Attempt(number, name, holder=holder)
+    return replace(record, attempts=(*record.attempts, attempt), ended_at=None)
 
 
 def _not_handed_over(folder: JobFolder) -> Attempt | None:
@@ -448,12 +491,6 @@ def _not_handed_over(folder: JobFolder) -> Attempt | None:
 
 def _ticket(folder: JobFolder, attempt: Attempt) -> Ticket:
     return Ticket(attempt.name, folder.path.resolve(), SCRIPT_NAME, attempt.number)
-
-
-def _jobs(records: Iterable[Record]) -> dict[str, str]:
-    """Ids of the attempts that count, by name; those without one are left out."""
-    lasts = [record.last for record in records]
-    return {last.name: last.id for last in lasts if last is not None and last.id is not None}
 
 
 def _reason(last: Attempt, log: str) -> str:

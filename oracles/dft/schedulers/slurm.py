@@ -1,7 +1,8 @@
-"""Slurm, by its command line: `sbatch`, `squeue`, `sacct`, `scancel`."""
+"""Slurm, by its command line: `sbatch`, `squeue`, `sacct`, `scancel`, `scontrol`."""
 
 from __future__ import annotations
 
+import functools
 import getpass
 import math
 import re
@@ -121,13 +122,33 @@ class SlurmScheduler(Scheduler):
 
     def check(self) -> None:
         """Raise a `ConfigError` where Slurm's commands are missing."""
-        wanted = ["sbatch", "squeue", "scancel", *([] if self.accounting == "none" else ["sacct"])]
+        wanted = [
+            "sbatch",
+            "squeue",
+            "scancel",
+            *([] if self.accounting == "none" else ["sacct"]),
+            "scontrol",
+        ]
         missing = [name for name in wanted if shutil.which(name) is None]
         if missing:
             raise ConfigError(
                 f"scheduler.type is slurm, but this machine has no {', '.join(missing)}. Run the campaign where jobs "
                 f"are submitted from, or take `type: local`."
             )
+
+    @property
+    def identity(self) -> str:
+        """The cluster, and the user whose jobs are looked at; with arrays the folder of their lists as well."""
+        lists = f":{self._arrays.resolve()}" if self.takes_batches and self._arrays is not None else ""
+        return f"slurm:{getpass.getuser()}@{self._cluster}{lists}"
+
+    @functools.cached_property
+    def _cluster(self) -> str:
+        text = self._call("scontrol", "show", "config")
+        shown = re.search(r"^ClusterName\s*=\s*(\S+)", text, re.MULTILINE)
+        if shown is None:
+            raise SchedulerError("scontrol show config does not tell the name of the cluster.")
+        return shown[1]
 
     def header(self, name: str) -> Sequence[str]:
         """Directives, so that the script can be submitted by hand as well, and modules."""

@@ -16,11 +16,11 @@ from oracles.dft import runner
 from oracles.dft.engines import ASEEngine
 from oracles.dft.faults import Fault
 from oracles.dft.folder import JobFolder
-from oracles.dft.queue import Done, JobQueue, Retries
-from oracles.dft.schedulers import JobStatus, Phase, Scheduler, SchedulerError, Ticket
+from oracles.dft.queue import FOREIGN_SECONDS, Done, JobQueue, Retries
+from oracles.dft.schedulers import JobStatus, LocalScheduler, Phase, Scheduler, SchedulerError, Ticket
 
 KEY = "a" * 64
-JOB = {"atoms": {"numbers": [3]}, "modules": [], "relaxation": None}
+JOB: dict[str, Any] = {"atoms": {"numbers": [3]}, "modules": [], "relaxation": None}
 
 
 class Board(Scheduler):
@@ -28,17 +28,23 @@ class Board(Scheduler):
 
     Args:
         takes_batches: Whether jobs are handed over together.
+        identity: What tells it from others.
     """
 
     id_in_job: ClassVar[str] = "$NUMBER"
 
-    def __init__(self, takes_batches: bool = False) -> None:
+    def __init__(self, takes_batches: bool = False, identity: str = "board") -> None:
         super().__init__(cores=1)
+        self._identity = identity
         self.takes_batches = takes_batches
         self.jobs: dict[str, str] = {}  # ids of what waits or runs, by name
         self.ended: dict[str, JobStatus] = {}
         self.calls: list[str] = []
         self.is_down = False
+
+    @property
+    def identity(self) -> str:
+        return self._identity
 
     def _note(self, call: str) -> None:
         self.calls.append(call)
@@ -294,3 +300,110 @@ def test_an_attempt_that_fails_does_not_undo_the_result_of_another(
     monkeypatch.setattr(runner, "run", deliver_and_fail)
     runner.main(2, tmp_path)
     assert runner.read_json(tmp_path / runner.RESULT) == energy_of(1)
+
+
+def two_queues(folder: Path, **retries: Any) -> tuple[JobQueue, JobQueue]:
+    """Of one folder, each with a scheduler of its own."""
+    ours, theirs = (queue_of(folder, Board(identity=name), backoff=0.0, **retries) for name in ("a", "b"))
+    return ours, theirs
+
+
+def aged(path: Path, seconds: float) -> None:
+    """Let a file have been written a while ago."""
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def calls(queue: JobQueue) -> list[str]:
+    assert isinstance(queue.scheduler, Board)
+    return queue.scheduler.calls
+
+
+def test_an_attempt_under_another_scheduler_is_followed_by_its_files(tmp_path: Path) -> None:
+    ours, theirs = two_queues(tmp_path)
+    theirs.put(KEY, JOB)
+    ours.put(KEY, JOB)
+    aged(ours.folder / KEY / "record.json", 1e6)
+    assert ours.look([KEY]) == {KEY: JobState.SUBMITTED}  # days in a queue
+    (ours.folder / KEY / "claim-1").write_text("1\n")
+    assert ours.look([KEY]) == {KEY: JobState.RUNNING}
+    aged(ours.folder / KEY / "claim-1", 1e6)
+    told(ours, runner.HEARTBEAT, {"attempt": 1, "seconds": 20.0})
+    aged(ours.folder / KEY / runner.HEARTBEAT, FOREIGN_SECONDS - 60.0)
+    assert ours.look([KEY]) == {KEY: JobState.RUNNING}
+    told(ours, runner.RESULT, energy_of(1))
+    assert ours.look([KEY]) == theirs.look([KEY])
+    assert isinstance(ours.over(KEY), Done)
+    assert calls(ours) == []
+    assert calls(theirs) == ["submit 1"]
+
+
+def test_a_job_goes_over_to_who_first_sees_its_end(tmp_path: Path) -> None:
+    """The attempt's own files say that it was killed; the next one is under the scheduler of who read them."""
+    ours, theirs = two_queues(tmp_path, max_attempts=2)
+    theirs.put(KEY, JOB)
+    told(ours, "exit-1.json", {"code": 137, "seconds": 7.0})
+    assert ours.look([KEY]) == {KEY: JobState.SUBMITTED}
+    first, second = record_of(ours).attempts
+    assert (first.holder, first.fault, first.seconds) == ("b", Fault.KILLED, 7.0)
+    assert (second.holder, second.id) == ("a", "1")
+    assert theirs.look([KEY]) == {KEY: JobState.SUBMITTED}
+    assert (calls(ours), calls(theirs)) == (["submit 2"], ["submit 1"])
+    told(
+        theirs,
+        runner.RESULT,
+        {"attempt": 2, "state": "failed", "stage": "set-up", "type": "E", "message": ""},
+    )
+    done = theirs.look([KEY])[KEY]
+    assert isinstance(done, Done)
+    assert done.reason is not None
+    assert done.reason.startswith("bad input after 2 attempts")
+    assert ours.look([KEY])[KEY] == done
+
+
+@pytest.mark.parametrize("was_handed_over", [True, False])
+def test_an_attempt_that_its_scheduler_has_let_down_is_made_again(
+    tmp_path: Path, was_handed_over: bool
+) -> None:
+    ours, theirs = two_queues(tmp_path)
+    if was_handed_over:
+        theirs.put(KEY, JOB)
+        (ours.folder / KEY / "claim-1").write_text("1\n")
+        what = "claim-1"
+    else:
+        theirs.scheduler.is_down = True  # type: ignore[attr-defined]
+        with pytest.raises(SchedulerError):
+            theirs.put(KEY, JOB)
+        what = "record.json"
+    ours.put(KEY, JOB)
+    assert ours.find(KEY)
+    aged(ours.folder / KEY / what, FOREIGN_SECONDS - 60.0)
+    ours.look([KEY])
+    assert record_of(ours).last.number == 1
+    aged(ours.folder / KEY / what, FOREIGN_SECONDS + 60.0)
+    assert ours.look([KEY]) == {KEY: JobState.SUBMITTED}
+    first, second = record_of(ours).attempts
+    assert (first.fault, second.holder) == (Fault.LOST, "a")
+    assert calls(ours) == ["submit 2"]
+
+
+def test_cancelling_asks_nothing_of_a_scheduler_for_an_attempt_of_another(tmp_path: Path) -> None:
+    ours, theirs = two_queues(tmp_path)
+    theirs.put(KEY, JOB)
+    ours.cancel([KEY])
+    assert calls(ours) == []
+    assert theirs.look([KEY]) == {KEY: JobState.CANCELLED}
+
+
+def test_records_of_earlier_versions_are_ones_own(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path, Board())
+    queue.put(KEY, JOB)
+    record = runner.read_json(queue.folder / KEY / "record.json")
+    del record["attempts"][0]["holder"]
+    told(queue, "record.json", record)
+    queue.look([KEY])
+    assert calls(queue) == ["submit 1", "statuses 1"]
+
+
+def test_pools_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    one, same, other = (LocalScheduler(folder=tmp_path / name) for name in ("one", "x/../one", "two"))
+    assert one.identity == same.identity != other.identity

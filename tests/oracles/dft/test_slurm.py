@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import signal
@@ -187,6 +188,10 @@ def test_a_round_is_handed_over_as_one_array(
     bench: Any, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = bench.queue(array=10)
+    # Who of us knows which jobs: asked once, and not while a thousand are looked at.
+    plain = f"slurm:{getpass.getuser()}@tests"
+    assert bench.scheduler().identity == plain
+    assert queue.scheduler.identity == f"{plain}:{bench.folder.resolve() / 'arrays'}"
     calls: list[str] = []
     call = SlurmScheduler._call
     monkeypatch.setattr(SlurmScheduler, "_call", lambda s, *c: [calls.append(c[0]), call(s, *c)][1])
@@ -243,6 +248,7 @@ def test_a_thousand_jobs_are_looked_at_in_one_call(bench: Any, slurm: Cluster, t
     keys = [f"{i:064d}" for i in range(1000)]
     for key in keys:
         bench.put(holder, key)
+    assert queue.scheduler.identity == holder.scheduler.identity
     calls: list[str] = []
     seconds_outside = 0.0
     call = queue.scheduler._call
