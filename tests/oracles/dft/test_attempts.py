@@ -20,7 +20,9 @@ from oracles.dft.queue import FOREIGN_SECONDS, Done, JobQueue, Retries
 from oracles.dft.schedulers import JobStatus, LocalScheduler, Phase, Scheduler, SchedulerError, Ticket
 
 KEY = "a" * 64
-JOB: dict[str, Any] = {"atoms": {"numbers": [3]}, "modules": [], "relaxation": None}
+EMT = {"class": "ase.calculators.emt:EMT", "params": {}}
+CALCULATORS = {"calculator": EMT, "relaxation_calculator": EMT}
+JOB: dict[str, Any] = {"atoms": {"numbers": [3]}, "modules": [], "relaxation": None, **CALCULATORS}
 
 
 class Board(Scheduler):
