@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 
 from oracles.dft import runner
+from oracles.dft.engines import ASEEngine, Engine, GPAWEngine
 
 EDGES = np.array([3.0, 3.0, 3.3])  # Å, of a tetragonal cell
 
@@ -137,20 +140,48 @@ class Telling(EMT):
 """
 
 
-def two_processes(folder: Path, *python: str, modules: list[str]) -> Any:
+MPIEXEC = "mpiexec --allow-run-as-root --oversubscribe -n 2"
+
+
+@pytest.fixture
+def parallel_python(gpaw_python: str) -> str:
+    """An interpreter that has mpi4py and a GPAW compiled with MPI, as `.ci/install-dft-tools` makes it."""
+    look = "import mpi4py, gpaw.cgpaw; assert gpaw.cgpaw.have_mpi"
+    if subprocess.run([gpaw_python, "-c", look], capture_output=True, check=False).returncode:
+        pytest.skip(f"{gpaw_python} lacks mpi4py or a GPAW compiled with MPI; `make test-slurm` makes one")
+    return gpaw_python
+
+
+def compute(folder: Path, engine: Engine, **changes: Any) -> Any:
+    """Run a job as its script would, and return its result."""
+    folder.mkdir()
+    runner.write_json(folder / runner.JOB, job(modules=list(engine.modules), **changes))
     (folder / "ranks.py").write_text(_RANKS)
-    spec = {"class": "ranks:Telling", "params": {}}
-    runner.write_json(folder / runner.JOB, job(calculator=spec, modules=modules))
-    done = run_in(
-        folder, "mpiexec", "--allow-run-as-root", "--oversubscribe", "-n", "2", *python, "-u", "runner.py"
-    )
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in folder.glob("rank-*")) == ["rank-0-of-2", "rank-1-of-2"], done.stderr
-    return json.loads((folder / runner.RESULT).read_text())
+    done = run_in(folder, *shlex.split(engine.command))
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = runner.read_json(folder / runner.RESULT)
+    assert result["state"] == "done", result["message"]
+    return result
 
 
 @pytest.mark.gpaw
-def test_two_processes_of_mpi4py_know_their_ranks(tmp_path: Path, gpaw_python: str) -> None:
-    result = two_processes(tmp_path, gpaw_python, modules=["ase", "mpi4py"])
-    assert result["state"] == "done"
+def test_two_processes_of_mpi4py_know_their_ranks(tmp_path: Path, parallel_python: str) -> None:
+    engine = ASEEngine("ranks:Telling", modules=["mpi4py"], python=parallel_python, launcher=MPIEXEC)
+    result = compute(tmp_path / "job", engine, calculator=engine.calculator(Atoms()))
+    ranks = sorted(path.name for path in (tmp_path / "job").glob("rank-*"))
+    assert ranks == ["rank-0-of-2", "rank-1-of-2"]
     assert set(result["versions"]) == {"python", "ase", "mpi4py"}
+
+
+@pytest.mark.gpaw
+def test_two_processes_of_gpaw_compute_the_energy_of_one(tmp_path: Path, parallel_python: str) -> None:
+    lif = bulk("LiF", "rocksalt", a=4.03)
+    energies = {}
+    for launcher, n in (("", 1), (MPIEXEC, 2)):
+        engine = GPAWEngine(protocol="fast", python=parallel_python, launcher=launcher)
+        folder = tmp_path / f"{n}"
+        changes = {"atoms": runner.atoms_json(lif), "calculator": engine.calculator(lif)}
+        energies[n] = compute(folder, engine, **changes)["energy"]
+        assert re.search(rf"^cores: +{n}$", (folder / "gpaw.txt").read_text(), re.MULTILINE)
+    # The default tolerance of self-consistency is of this order, for eight electrons.
+    assert energies[2] == pytest.approx(energies[1], abs=1e-3)
