@@ -35,6 +35,7 @@ class Attempt:
         fault: Why it came to nothing; None while it may still come to something.
         detail: What is known about the fault.
         seconds: Wall time that it used, once it has ended.
+        holder: Identity of the scheduler that was asked to run it; None on records of earlier versions.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Attempt:
     fault: Fault | None = None
     detail: str = ""
     seconds: float = 0.0
+    holder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,17 @@ class JobFolder:
 
     def end(self, attempt: int) -> tuple[int, float] | None:
         """Exit code and wall seconds of an attempt whose script came to its end."""
-        value = runner.read_json(self.path / f"exit-{attempt}.json")
+        try:
+            value = runner.read_json(self.path / f"exit-{attempt}.json")
+        except ValueError:  # cut short, as its machine went down
+            return None
         return None if value is None else (int(value["code"]), float(value["seconds"]))
+
+    def seconds_taken(self, attempt: int) -> float:
+        """Wall seconds of an attempt until its end or, if it has none, until now."""
+        end = self.end(attempt)
+        begun = _age(self.path / f"claim-{attempt}")
+        return end[1] if end is not None else begun or 0.0
 
     def last_beat(self, attempt: int) -> tuple[float, float] | None:
         """Age (s) of an attempt's last sign of life, and for how long it had run by then."""
@@ -166,6 +177,16 @@ class JobFolder:
             return None
         age = time.time() - (self.path / runner.HEARTBEAT).stat().st_mtime
         return age, float(value["seconds"])
+
+    def silence(self, attempt: int) -> float | None:
+        """Seconds since the last sign that an attempt is under way; None where it has not begun."""
+        beat = self.last_beat(attempt)
+        ages = [age for age in (_age(self.path / f"claim-{attempt}"), beat and beat[0]) if age is not None]
+        return min(ages, default=None)
+
+    def record_age(self) -> float:
+        """Seconds since the record was last changed."""
+        return _age(self.path / RECORD) or 0.0
 
     def restart_attempt(self) -> int | None:
         """Number of the attempt that last got on, by the restart file."""
@@ -199,6 +220,14 @@ class JobFolder:
         names = [runner.JOB, runner.RESULT, runner.FINAL, SCRIPT, *outputs]
         found = [self.path / name for name in names] + sorted(self.path.glob("attempt-*.log"))
         return tuple(str(path) for path in found if path.is_file())
+
+
+def _age(path: Path) -> float | None:
+    """Seconds since a file was written, None where there is none."""
+    try:
+        return max(time.time() - path.stat().st_mtime, 0.0)
+    except FileNotFoundError:
+        return None
 
 
 def _end(path: Path) -> str:

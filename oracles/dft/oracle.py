@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,7 +87,8 @@ class DFTQueueOracle(QueuedOracle):
         prerelax_steps: Most steps by which that potential relaxes atoms and cell before the job is made, as `mace_md`
             does before dynamics; 0 for none.
         max_attempts: Of one job.
-        backoff: Seconds before the second attempt; each later one waits twice as long.
+        backoff: Seconds to wait after a fault of the infrastructure, after each further one twice as long, up to an
+            hour. What ran out of time and got on goes on at once.
         cost_per_core_hour: In the campaign's cost unit. No further attempt is made once the fidelity's `cost` is used.
         folder: Folder of the jobs' folders; by default one in the campaign's own. Campaigns that name the same one
             share the elements' energies.
@@ -261,8 +262,8 @@ class DFTQueueOracle(QueuedOracle):
         return key if self.queue.find(key) else None
 
     def poll(self, ids: Sequence[ExternalId]) -> Mapping[ExternalId, JobState | Measurement]:
-        """States and results; the scheduler is asked once for all, the elements' jobs among them."""
-        elements = self._element_jobs()
+        """States and results; the scheduler is asked once for all, the jobs of their elements among them."""
+        elements = self._element_jobs(ids)
         outcomes = self.queue.look([*ids, *elements])
         return {key: self._answer(outcomes[key], outcomes) for key in ids}
 
@@ -330,9 +331,18 @@ class DFTQueueOracle(QueuedOracle):
             if known is None:
                 self.queue.put(key, self._job(key, atoms, relaxation))
 
-    def _element_jobs(self) -> list[str]:
-        """Keys of the elements' jobs that were submitted."""
-        return sorted(path.name for path in self.queue.folder.glob(f"{_REFERENCE}-*") if path.is_dir())
+    def _element_jobs(self, ids: Sequence[ExternalId]) -> list[str]:
+        """Keys of the elements' jobs that crystals wait for; those of other campaigns may be in the folder as well."""
+        if self.task != "formation_energy":
+            return []
+        numbers: set[int] = set()
+        for key in ids:
+            job = self.queue.job(key)
+            if job is not None:
+                numbers |= set(job["atoms"]["numbers"])
+        return [
+            self._reference(symbol)[0] for symbol in sorted(set(_symbols(numbers)) - set(self.references))
+        ]
 
     def _answer(self, outcome: Outcome, outcomes: Mapping[str, Outcome]) -> JobState | Measurement:
         if isinstance(outcome, JobState):
@@ -420,7 +430,7 @@ class DFTQueueOracle(QueuedOracle):
         return {symbol: energies[symbol] for symbol in sorted(set(_symbols(numbers)))}
 
 
-def _symbols(numbers: Sequence[int]) -> list[str]:
+def _symbols(numbers: Iterable[int]) -> list[str]:
     from ase.data import chemical_symbols
 
     return [chemical_symbols[number] for number in numbers]

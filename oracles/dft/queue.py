@@ -24,6 +24,11 @@ from oracles.dft.schedulers.base import JobStatus, Phase, Scheduler, Ticket
 ALIVE_SECONDS = 90.0
 # Files of a job that has ended may be seen late on a network's file system.
 SETTLE_SECONDS = 60.0
+# An attempt under another scheduler than ours is given up only after this time without a sign of life: whoever handed
+# it over knows more.
+FOREIGN_SECONDS = 3600.0
+# Waits between attempts double no further than to this, unless the first one is longer.
+LONGEST_WAIT = 3600.0
 # Faults that a scheduler may know more about.
 _UNEXPLAINED = (Fault.CODE_ERROR, Fault.KILLED)
 
@@ -58,7 +63,8 @@ class Retries:
 
     Attributes:
         max_attempts: In all.
-        backoff: Seconds before the second attempt; each later one waits twice as long as the one before.
+        backoff: Seconds to wait after a fault of the infrastructure; after each further one twice as long as after
+            the one before, up to an hour. A job that ran out of time and got on goes on at once.
         max_core_hours: No further attempt is made once this much was used.
     """
 
@@ -69,6 +75,9 @@ class Retries:
 
 class JobQueue:
     """Jobs in one folder, under one scheduler.
+
+    Queues with schedulers of their own may share the folder, and jobs with it. An attempt that another scheduler holds
+    is never judged by the word of this one, to which it is unknown: only by its files.
 
     Args:
         folder: Folder of the jobs' folders.
@@ -82,7 +91,8 @@ class JobQueue:
         self.scheduler = scheduler
         self.engine = engine
         self.retries = retries
-        self._kept: list[JobFolder] = []
+        # What is to be handed over, and whether it may have been already, by an answer that was lost.
+        self._kept: dict[JobFolder, bool] = {}
 
     def put(self, key: str, job: Mapping[str, Any]) -> None:
         """Submit a job under a key, unless it has been.
@@ -105,40 +115,41 @@ class JobQueue:
         with folder.lock():
             record = folder.record()
             assert record is not None
-            if record.last is None and self.scheduler.takes_batches:
-                folder.keep(_next_attempt(folder, record))
-                self._kept.append(folder)
-            elif record.last is None or (record.last.id is None and not self._is_over(folder, record)):
-                self._submit(folder, record)
+            if record.last is None or (
+                record.last.id is None
+                and not self._is_foreign(record.last)
+                and not self._is_over(folder, record)
+            ):
+                self._prepare(folder, record)
+        if not self.scheduler.takes_batches:
+            self.flush()
 
     def flush(self) -> None:
         """Hand over what was put in since the last time, where the scheduler takes batches.
 
-        Should the process be lost before, `look` finds the jobs as ones whose answer was lost.
+        Jobs that may have been handed over already are looked up first, in one call. Should the process be lost before,
+        `look` finds the jobs as ones whose answer was lost.
 
         Raises:
             SchedulerError: the scheduler can't be reached, or refuses.
         """
-        kept, self._kept = self._kept, []
-        open_ = []
-        for folder in kept:
-            record = folder.record()
-            if (
-                record is not None
-                and not record.cancelled
-                and record.last is not None
-                and record.last.id is None
-            ):
-                open_.append((folder, record.last))
-        if not open_:
-            return
-        tickets = [_ticket(folder, last) for folder, last in open_]
-        ids = self.scheduler.submit_all(tickets)
+        kept, self._kept = self._kept, {}
+        open_ = [(folder, last) for folder in kept if (last := _not_handed_over(folder)) is not None]
+        doubtful = [last.name for folder, last in open_ if kept[folder]]
+        found = self.scheduler.find(doubtful) if doubtful else {}
+        tickets = []
         for folder, last in open_:
-            with folder.lock():
-                record = folder.record()
-                if record is not None and record.last == last:
-                    folder.keep(record.with_last(id=ids[last.name]))
+            if last.name in found:
+                self._note_id(folder, last, found[last.name])
+            elif self.scheduler.takes_batches:
+                tickets.append(_ticket(folder, last))
+            else:
+                self._submit(folder, last)
+        if tickets:
+            ids = self.scheduler.submit_all(tickets)
+            for folder, last in open_:
+                if last.name in ids:
+                    self._note_id(folder, last, ids[last.name])
 
     def renew(self, key: str, job: Mapping[str, Any]) -> None:
         """Submit a job again whose folder is gone, or that was cancelled.
@@ -154,7 +165,15 @@ class JobQueue:
         with folder.lock():
             record = replace(record, cancelled=False).with_last(fault=Fault.KILLED, detail="cancelled")
             folder.keep(record)
-            self._submit(folder, record)
+            self._prepare(folder, record)
+        self.flush()
+
+    def job(self, key: str) -> dict[str, Any] | None:
+        """What a job computes; None where there is no folder of it."""
+        try:
+            return self._job(key).job()
+        except FileNotFoundError:
+            return None
 
     def over(self, key: str) -> Done | None:
         """The end of a job where its folder tells it, without a word to the scheduler."""
@@ -173,7 +192,7 @@ class JobQueue:
         record = folder.record()
         if record is None or record.last is None:
             return False
-        if record.last.id is not None or self._is_over(folder, record):
+        if record.last.id is not None or self._is_foreign(record.last) or self._is_over(folder, record):
             return True
         with folder.lock():
             record = folder.record()
@@ -183,7 +202,8 @@ class JobQueue:
     def look(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """State or end of each job; jobs whose next attempt is due are submitted.
 
-        The scheduler is asked once for all. A job without a folder is lost.
+        The scheduler is asked once for all, and once more for those of which it is not on record whether it has them. A
+        job without a folder is lost.
 
         Raises:
             SchedulerError: the scheduler can't be reached.
@@ -201,7 +221,7 @@ class JobQueue:
                 open_.append((folder, record))
             else:
                 outcomes[key] = outcome
-        jobs = _jobs(record for _, record in open_)
+        jobs = self._jobs(record for _, record in open_)
         statuses = self.scheduler.statuses(jobs) if jobs else {}
         for folder, record in open_:
             last = record.last
@@ -220,6 +240,9 @@ class JobQueue:
                 outcomes[folder.key] = (
                     self._go_on(folder, record, status) if unchanged else JobState.SUBMITTED
                 )
+        if self._kept:
+            self.flush()
+        self._end_overtaken(outcomes)
         return outcomes
 
     def cancel(self, keys: Sequence[str]) -> None:
@@ -234,33 +257,88 @@ class JobQueue:
             record = folder.record()
             if record is not None and self._settled(folder, record) is None:
                 open_.append((folder, record))
-        unrecorded = [r.last.name for _, r in open_ if r.last is not None and r.last.id is None]
-        jobs = _jobs(record for _, record in open_)
-        if unrecorded:
-            jobs |= self.scheduler.find(unrecorded)
-        if jobs:
-            self.scheduler.cancel(jobs)
+        self._end(record for _, record in open_)
         for folder, _ in open_:
             with folder.lock():
                 record = folder.record()
                 assert record is not None
                 folder.keep(replace(record, cancelled=True))
 
+    def _end(self, records: Iterable[Record]) -> None:
+        """Have the scheduler end the jobs of the attempts that count."""
+        own = [r for r in records if r.last is not None and not self._is_foreign(r.last)]
+        jobs = self._jobs(own)
+        unrecorded = [r.last.name for r in own if r.last is not None and r.last.id is None]
+        if unrecorded:
+            jobs |= self.scheduler.find(unrecorded)
+        if jobs:
+            self.scheduler.cancel(jobs)
+
+    def _end_overtaken(self, outcomes: dict[str, Outcome]) -> None:
+        """End attempts that go on although an earlier one, which was given up for lost, has brought the result."""
+        overtaken = []
+        for done in outcomes.values():
+            if (
+                isinstance(done, Done)
+                and done.result is not None
+                and done.result["attempt"] < done.n_attempts
+            ):
+                record = done.folder.record()
+                if record is not None and record.last is not None and record.last.fault is None:
+                    overtaken.append((done, record))
+        self._end(record for _, record in overtaken)
+        for done, earlier in overtaken:
+            folder = done.folder
+            with folder.lock():
+                record = folder.record()
+                if record is None or record.last != earlier.last:
+                    continue
+                assert done.result is not None
+                detail = f"attempt {done.result['attempt']} has brought the result"
+                seconds = folder.seconds_taken(record.attempts[-1].number)
+                record = record.with_last(fault=Fault.KILLED, detail=detail, seconds=seconds)
+                folder.keep(record)
+            settled = self._settled(folder, record)
+            assert settled is not None
+            outcomes[folder.key] = settled
+
     def _job(self, key: str) -> JobFolder:
         return JobFolder(self.folder / key)
 
-    def _submit(self, folder: JobFolder, record: Record) -> None:
-        """Make the next attempt, or hand over the one that was made and perhaps not handed over."""
+    def _jobs(self, records: Iterable[Record]) -> dict[str, str]:
+        """Ids of the attempts that count, by name; those without one and those of other schedulers are left out."""
+        lasts = [record.last for record in records if record.last is not None]
+        return {last.name: last.id for last in lasts if last.id is not None and not self._is_foreign(last)}
+
+    def _is_foreign(self, attempt: Attempt) -> bool:
+        """Whether an attempt is open under another scheduler."""
+        return attempt.fault is None and attempt.holder not in (None, self.scheduler.identity)
+
+    def _prepare(self, folder: JobFolder, record: Record) -> None:
+        """Make the next attempt, or take up the one that was made and perhaps not handed over; `flush` does that."""
         last = record.last
-        if last is None or last.fault is not None:
-            record = _next_attempt(folder, record)
+        is_new = last is None or last.fault is not None
+        if is_new:
             # On record before it is handed over: should the answer be lost, it is looked up by this name.
-            folder.keep(record)
-        elif self._adopt(folder, record) is not None:
+            folder.keep(_next_attempt(folder, record, self.scheduler.identity))
+        elif (owner := folder.owner(record.attempts[-1].number)) is not None:
+            folder.keep(record.with_last(id=owner))
             return
-        last = record.attempts[-1]
-        job_id = self.scheduler.submit(_ticket(folder, last))
-        folder.keep(record.with_last(id=job_id))
+        self._kept[folder] = not is_new
+
+    def _submit(self, folder: JobFolder, attempt: Attempt) -> None:
+        # Under the lock: a process that puts the same job in at the same time finds its id on record.
+        with folder.lock():
+            record = folder.record()
+            if record is not None and record.last == attempt:
+                folder.keep(record.with_last(id=self.scheduler.submit(_ticket(folder, attempt))))
+
+    @staticmethod
+    def _note_id(folder: JobFolder, attempt: Attempt, job_id: str) -> None:
+        with folder.lock():
+            record = folder.record()
+            if record is not None and record.last == attempt:
+                folder.keep(record.with_last(id=job_id))
 
     def _adopt(self, folder: JobFolder, record: Record) -> str | None:
         """Id of the job of an attempt whose handing over was not recorded; None where there is no such job."""
@@ -309,15 +387,20 @@ class JobQueue:
         if settled is not None:
             return settled
         last = record.last
-        if last is None or last.id is None or last.fault is not None:
+        is_foreign = last is not None and self._is_foreign(last)
+        if last is not None and is_foreign:
+            elsewhere = self._elsewhere(folder, last)
+            if elsewhere is not None:
+                return elsewhere
+        elif last is None or last.id is None or last.fault is not None:
             if time.time() >= record.not_before:
-                self._submit(folder, record)
+                self._prepare(folder, record)
             return JobState.SUBMITTED
         if status is not None and status.phase is Phase.CANCELLED:
             folder.keep(replace(record, cancelled=True))
             return JobState.CANCELLED
         owner = folder.owner(last.number)
-        if owner is not None and owner != last.id:
+        if owner is not None and owner != last.id and not is_foreign:
             folder.keep(record.with_last(id=owner))
             return JobState.RUNNING
         beat = folder.last_beat(last.number)
@@ -334,9 +417,8 @@ class JobQueue:
         elif status is not None and status.fault is not None:
             diagnosis = Diagnosis(status.fault, f"the scheduler says {status.word}")
         elif status is None and end is None:
-            diagnosis = Diagnosis(
-                Fault.LOST, "the scheduler no longer knows the job, and it gives no sign of life"
-            )
+            knows = "another scheduler had" if is_foreign else "the scheduler no longer knows"
+            diagnosis = Diagnosis(Fault.LOST, f"{knows} the job, and it gives no sign of life")
         else:
             if end is None or end[0] == 0:
                 # An end without a fault and without a result: its files are on their way, or will not come.
@@ -350,6 +432,18 @@ class JobQueue:
         seconds = [s for s in (end and end[1], status and status.seconds, beat and beat[1]) if s]
         return self._close(folder, record, diagnosis, max(seconds, default=0.0))
 
+    def _elsewhere(self, folder: JobFolder, last: Attempt) -> JobState | None:
+        """State of an attempt under another scheduler; None where its files tell its end, or too long nothing."""
+        result = folder.result()
+        if folder.end(last.number) is not None or (result is not None and result["attempt"] == last.number):
+            return None
+        silence = folder.silence(last.number)
+        if silence is None and last.id is not None:
+            return JobState.SUBMITTED  # queues can be as long as they like
+        if silence is None:  # it was to be handed over, by somebody who has not come back
+            return JobState.SUBMITTED if folder.record_age() < FOREIGN_SECONDS else None
+        return JobState.RUNNING if silence < FOREIGN_SECONDS else None
+
     def _close(self, folder: JobFolder, record: Record, diagnosis: Diagnosis, seconds: float) -> Outcome:
         """End an attempt that came to nothing, and the job with it where trying again is of no use."""
         number = record.attempts[-1].number
@@ -362,32 +456,41 @@ class JobQueue:
             and self._core_hours(record.seconds) < self.retries.max_core_hours
         )
         if again:
-            wait = self.retries.backoff * 2.0 ** (number - 1)
+            wait = 0.0 if got_on else self._wait(record)
             record = replace(record, not_before=time.time() + wait)
             folder.keep(record)
             if wait <= 0.0:
-                self._submit(folder, record)
+                self._prepare(folder, record)
             return JobState.SUBMITTED
         record = replace(record, final=True)
         folder.keep(record)
         return self._done(folder, record, None, _reason(record.attempts[-1], folder.log_tail(number)))
 
+    def _wait(self, record: Record) -> float:
+        """Seconds before the next attempt, by how often the infrastructure has failed the job."""
+        n_faults = sum(a.fault is not None and a.fault.is_of_infrastructure for a in record.attempts)
+        longest = max(LONGEST_WAIT, self.retries.backoff)
+        return min(self.retries.backoff * 2.0 ** min(n_faults - 1, 60), longest)
 
-def _next_attempt(folder: JobFolder, record: Record) -> Record:
-    """The record with one attempt more."""
+
+def _next_attempt(folder: JobFolder, record: Record, holder: str) -> Record:
+    """The record with one attempt more, which a scheduler is to run."""
     number = 1 if record.last is None else record.last.number + 1
     name = folder.key if number == 1 else f"{folder.key}.{number}"
-    return replace(record, attempts=(*record.attempts, Attempt(number, name)), ended_at=None)
+    attempt = Attempt(number, name, holder=holder)
+    return replace(record, attempts=(*record.attempts, attempt), ended_at=None)
+
+
+def _not_handed_over(folder: JobFolder) -> Attempt | None:
+    """The attempt of a job that waits to be handed over."""
+    record = folder.record()
+    if record is None or record.cancelled or record.last is None or record.last.fault is not None:
+        return None
+    return record.last if record.last.id is None else None
 
 
 def _ticket(folder: JobFolder, attempt: Attempt) -> Ticket:
     return Ticket(attempt.name, folder.path.resolve(), SCRIPT_NAME, attempt.number)
-
-
-def _jobs(records: Iterable[Record]) -> dict[str, str]:
-    """Ids of the attempts that count, by name; those without one are left out."""
-    lasts = [record.last for record in records]
-    return {last.name: last.id for last in lasts if last is not None and last.id is not None}
 
 
 def _reason(last: Attempt, log: str) -> str:

@@ -4,7 +4,8 @@ This file is copied beside each `job.json` (with `oracles/dynamics/motion.py`, w
 the engine's own Python, so it imports nothing but the standard library, numpy and ASE (and, through ASE, the engine).
 It is started as
 
-    python runner.py ATTEMPT
+    python runner.py ATTEMPT                              # or, in parallel,
+    mpiexec -n N python -m gpaw python runner.py ATTEMPT  # and likewise of other packages
 
 and exits with 0 where `result.json` says what came out, be it an energy or an error of the calculation, with
 `TROUBLE_OF_THE_NODE` where a disk or a network was at fault, and else with what Python or a signal makes of it. Under
@@ -138,17 +139,17 @@ def relax(
     from ase.optimize import BFGS
 
     done = 0
-    saved = read_json(folder / RESTART)
-    if saved is not None:
-        atoms.set_cell(saved["cell"])
-        atoms.positions[:] = saved["positions"]
-        done = saved["steps"]
-    atoms.calc = calculator
     if settings["symmetry"]:
         from ase.constraints import FixSymmetry
 
         # Of the structure that came in, not of a half-relaxed one: a restart keeps the same group.
         atoms.set_constraint(FixSymmetry(atoms, symprec=1e-3))
+    saved = read_json(folder / RESTART)
+    if saved is not None:
+        atoms.set_cell(saved["cell"], apply_constraint=False)
+        atoms.set_positions(saved["positions"], apply_constraint=False)
+        done = saved["steps"]
+    atoms.calc = calculator
     moving: Any = FrechetCellFilter(atoms) if settings["cell"] else atoms
     optimiser = BFGS(moving, logfile="-" if first else None)
     begun = done
@@ -292,37 +293,63 @@ def run(
 
 
 def versions(modules: list[str]) -> dict[str, str]:
-    """Versions of the engine's Python packages."""
+    """Versions of the engine's Python packages, which this imports."""
     found = {"python": platform.python_version()}
     for name in modules:
         found[name] = str(getattr(importlib.import_module(name), "__version__", "unknown"))
     return found
 
 
+def load(job: Mapping[str, Any]) -> dict[str, str]:
+    """Import the engine; returns the versions of its packages.
+
+    This comes before a look at `ase.parallel.world`, which takes its communicator, once, from what is imported by then:
+    of processes that have not imported GPAW or mpi4py each counts itself the first.
+    """
+    found = versions(job["modules"])
+    for name in ("relaxation_calculator", "calculator"):
+        importlib.import_module(job[name]["class"].partition(":")[0])
+    return found
+
+
+def _is_done(folder: Path) -> bool:
+    result = read_json(folder / RESULT)
+    return result is not None and result["state"] == "done"
+
+
+@contextlib.contextmanager
+def telling(facts: dict[str, Any], stage: list[str]) -> Iterator[None]:
+    """Put an error of the calculation into the facts, with the stage that it came to."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError)):
+            raise  # nothing about the crystal
+        traceback.print_exc()
+        name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+        message = str(error).strip()[-2000:]
+        facts |= {"state": "failed", "stage": stage[-1], "type": name, "message": message}
+
+
 def main(attempt: int, folder: Path) -> None:
     """Run the job of a folder."""
     job = read_json(folder / JOB)
-    earlier = read_json(folder / RESULT)
-    if earlier is not None and earlier["state"] == "done":
-        print(f"done already, by attempt {earlier['attempt']}")
+    if _is_done(folder):
+        print("done already, by another attempt")
         return
     begin, stage = time.monotonic(), ["set-up"]
+    facts: dict[str, Any] = {"attempt": attempt}
+    with telling(facts, stage):
+        facts["versions"] = load(job)
     from ase.parallel import world
 
     first = world.rank == 0
-    facts: dict[str, Any] = {"attempt": attempt}
     with beating(folder / HEARTBEAT, attempt) if first else contextlib.nullcontext():
-        try:
-            facts["versions"] = versions(job["modules"])
-            facts |= {"state": "done", **run(job, folder, attempt, first, stage.append)}
-        except Exception as error:
-            if isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError)):
-                raise  # nothing about the crystal
-            traceback.print_exc()
-            name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-            message = str(error).strip()[-2000:]
-            facts |= {"state": "failed", "stage": stage[-1], "type": name, "message": message}
-        if first:
+        if "state" not in facts:
+            with telling(facts, stage):
+                facts |= {"state": "done", **run(job, folder, attempt, first, stage.append)}
+        # What another attempt has brought in the meantime stays.
+        if first and not _is_done(folder):
             write_json(folder / RESULT, {**facts, "seconds": time.monotonic() - begin})
 
 

@@ -21,7 +21,7 @@ class ASEEngine(Engine):
     Args:
         calculator: `module:Class`, as in `ase.calculators.emt:EMT` or `xtb.ase.calculator:XTB`.
         parameters: Of its constructor, plain values; an object is `{class: "module:Class", params: {...}}`.
-        modules: Packages whose versions results state.
+        modules: Packages whose versions results state, `mpi4py` among them where a launcher starts several processes.
         python: The interpreter that has it; by default this one.
         launcher: What goes before the interpreter.
         setup: Lines of the job's script before it.

@@ -33,7 +33,7 @@ class Engine(ABC):
         python: The interpreter that has the engine; by default this one. A path in full, with `~` and `${NAME}` of the
             environment, or a command that the job's shell finds. It needs ASE, and spglib to keep the symmetry of what
             it relaxes, not this package.
-        launcher: What goes before it, such as `srun` or `mpiexec -n 16`.
+        launcher: What goes before it, such as `srun` or `mpiexec -n 16`, where the engine runs in parallel in Python.
         setup: Lines of the job's script before it, such as `source /opt/env.sh`.
         environment: Variables set for the job.
     """
@@ -42,6 +42,7 @@ class Engine(ABC):
     outputs: ClassVar[tuple[str, ...]] = ()  # files that it writes, worth keeping
     log: ClassVar[str | None] = None  # the one of them in which a program of its own tells what went wrong
     patterns: ClassVar[tuple[tuple[Fault, str], ...]] = ()  # faults by what it prints or raises
+    parallel: ClassVar[str] = ""  # what its Python is started with under a launcher
     spin: Mapping[str, float] = {}  # initial magnetic moment in μB of each element that has one
 
     def __init__(
@@ -62,7 +63,8 @@ class Engine(ABC):
             raise ConfigError(
                 f"engine.python is {self.python!r}, which would start at each job's own folder; write the path in full."
             )
-        self.command = " ".join([*filter(None, [launcher]), shlex.quote(self.python), "-u runner.py"])
+        started = [launcher, shlex.quote(self.python), "-u", self.parallel if launcher else "", "runner.py"]
+        self.command = " ".join(filter(None, started))
 
     def check(self) -> None:  # noqa: B027 (a hook)
         """Raise a `ConfigError` where it can't compute as configured."""

@@ -55,10 +55,13 @@ class GPAWEngine(Engine):
     """
 
     modules = ("ase", "gpaw")
+    # By a plain `python`, GPAW refuses to run under a launcher (since 26.7), or each process runs for itself.
+    parallel: ClassVar[str] = "-m gpaw python"
     outputs: ClassVar[tuple[str, ...]] = ("gpaw.txt",)
     patterns: ClassVar[tuple[tuple[Fault, str], ...]] = (
         (Fault.NOT_CONVERGED, r"KohnShamConvergenceError|PoissonConvergenceError|Did not converge"),
         (Fault.BAD_INPUT, r"Could not find required PAW dataset|KPointError"),
+        (Fault.BAD_INPUT, r"MPI parallelism is disabled"),  # a serial GPAW under a launcher
     )
 
     def __init__(

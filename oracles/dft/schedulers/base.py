@@ -99,6 +99,17 @@ class Scheduler(ABC):
     def check(self) -> None:  # noqa: B027 (a hook)
         """Raise a `ConfigError` where the scheduler can't work here at all."""
 
+    @property
+    def identity(self) -> str:
+        """What tells this scheduler from others: two of one identity know each other's jobs.
+
+        Jobs are on record with it. By default all schedulers of a class are one.
+
+        Raises:
+            SchedulerError: it can't be reached, where that is needed.
+        """
+        return f"{type(self).__module__}:{type(self).__qualname__}"
+
     def header(self, name: str) -> Sequence[str]:
         """Lines at the top of a job's script, below `#!/bin/bash`."""
         return ()

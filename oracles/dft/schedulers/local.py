@@ -73,6 +73,11 @@ class LocalScheduler(Scheduler):
         assert self._spool is not None, "bind() comes first"
         return self._spool
 
+    @property
+    def identity(self) -> str:
+        """The pool, by its folder."""
+        return f"local:{self.spool.resolve()}"
+
     def submit(self, ticket: Ticket) -> JobId:
         """Ask for a job; its id is its name, so asking twice changes nothing."""
         for name in (supervisor.JOBS, supervisor.RUNNING, supervisor.ENDED, supervisor.CANCEL):

@@ -1,7 +1,8 @@
-"""Slurm, by its command line: `sbatch`, `squeue`, `sacct`, `scancel`."""
+"""Slurm, by its command line: `sbatch`, `squeue`, `sacct`, `scancel`, `scontrol`."""
 
 from __future__ import annotations
 
+import functools
 import getpass
 import math
 import re
@@ -46,6 +47,7 @@ _PENDING = {
 _SEPARATOR = "|"
 _ID = re.compile(r"\d+")
 _ARRAY = "array-"
+_NAME_OF_ARRAY = re.compile(_ARRAY + "[0-9a-f]{32}")
 
 
 class SlurmScheduler(Scheduler):
@@ -120,13 +122,33 @@ class SlurmScheduler(Scheduler):
 
     def check(self) -> None:
         """Raise a `ConfigError` where Slurm's commands are missing."""
-        wanted = ["sbatch", "squeue", "scancel", *([] if self.accounting == "none" else ["sacct"])]
+        wanted = [
+            "sbatch",
+            "squeue",
+            "scancel",
+            *([] if self.accounting == "none" else ["sacct"]),
+            "scontrol",
+        ]
         missing = [name for name in wanted if shutil.which(name) is None]
         if missing:
             raise ConfigError(
                 f"scheduler.type is slurm, but this machine has no {', '.join(missing)}. Run the campaign where jobs "
                 f"are submitted from, or take `type: local`."
             )
+
+    @property
+    def identity(self) -> str:
+        """The cluster, and the user whose jobs are looked at; with arrays the folder of their lists as well."""
+        lists = f":{self._arrays.resolve()}" if self.takes_batches and self._arrays is not None else ""
+        return f"slurm:{getpass.getuser()}@{self._cluster}{lists}"
+
+    @functools.cached_property
+    def _cluster(self) -> str:
+        text = self._call("scontrol", "show", "config")
+        shown = re.search(r"^ClusterName\s*=\s*(\S+)", text, re.MULTILINE)
+        if shown is None:
+            raise SchedulerError("scontrol show config does not tell the name of the cluster.")
+        return shown[1]
 
     def header(self, name: str) -> Sequence[str]:
         """Directives, so that the script can be submitted by hand as well, and modules."""
@@ -224,17 +246,16 @@ class SlurmScheduler(Scheduler):
             "--states=all",
             "--array",
             f"--user={getpass.getuser()}",
-            f"--format=%i{_SEPARATOR}%j{_SEPARATOR}%T{_SEPARATOR}%M",
+            f"--format={_SEPARATOR.join(('%i', '%T', '%M', '%j'))}",
         )
-        rows = []
-        for line in text.splitlines():
-            job_id, name, state, elapsed = line.split(_SEPARATOR)
-            rows.append((job_id, self._task(name, job_id), state, _seconds(elapsed)))
-        return rows
+        return [
+            (job_id, self._task(name, job_id), state, _seconds(elapsed))
+            for job_id, state, elapsed, name in _rows(text, 4)
+        ]
 
     def _task(self, name: str, job_id: str) -> str:
         """Name of the ticket of a job, which for a task of an array is on its list."""
-        if not name.startswith(_ARRAY) or self._arrays is None:
+        if self._arrays is None or not _NAME_OF_ARRAY.fullmatch(name):
             return name
         names = self._lists.get(name)
         if names is None:
@@ -245,12 +266,11 @@ class SlurmScheduler(Scheduler):
     def _account(self, *which: str) -> list[tuple[str, str, str, float | None]]:
         """The same of ended jobs, by Slurm's accounting."""
         by_database = self.accounting == "sacct"
-        fields = "JobID,JobName,State,ElapsedRaw" if by_database else "JobID,JobName,State"
+        fields = "JobID,State,ElapsedRaw,JobName" if by_database else "JobID,State,JobName"
         options = ["-X"] if by_database else ["--completion"]
         text = self._call("sacct", *options, "--noheader", "--parsable2", f"--format={fields}", *which)
         rows = []
-        for line in text.splitlines():
-            job_id, name, state, *elapsed = line.split(_SEPARATOR)
+        for job_id, state, *elapsed, name in _rows(text, 4 if by_database else 3):
             seconds = float(elapsed[0]) if elapsed and elapsed[0] else None
             rows.append((job_id, self._task(name, job_id), state, seconds))
         return rows
@@ -269,6 +289,12 @@ class SlurmScheduler(Scheduler):
                 hint = " Without a database of jobs, set scheduler.accounting to jobcomp or none."
             raise SchedulerError(f"{command[0]} failed: {said}.{hint}")
         return done.stdout
+
+
+def _rows(text: str, n: int) -> list[list[str]]:
+    """Lines of `n` fields, the job's name last: people give jobs any name, with separators and line ends in it."""
+    rows = [line.split(_SEPARATOR, maxsplit=n - 1) for line in text.split("\n")]
+    return [row for row in rows if len(row) == n]
 
 
 def _status(state: str, seconds: float | None) -> JobStatus:

@@ -27,6 +27,9 @@ from typing import Any
 
 LOCK, LOG = "supervisor.lock", "supervisor.log"
 JOBS, RUNNING, ENDED, CANCEL = "jobs", "running", "ended", "cancel"
+MARK = "ACTIVELEARNING_JOB"  # the variable by which a job knows its name
+# Files of a job: its end, and its last sign of life.
+EXIT, HEARTBEAT = "exit-{attempt}.json", "heartbeat"
 PERIOD = 0.1  # seconds between looks
 MEMORY_PERIOD = 1.0
 IDLE = 5.0  # seconds without work after which it ends
@@ -60,10 +63,10 @@ def boot_id() -> str:
 
 
 def process(pid: int) -> tuple[str, int, int] | None:
-    """State, session and start time (clock ticks since boot) of a process, None where there is none."""
+    """State, session and start time (clock ticks since boot) of a process, None where there is none to be seen."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # The command's name, in parentheses, may hold blanks and parentheses of its own.
     fields = stat.rpartition(")")[2].split()
@@ -90,10 +93,11 @@ class Job:
 
     Attributes:
         entry: As it was asked for.
-        pid: Of its script, which leads a session.
+        pid: Of its script, which leads a session; 0 where there is no such process in this boot.
         ticks: Start time of that process.
         begun: Unix time.
         child: The process, where it is our own child.
+        is_watched: Whether we have seen it alive, so that its end is seen as well.
         verdict: Why it is being ended.
         ending: Unix time since which it is.
     """
@@ -103,6 +107,7 @@ class Job:
     ticks: int
     begun: float
     child: subprocess.Popen[bytes] | None = None
+    is_watched: bool = False
     verdict: str | None = None
     ending: float = 0.0
 
@@ -115,13 +120,36 @@ class Job:
 
     def signal(self, number: int) -> None:
         """Signal every process of it."""
-        # Of every process group of its session: a launcher may have made some.
+        for pid in self._processes():
+            # One that took another user's rights is not ours to end.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+
+    def _processes(self) -> list[int]:
+        """Those of its session, in whichever process group: a launcher may have made some.
+
+        The number of a session is given again once nobody is left in it. Where its first process is gone, the others
+        are told by the variable that the job was started with.
+        """
+        leader = process(self.pid) if self.pid else None
+        if not self.pid or (leader is not None and leader[2] != self.ticks):
+            return []
+        mark = f"{MARK}={self.entry['name']}".encode()
+        found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 known = process(int(entry.name))
-                if known is not None and known[1] == self.pid:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(entry.name), number)
+                if known is not None and known[1] == self.pid and (leader is not None or _has(entry, mark)):
+                    found.append(int(entry.name))
+        return found
+
+
+def _has(entry: Path, mark: bytes) -> bool:
+    """Whether a process was started with a variable of that value."""
+    try:
+        return mark in (entry / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 class Supervisor:
@@ -163,11 +191,11 @@ class Supervisor:
             if entry is None:  # it was ended between two files
                 path.unlink()
                 continue
-            job = Job(entry, run["pid"], run["ticks"], run["begun"])
             if run["boot"] != self.boot:
-                self._end(job, "node_lost")
+                # Its process has gone with the machine; its number is somebody else's.
+                self._end(Job(entry, 0, 0, run["begun"]), "node_lost")
             else:
-                self.jobs[path.stem] = job
+                self.jobs[path.stem] = Job(entry, run["pid"], run["ticks"], run["begun"])
 
     def _start(self) -> None:
         used = sum(job.entry["cores"] for job in self.jobs.values())
@@ -175,12 +203,13 @@ class Supervisor:
         for path in (self.spool / JOBS).glob("*.json"):
             if path.stem not in self.jobs:
                 entry = read_json(path)
-                if entry is not None:
+                if entry is None:
+                    continue
+                if (self.spool / CANCEL / entry["name"]).exists():
+                    self._end(Job(entry, 0, 0, time.time()), "cancelled")
+                else:
                     waiting.append(entry)
         for entry in sorted(waiting, key=lambda e: (e["submitted"], e["name"])):
-            if (self.spool / CANCEL / entry["name"]).exists():
-                self._end(Job(entry, 0, 0, time.time()), "cancelled")
-                continue
             if used + entry["cores"] > self.cores:
                 return  # in order: a large job must not wait for ever behind small ones
             used += entry["cores"]
@@ -189,7 +218,7 @@ class Supervisor:
     def _launch(self, entry: dict[str, Any]) -> None:
         name = entry["name"]
         folder = Path(entry["folder"])
-        environment = {**os.environ, "ACTIVELEARNING_JOB": name}
+        environment = {**os.environ, MARK: name}
         try:
             with (folder / entry["log"]).open("ab") as log:
                 child = subprocess.Popen(
@@ -206,7 +235,7 @@ class Supervisor:
             self._end(Job(entry, 0, 0, time.time()), "node_lost")
             return
         known = process(child.pid)
-        job = Job(entry, child.pid, known[2] if known else 0, time.time(), child)
+        job = Job(entry, child.pid, known[2] if known else 0, time.time(), child, is_watched=True)
         write_json(
             self.spool / RUNNING / f"{name}.json",
             {"pid": job.pid, "ticks": job.ticks, "begun": job.begun, "boot": self.boot},
@@ -222,6 +251,7 @@ class Supervisor:
                 self.jobs.pop(name)
                 self._end(job, job.verdict or self._verdict(job))
                 continue
+            job.is_watched = True
             seconds = time.time() - job.begun
             if job.verdict is None:
                 if (self.spool / CANCEL / name).exists():
@@ -242,17 +272,34 @@ class Supervisor:
         """How a job ended that we did not end: by itself, or by somebody's signal to its script."""
         if job.child is not None:
             return "ended" if job.child.returncode >= 0 else "killed"
-        came_to_its_end = (Path(job.entry["folder"]) / f"exit-{job.entry['attempt']}.json").exists()
-        return "ended" if came_to_its_end else "killed"
+        return "ended" if _exit_file(job).exists() else "killed"
 
     def _end(self, job: Job, state: str) -> None:
         name = job.entry["name"]
-        job.signal(signal.SIGKILL) if job.pid else None  # what the script left behind
-        ended = {**job.entry, "state": state, "seconds": time.time() - job.begun if job.pid else 0.0}
+        job.signal(signal.SIGKILL)  # what the script left behind
+        seconds = time.time() - job.begun if job.is_watched else _seconds_told(job)
+        ended = {**job.entry, "state": state, "seconds": seconds}
         write_json(self.spool / ENDED / f"{name}.json", ended)
         (self.spool / JOBS / f"{name}.json").unlink(missing_ok=True)
         (self.spool / RUNNING / f"{name}.json").unlink(missing_ok=True)
         (self.spool / CANCEL / name).unlink(missing_ok=True)
+
+
+def _exit_file(job: Job) -> Path:
+    return Path(job.entry["folder"]) / EXIT.format(attempt=job.entry["attempt"])
+
+
+def _seconds_told(job: Job) -> float:
+    """Wall time of a job that ended while nobody watched, by its files: since then hours may have gone by."""
+    heartbeat = Path(job.entry["folder"]) / HEARTBEAT
+    try:
+        told = read_json(_exit_file(job))
+        if told is not None:
+            return float(told["seconds"])
+        beat, last = read_json(heartbeat), heartbeat.stat().st_mtime
+    except (FileNotFoundError, ValueError):  # none, or cut short as the machine went down
+        return 0.0
+    return max(last - job.begun, 0.0) if beat["attempt"] == job.entry["attempt"] else 0.0
 
 
 def lock(spool: Path, patience: float) -> Any:

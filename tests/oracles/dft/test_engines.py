@@ -59,6 +59,15 @@ def test_gpaw_input_is_plain_json_with_the_protocols_figures() -> None:
     assert oxide["setups"] == {"Fe": ":d,4"}
 
 
+def test_under_a_launcher_gpaw_is_started_as_it_asks_to_be() -> None:
+    """https://gpaw.readthedocs.io/releasenotes.html#mpichanges"""
+    alone, parallel = (GPAWEngine(python="/opt/python", launcher=launcher) for launcher in ("", "srun -n 4"))
+    assert alone.command == "/opt/python -u runner.py"
+    assert parallel.command == "srun -n 4 /opt/python -u -m gpaw python runner.py"
+    any_other = ASEEngine("ase.calculators.emt:EMT", python="/opt/python", launcher="srun")
+    assert any_other.command == "srun /opt/python -u runner.py"
+
+
 def test_spin_is_by_element() -> None:
     engine = GPAWEngine(spin={"Fe": 4.0})
     assert engine.moments(LIF) is None

@@ -51,10 +51,10 @@ def engine_section(fate: str = "converges", seconds: float = 0.0) -> dict[str, A
     }
 
 
-def make(folder: Path, **params: Any) -> DFTQueueOracle:
+def make(workdir: Path, **params: Any) -> DFTQueueOracle:
     given = {"engine": engine_section(), "scheduler": {"type": "local", "total_cores": 2}, "backoff": 0.0}
     oracle = DFTQueueOracle(**{**given, **params})
-    context = OracleContext("search", "dft", "formation_energy", "eV/atom", 2.0, "sqlite://", folder)
+    context = OracleContext("search", "dft", "formation_energy", "eV/atom", 2.0, "sqlite://", workdir)
     oracle.bind(context)
     oracle.check()
     return oracle
@@ -215,13 +215,65 @@ def test_a_failed_element_fails_what_needs_it_and_costs_later_ones_nothing(tmp_p
     end = time.monotonic() + 60
     (element,) = (path.name for path in (tmp_path / "jobs").glob("reference-F-*"))
     while oracle.queue.over(element) is None:
-        oracle.poll([])
+        oracle.queue.look([element])
         assert time.monotonic() < end
         time.sleep(0.2)
     with pytest.raises(
         OracleError, match=r"energy of elemental F could not be computed \(did not conv.*references"
     ):
         oracle.submit(LIF, "56" * 32)
+
+
+def test_campaigns_with_pools_of_their_own_share_elements(tmp_path: Path) -> None:
+    """Each asks for the elements of both, which wait, run and end in the pool of the other."""
+    params = {
+        "folder": tmp_path / "shared",
+        "engine": engine_section(seconds=1.5),
+        "scheduler": {"type": "local", "total_cores": 1},  # so that some are waiting while others run
+    }
+    chloride = CrystalCandidate(
+        225, {"Li": 4, "Cl": 4}, (5.13, 5.13, 5.13, 90, 90, 90), wyckoff={"Li": ("a",), "Cl": ("b",)}
+    )
+    keys, crystals = ["12" * 32, "34" * 32], [LIF, chloride]
+    oracles = [make(tmp_path / name, **params) for name in ("one", "two")]
+    for oracle, crystal, key in zip(oracles, crystals, keys, strict=True):
+        oracle.submit(crystal, key)
+    found: dict[str, Any] = {}
+    end = time.monotonic() + 120
+    while len(found) < 2:
+        for oracle, key in zip(oracles, keys, strict=True):
+            answer = oracle.poll([key])[key]
+            if isinstance(answer, Measurement):
+                found[key] = answer
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert [found[key].reason for key in keys] == [None, None]
+    assert [found[key].metadata["attempts"] for key in keys] == [1, 1]
+    elements = sorted((tmp_path / "shared").glob("reference-*"))
+    assert [path.name.split("-")[1] for path in elements] == ["Cl", "F", "Li"]
+    assert [(path / "ran").read_text() for path in elements] == ["1\n"] * 3
+    records = [json.loads((path / "record.json").read_text())["attempts"] for path in elements]
+    assert [(a["number"], a["fault"]) for (a,) in records] == [(1, None)] * 3
+    # Lithium came with the first crystal, and is in its pool.
+    pools = [f"local:{tmp_path.resolve() / name / 'pool'}" for name in ("two", "one", "one")]
+    assert [a["holder"] for (a,) in records] == pools
+
+
+def test_only_elements_that_are_waited_for_are_looked_at(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    first = make(tmp_path / "one", folder=shared, engine=engine_section("hangs"))
+    second = make(tmp_path / "two", folder=shared, references={"Li": -0.5})
+    first.submit(LIF, KEY)
+    second.submit(LIF, "34" * 32)
+    asked: list[str] = []
+    look = second.queue.look
+    second.queue.look = lambda keys: (asked.extend(keys), look(keys))[1]  # type: ignore[method-assign]
+    second.poll(["34" * 32])
+    first.queue.cancel([KEY, *(path.name for path in shared.glob("reference-*"))])
+    key, element = asked
+    assert key == "34" * 32
+    assert element.startswith("reference-F-")
+    answers(second, key)
 
 
 def test_a_cancelled_element_is_computed_again(tmp_path: Path) -> None:

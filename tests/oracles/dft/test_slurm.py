@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ from slurm_harness import Cluster
 
 from activelearning.contracts.oracle import JobState
 from oracles.dft.schedulers import SchedulerError, SlurmScheduler
-from oracles.dft.schedulers.base import Phase
+from oracles.dft.schedulers.base import JobStatus, Phase
 from oracles.dft.schedulers.slurm import _seconds, _status
 
 KEY = "a" * 64
@@ -185,6 +188,10 @@ def test_a_round_is_handed_over_as_one_array(
     bench: Any, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = bench.queue(array=10)
+    # Who of us knows which jobs: asked once, and not while a thousand are looked at.
+    plain = f"slurm:{getpass.getuser()}@tests"
+    assert bench.scheduler().identity == plain
+    assert queue.scheduler.identity == f"{plain}:{bench.folder.resolve() / 'arrays'}"
     calls: list[str] = []
     call = SlurmScheduler._call
     monkeypatch.setattr(SlurmScheduler, "_call", lambda s, *c: [calls.append(c[0]), call(s, *c)][1])
@@ -241,6 +248,7 @@ def test_a_thousand_jobs_are_looked_at_in_one_call(bench: Any, slurm: Cluster, t
     keys = [f"{i:064d}" for i in range(1000)]
     for key in keys:
         bench.put(holder, key)
+    assert queue.scheduler.identity == holder.scheduler.identity
     calls: list[str] = []
     seconds_outside = 0.0
     call = queue.scheduler._call
@@ -295,6 +303,56 @@ def test_elapsed_times_are_read(text: str, seconds: float | None) -> None:
 )
 def test_states_are_read(state: str, phase: Phase) -> None:
     assert _status(state, None).phase is phase
+
+
+_ODD_NAMES = ["a|b", "|", "two\nlines", "array-" + "x" * 300, "array-a/b", ""]
+_FAKE = """#!{python}
+# squeue or sacct: the fields that were asked for, of jobs on a list.
+import json, re, sys
+fields = next(a.split("=", 1)[1] for a in sys.argv if a.startswith(("--format=%", "--format=J")))
+for job in json.load(open({jobs!r})):
+    if "%" in fields:
+        print(re.sub("%[ijTM]", lambda f: job[f[0]], fields))
+    else:
+        of = {{"JobID": "%i", "JobName": "%j", "State": "%T", "ElapsedRaw": "%M"}}
+        print("|".join(job[of[field]] for field in fields.split(",")))
+"""
+
+
+@pytest.mark.parametrize("accounting", ["none", "jobcomp", "sacct"])
+def test_whatever_people_name_their_jobs_ours_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accounting: Any
+) -> None:
+    forgotten = "b" * 64
+    jobs = [{"%i": str(i), "%j": name, "%T": "RUNNING", "%M": "0:07"} for i, name in enumerate(_ODD_NAMES)]
+    jobs += [{"%i": "40", "%j": KEY, "%T": "RUNNING", "%M": "1:00"}]
+    ended = [{**job, "%T": "FAILED", "%M": "60"} for job in [*jobs, {"%i": "39", "%j": forgotten}]]
+    for command, listed in (("squeue", jobs), ("sacct", ended)):
+        (tmp_path / f"{command}.json").write_text(json.dumps(listed))
+        script = _FAKE.format(python=sys.executable, jobs=str(tmp_path / f"{command}.json"))
+        (tmp_path / command).write_text(script)
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    scheduler = SlurmScheduler(accounting=accounting)
+    scheduler.bind(tmp_path)
+    assert scheduler.find([KEY]) == {KEY: "40"}
+    found = scheduler.statuses({KEY: "40", forgotten: "39"})
+    assert (found[KEY].phase, found[KEY].seconds) == (Phase.RUNNING, 60.0)
+    if accounting == "none":
+        assert set(found) == {KEY}
+    else:
+        seconds = 60.0 if accounting == "sacct" else None
+        assert found[forgotten] == JobStatus(Phase.ENDED, None, seconds, "FAILED")
+
+
+@slurm_only
+def test_a_strangers_name_does_not_stop_the_look(bench: Any, slurm: Cluster) -> None:
+    for name in ("a|b", "|", "two\nlines"):
+        slurm.call("sbatch", "--hold", f"--job-name={name}", "--wrap=true")
+    queue = bench.queue()
+    bench.put(queue)
+    assert bench.done(queue).n_attempts == 1
+    slurm.call("scancel", "--state=PENDING", "--me")
 
 
 def _cut_power(folder: Path) -> None:
