@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,13 +114,16 @@ class Cluster:
 
         _until(is_up, 90, "the node")
 
-    def save(self, name: str) -> None:
-        """Wait until the controller has written down that it has a job, whose name is to be new to it.
+    def save(self, job_id: str) -> None:
+        """Wait until the controller has written a job down as it is now.
 
-        What it took on within the few seconds before it is killed, it forgets, and gives the job's id to another.
+        What it learns within the few seconds before it is killed, it forgets: it gives the job's id to another one, or
+        starts what runs already, and then takes the node out of service.
         """
+        mark = uuid.uuid4().hex
+        self.call("scontrol", "update", f"JobId={job_id}", f"Comment={mark}")
         file = self.folder / "state" / "job_state"
-        _until(lambda: file.exists() and name.encode() in file.read_bytes(), 60, f"{name} in {file}")
+        _until(lambda: file.exists() and mark.encode() in file.read_bytes(), 60, f"{mark} in {file}")
 
     def kill(self, daemon: str) -> None:
         """Kill a daemon as a power cut would; the jobs' own processes go on."""

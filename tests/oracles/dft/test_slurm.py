@@ -81,11 +81,11 @@ def test_a_job_lost_with_its_node_is_tried_again(bench: Any, whole: Cluster) -> 
 
 @slurm_only
 def test_a_job_outlives_the_controller(bench: Any, whole: Cluster) -> None:
-    running, other = "c" * 64, "d" * 64  # names that the controller has not had before
+    running, other = KEY, "b" * 64
     queue = bench.queue(seconds=12.0)
     bench.put(queue, running)
     bench.running(queue, running)
-    whole.save(running)
+    whole.save(bench.record(running)["attempts"][0]["id"])
     whole.kill("slurmctld")
     with pytest.raises(SchedulerError, match="squeue failed: "):
         queue.look([running])
