@@ -210,9 +210,12 @@ def config_of(job: Job, task: Task) -> dict[str, Any]:
 
 
 def digest_of(job: Job, task: Task) -> str:
-    """Digest of all that a config says of one campaign."""
-    plain = _botorch_config(task) if job.method in BOTORCH else config_of(job, task)
-    return digest({key: value for key, value in plain.items() if key != "name"})
+    """Digest of all that a config says of one campaign, wherever the files are that it names."""
+    plain = _botorch_config(job, task) if job.method in BOTORCH else config_of(job, task)
+    text = json.dumps({key: value for key, value in plain.items() if key != "name"})
+    for folder, name in ((Path(__file__).parent, "benchmarks"), (Path(job.work).resolve(), "work")):
+        text = text.replace(str(folder), name)
+    return digest(json.loads(text))
 
 
 def run_one(job: Job) -> None:
@@ -262,11 +265,16 @@ def _campaign(job: Job, task: Task) -> dict[str, Any]:
     return {"points": points, "top": [best.mean, best.diversity]}
 
 
-def _botorch_config(task: Task) -> dict[str, Any]:
+def _botorch_config(job: Job, task: Task) -> dict[str, Any]:
     import botorch_loops
 
-    effort = {method: asdict(effort) for method, effort in botorch_loops.EFFORT.items()}
-    return {"fidelities": list(task.fidelities), "total": task.total, "effort": effort}
+    method = job.method.removeprefix("botorch_")
+    asked = task.with_fidelities() if method == "log_ei" else task
+    return {
+        "fidelities": list(asked.fidelities),
+        "total": task.total,
+        "effort": asdict(botorch_loops.EFFORT[method]),
+    }
 
 
 def _botorch(job: Job, task: Task) -> dict[str, Any]:
