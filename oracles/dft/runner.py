@@ -94,18 +94,26 @@ def atoms_json(atoms: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def beating(path: Path, attempt: int) -> Iterator[None]:
-    """Tell every few seconds that the job is alive and for how long it has been."""
-    begin, end = time.monotonic(), threading.Event()
+def beating(path: Path, attempt: int, begin: float) -> Iterator[None]:
+    """Tell, at once and every few seconds, that the job is alive and for how long it has been.
+
+    Args:
+        path: Of the file that tells.
+        attempt: Number of this attempt.
+        begin: When it began, by `time.monotonic`.
+    """
+    end = threading.Event()
 
     def beat() -> None:
-        while True:
-            with contextlib.suppress(OSError):  # a full disk must not end what may still come out
-                write_json(path, {"attempt": attempt, "seconds": time.monotonic() - begin})
-            if end.wait(HEARTBEAT_SECONDS):
-                return
+        with contextlib.suppress(OSError):  # a full disk must not end what may still come out
+            write_json(path, {"attempt": attempt, "seconds": time.monotonic() - begin})
 
-    thread = threading.Thread(target=beat, daemon=True)
+    def go_on() -> None:
+        while not end.wait(HEARTBEAT_SECONDS):
+            beat()
+
+    beat()
+    thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
     try:
         yield
@@ -344,7 +352,7 @@ def main(attempt: int, folder: Path) -> None:
     from ase.parallel import world
 
     first = world.rank == 0
-    with beating(folder / HEARTBEAT, attempt) if first else contextlib.nullcontext():
+    with beating(folder / HEARTBEAT, attempt, begin) if first else contextlib.nullcontext():
         if "state" not in facts:
             with telling(facts, stage):
                 facts |= {"state": "done", **run(job, folder, attempt, first, stage.append)}
