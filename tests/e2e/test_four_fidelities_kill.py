@@ -6,8 +6,8 @@ laboratory that answers by a command, by a table and by the form in a browser. S
 
 from __future__ import annotations
 
-import csv
 import contextlib
+import csv
 import json
 import math
 import os
