@@ -416,6 +416,7 @@ class Engine:
             parts=self.parts,
             round=index,
             budget=min(self.config.per_round, balance.remaining),
+            can_wait=self._can_wait(index, balance.remaining),
             slots=slots,
             pending=pending,
             known=self.repository.times_asked(cancelled=False),
@@ -431,6 +432,11 @@ class Engine:
                 **vars(proposer), answers=self.repository.answers(), charged=self.repository.charged()
             )
         return proposer
+
+    def _can_wait(self, index: int, remaining: float) -> bool:
+        """Whether the rounds after this one could spend by themselves what is left of the budget."""
+        last = self.config.stopping.max_rounds
+        return last is None or (last - index) * self.config.per_round >= remaining
 
     def _learn_costs(self) -> dict[str, Any]:
         """Learn from what answers were charged; what was free, since another campaign had paid, teaches nothing."""

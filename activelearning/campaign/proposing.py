@@ -73,6 +73,7 @@ class Proposer:
 
     Attributes:
         budget: Cost that the batch may reserve.
+        can_wait: Whether a round may be cut short for the answers of cheap queries; not where rounds are few.
         slots: Evaluations of each fidelity that may be started.
         pending: Work in flight.
         known: How often each (candidate key, fidelity name) was asked so far.
@@ -88,6 +89,7 @@ class Proposer:
     parts: Parts
     round: int
     budget: float
+    can_wait: bool
     slots: Mapping[int, int]
     pending: Sequence[Pair]
     known: Mapping[tuple[str, str], int]
@@ -423,8 +425,11 @@ class Proposer:
         if self.guard is not None:
             others = frozenset(f.index for f in self.parts.fidelities if not f.is_target)
             shared = SharedLimit(others, self.guard.allowance)
-        # Answers in process are worth waiting for; not where fidelities are drawn blindly, whatever the answers say.
-        quick = {source.fidelity.index for source in self.parts.sources if not source.is_queued}
+        # Answers in process are worth waiting for; not where fidelities are drawn blindly, whatever the answers say,
+        # nor where the campaign would end with its last round and money left.
+        quick = {
+            source.fidelity.index for source in self.parts.sources if not source.is_queued and self.can_wait
+        }
         if self.parts.mode == "random":
             slots, quick = self._drawn_blindly(pairs, slots), set()
         budget = self.budget - math.fsum(planned.cost for planned in taken)

@@ -168,13 +168,31 @@ def test_fidelities_are_drawn_blindly(bench: Any) -> None:
     other = _sequence(bench, "other", **{"acquisition.mode": "random", "budget.per_round": 7.5})
     assert other.count("high") == n_high
     assert abs(len(other) - len(asked)) <= 5
-    assert "high" not in _sequence(bench, "after", **{"acquisition.mode": "after", "stopping.max_rounds": 3})
 
 
 def test_fidelities_drawn_blindly_wait_for_no_answers(bench: Any) -> None:
     """A round goes on beside what has no place left in it."""
     asked = _sequence(bench, **{"acquisition.mode": "random", "acquisition.batch_size": 1})
     assert abs(2 * asked.count("high") - len(asked)) < 3 * len(asked) ** 0.5
+
+
+def test_cheap_answers_are_waited_for_only_where_there_are_rounds_to_spare(bench: Any) -> None:
+    """By blind utilities `low` is always the better bargain; without a limit of rounds `high` would wait for ever."""
+    changes = {
+        "fidelities.0.cost": 0.01,
+        "safety.enabled": False,
+        "budget": {"total": 10.0, "per_round": 2.5},
+    }
+    changes["acquisition.mode"] = "after"
+    with bench.open(bench.config({**changes, "stopping.max_rounds": 5}, name="few")) as engine:
+        run(engine)
+        left = engine.balance().remaining
+    rows = bench.evaluations("few")
+    asked = [{row.fidelity for row in rows if row.round == index} for index in range(1, 6)]
+    # The budget of ten, less the first design, is spent in the last of five rounds of at most two and a half.
+    assert left < 2.5
+    assert asked[0] == {"low"}
+    assert all("high" in of_round for of_round in asked[-3:])
 
 
 TWINS = """
