@@ -529,11 +529,15 @@ def figure(suite: str, summary: Mapping[str, Any], path: Path) -> None:
         found = summary[name]
         floor = 1e-2 if suite == "sweep" else SMALLEST
         for method, f in found["methods"].items():
-            (line,) = axis.plot(
-                found["cost"], np.maximum(f["median_curve"], floor), label=method.replace("_", " ")
+            color = f"C{METHODS[suite].index(method)}"  # the same in all panels, whichever methods they have
+            axis.plot(
+                found["cost"],
+                np.maximum(f["median_curve"], floor),
+                color=color,
+                label=method.replace("_", " "),
             )
             low, high = np.maximum(f["quartiles"], floor)
-            axis.fill_between(found["cost"], low, high, alpha=0.12, color=line.get_color(), linewidth=0)
+            axis.fill_between(found["cost"], low, high, alpha=0.12, color=color, linewidth=0)
         cost, _, relation = name.partition(" ")
         title = (
             f"cost {cost}, {_relation(relation if relation == 'places' else float(relation))}"
@@ -548,7 +552,8 @@ def figure(suite: str, summary: Mapping[str, Any], path: Path) -> None:
         axis.set_xlabel("cost (target evaluations)")
     for axis in axes[:, 0]:
         axis.set_ylabel("regret")
-    axes.flat[0].legend(frameon=False, fontsize=7)
+    fullest = max(names, key=lambda name: len(summary[name]["methods"]))
+    axes.flat[names.index(fullest)].legend(frameon=False, fontsize=7)
     fig.savefig(path, dpi=110)
 
 
