@@ -355,11 +355,13 @@ def _kept(suite: str, task: str, method: str, seeds: int, work: str) -> dict[int
     found = {}
     for seed in range(seeds):
         job = Job.of(suite, task, method, seed, work)
-        result = job.result(make_task(suite, job.task, seed, Path(work))) if job.path.exists() else None
-        if result is not None:
-            found[seed] = result
-        elif job.path.exists():
+        if not job.path.exists():  # a task may take a while to make
+            continue
+        result = job.result(make_task(suite, job.task, seed, Path(work)))
+        if result is None:
             print(f"{job.path} is of another config, and left out")
+        else:
+            found[seed] = result
     return found
 
 

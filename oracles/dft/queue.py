@@ -221,7 +221,7 @@ class JobQueue:
                 open_.append((folder, record))
             else:
                 outcomes[key] = outcome
-        jobs = self._jobs(record for _, record in open_)
+        jobs = _ids(self._own(record for _, record in open_))
         statuses = self.scheduler.statuses(jobs) if jobs else {}
         for folder, record in open_:
             last = record.last
@@ -266,9 +266,9 @@ class JobQueue:
 
     def _end(self, records: Iterable[Record]) -> None:
         """Have the scheduler end the jobs of the attempts that count."""
-        own = [r for r in records if r.last is not None and not self._is_foreign(r.last)]
-        jobs = self._jobs(own)
-        unrecorded = [r.last.name for r in own if r.last is not None and r.last.id is None]
+        own = self._own(records)
+        jobs = _ids(own)
+        unrecorded = [attempt.name for attempt in own if attempt.id is None]
         if unrecorded:
             jobs |= self.scheduler.find(unrecorded)
         if jobs:
@@ -305,10 +305,10 @@ class JobQueue:
     def _job(self, key: str) -> JobFolder:
         return JobFolder(self.folder / key)
 
-    def _jobs(self, records: Iterable[Record]) -> dict[str, str]:
-        """Ids of the attempts that count, by name; those without one and those of other schedulers are left out."""
+    def _own(self, records: Iterable[Record]) -> list[Attempt]:
+        """The attempts that count, but for those of other schedulers."""
         lasts = [record.last for record in records if record.last is not None]
-        return {last.name: last.id for last in lasts if last.id is not None and not self._is_foreign(last)}
+        return [last for last in lasts if not self._is_foreign(last)]
 
     def _is_foreign(self, attempt: Attempt) -> bool:
         """Whether an attempt is open under another scheduler."""
@@ -479,6 +479,11 @@ def _next_attempt(folder: JobFolder, record: Record, holder: str) -> Record:
     name = folder.key if number == 1 else f"{folder.key}.{number}"
     attempt = Attempt(number, name, holder=holder)
     return replace(record, attempts=(*record.attempts, attempt), ended_at=None)
+
+
+def _ids(attempts: Iterable[Attempt]) -> dict[str, str]:
+    """Ids of attempts by name; those without one are left out."""
+    return {attempt.name: attempt.id for attempt in attempts if attempt.id is not None}
 
 
 def _not_handed_over(folder: JobFolder) -> Attempt | None:

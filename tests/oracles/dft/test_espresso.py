@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dft_harness import answers, energies, ten_steps
 
 from activelearning.candidate import CrystalCandidate
-from activelearning.contracts.oracle import JobState, OracleContext
 from activelearning.measurement import Measurement
-from oracles.dft import DFTQueueOracle
 
 pytestmark = [pytest.mark.espresso, pytest.mark.timeout(1200)]
 
@@ -36,36 +34,21 @@ def espresso() -> None:
         pytest.fail("needs pw.x and its pseudopotentials (quantum-espresso), as `make test-slurm` installs")
 
 
+def with_pw(**settings: Any) -> dict[str, Any]:
+    """The section of an engine, by the protocol `fast` unless it says otherwise."""
+    named = {"pseudo_dir": str(PSEUDO_DIR), "pseudopotentials": PSEUDOPOTENTIALS}
+    return {"type": "espresso", "protocol": "fast", **named, **settings}
+
+
 def answer(
     folder: Path,
     scheduler: dict[str, Any],
     candidate: CrystalCandidate,
-    protocol: str = "fast",
-    engine: dict[str, Any] | None = None,
+    engine: dict[str, Any],
     **params: Any,
 ) -> Measurement:
-    oracle = DFTQueueOracle(
-        engine={
-            "type": "espresso",
-            "protocol": protocol,
-            "pseudo_dir": str(PSEUDO_DIR),
-            "pseudopotentials": PSEUDOPOTENTIALS,
-            **(engine or {}),
-        },
-        scheduler=scheduler,
-        backoff=0.0,
-        **params,
-    )
-    oracle.bind(OracleContext("search", "dft", "formation_energy", "eV/atom", 10.0, "sqlite://", folder))
-    oracle.check()
-    oracle.submit(candidate, candidate.key)
-    end = time.monotonic() + 1100
-    while True:
-        found = oracle.poll([candidate.key])[candidate.key]
-        if not isinstance(found, JobState):
-            return found
-        assert time.monotonic() < end, found
-        time.sleep(0.5)
+    oracle = energies(folder, engine, scheduler, **params)
+    return answers(oracle, {"Li2O": candidate})["Li2O"]
 
 
 @pytest.fixture
@@ -75,8 +58,8 @@ def local() -> dict[str, Any]:
 
 def test_formation_energy_of_the_standard_protocol(tmp_path: Path, local: dict[str, Any]) -> None:
     """PBE's is that of `test_gpaw.py`; pseudopotentials made for PBEsol change it by less than the tolerance."""
-    engine = {"input_data": {"system": {"input_dft": "PBE"}}}
-    found = answer(tmp_path, local, oxide(), "standard", engine)
+    engine = with_pw(protocol="standard", input_data={"system": {"input_dft": "PBE"}})
+    found = answer(tmp_path, local, oxide(), engine)
     assert found.is_success, found.reason
     assert found.values["formation_energy"].value == pytest.approx(-2.062 + 0.687 / 3, abs=0.05)
     assert found.metadata["versions"]["pw.x"]
@@ -88,7 +71,7 @@ def test_a_relaxed_cell_is_where_the_energy_is_least(tmp_path: Path, local: dict
 
     In the basis of the energy's own 40 Ry the cell shrinks to 4.50 Å.
     """
-    found = answer(tmp_path, local, oxide(4.70), task="energy", relax="cell")
+    found = answer(tmp_path, local, oxide(4.70), with_pw(), task="energy", relax="cell")
     assert found.is_success, found.reason
     volume = abs(np.linalg.det(found.metadata["cell"]))
     assert (4.0 * volume) ** (1.0 / 3.0) == pytest.approx(4.580, abs=0.025)
@@ -109,7 +92,7 @@ def test_a_relaxed_cell_is_where_the_energy_is_least(tmp_path: Path, local: dict
 def test_what_pw_says_of_its_failures_is_the_reason(
     tmp_path: Path, local: dict[str, Any], engine: dict[str, Any], reason: str
 ) -> None:
-    found = answer(tmp_path, local, oxide(), engine=engine, task="energy")
+    found = answer(tmp_path, local, oxide(), with_pw(**engine), task="energy")
     assert found.reason is not None
     assert found.reason.startswith(reason)
     assert found.metadata["attempts"] == 1
@@ -117,37 +100,8 @@ def test_what_pw_says_of_its_failures_is_the_reason(
 
 def test_atoms_move(tmp_path: Path, local: dict[str, Any]) -> None:
     """Ten steps of molecular dynamics: each starts `pw.x` anew, with the forces of one surface."""
-    oracle = DFTQueueOracle(
-        task="molecular_dynamics",
-        engine={
-            "type": "espresso",
-            "protocol": "fast",
-            "pseudo_dir": str(PSEUDO_DIR),
-            "pseudopotentials": PSEUDOPOTENTIALS,
-            "k_density": 1.0,
-        },
-        scheduler=local,
-        dynamics={
-            "temperature": 300.0,
-            "time_ps": 0.01,
-            "equilibration_ps": 0.0,
-            "timestep_fs": 1.0,
-            "interval_fs": 1.0,
-            "min_cell_edge": 0.0,
-            "max_energy_change": 1.0,  # a few steps are no equilibrium
-            "max_total_energy_drift": 1.0,
-        },
-    )
-    oracle.bind(
-        OracleContext("search", "aimd", "log10_conductivity_300K", "log10(S/cm)", 1.0, "sqlite://", tmp_path)
-    )
-    oracle.check()
-    candidate = oxide()
-    oracle.submit(candidate, candidate.key)
-    end = time.monotonic() + 1100
-    while isinstance(found := oracle.poll([candidate.key])[candidate.key], JobState):
-        assert time.monotonic() < end
-        time.sleep(0.5)
+    oracle = ten_steps(tmp_path, with_pw(k_density=1.0), local)
+    found = answers(oracle, {"Li2O": oxide()})["Li2O"]
     (path,) = (path for path in found.artifacts if path.endswith("trajectory.npz"))
     with np.load(path) as content:
         potential, total, _ = content["observables"].T

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dft_harness import answers, energies, ten_steps
 
 from activelearning.candidate import CrystalCandidate
-from activelearning.contracts.oracle import JobState, OracleContext
-from activelearning.measurement import Censoring, Measurement
+from activelearning.measurement import Censoring
 from oracles.dft import DFTQueueOracle
 
 pytestmark = [pytest.mark.gpaw, pytest.mark.timeout(1200)]
@@ -34,27 +33,8 @@ CRYSTALS = {
 def make(
     folder: Path, python: str, scheduler: dict[str, Any], protocol: str, **params: Any
 ) -> DFTQueueOracle:
-    oracle = DFTQueueOracle(
-        engine={"type": "gpaw", "protocol": protocol, "python": python, **params.pop("engine", {})},
-        scheduler=scheduler,
-        backoff=0.0,
-        **params,
-    )
-    oracle.bind(OracleContext("search", "dft", "formation_energy", "eV/atom", 10.0, "sqlite://", folder))
-    oracle.check()
-    return oracle
-
-
-def answers(oracle: DFTQueueOracle, candidates: dict[str, CrystalCandidate]) -> dict[str, Measurement]:
-    for candidate in candidates.values():
-        oracle.submit(candidate, candidate.key)
-    end = time.monotonic() + 1100
-    while True:
-        found = oracle.poll([candidate.key for candidate in candidates.values()])
-        if not any(isinstance(answer, JobState) for answer in found.values()):
-            return {name: found[c.key] for name, c in candidates.items()}  # type: ignore[misc]
-        assert time.monotonic() < end, found
-        time.sleep(0.5)
+    engine = {"type": "gpaw", "protocol": protocol, "python": python, **params.pop("engine", {})}
+    return energies(folder, engine, scheduler, **params)
 
 
 @pytest.fixture
@@ -137,25 +117,8 @@ def test_atoms_of_a_symmetric_crystal_move(tmp_path: Path, gpaw_python: str, loc
     from ase.build import bulk
     from md_cases import crystal
 
-    oracle = DFTQueueOracle(
-        task="molecular_dynamics",
-        engine={"type": "gpaw", "protocol": "fast", "python": gpaw_python, "ecut": 250.0, "k_density": 1.0},
-        scheduler=local,
-        dynamics={
-            "temperature": 300.0,
-            "time_ps": 0.01,
-            "equilibration_ps": 0.0,
-            "timestep_fs": 1.0,
-            "interval_fs": 1.0,
-            "min_cell_edge": 0.0,
-            "max_energy_change": 1.0,  # half a vibration is no equilibrium
-            "max_total_energy_drift": 1.0,
-        },
-    )
-    oracle.bind(
-        OracleContext("search", "aimd", "log10_conductivity_300K", "log10(S/cm)", 1.0, "sqlite://", tmp_path)
-    )
-    oracle.check()
+    engine = {"type": "gpaw", "protocol": "fast", "python": gpaw_python, "ecut": 250.0, "k_density": 1.0}
+    oracle = ten_steps(tmp_path, engine, local)
     answer = answers(oracle, {"LiF": crystal(bulk("LiF", "rocksalt", a=4.026))})["LiF"]
     assert answer.is_success, answer.reason
     assert answer.values["log10_conductivity_300K"].censoring is Censoring.UPPER
