@@ -1,4 +1,4 @@
-"""The student's making: what materials it is trained on and kept from, orderings, training that resumes."""
+"""The student's making: what materials it is trained on and kept from, training that resumes."""
 
 import itertools
 from pathlib import Path
@@ -10,7 +10,6 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
-from pymatgen.analysis.ewald import EwaldSummation
 from pymatgen.core import Lattice, Structure
 
 from activelearning.crystals.realise import distance_ratio
@@ -20,6 +19,7 @@ from oracles.potentials.student.chemistry import (
     ELEMENTS,
     KINDRED,
     OXIDATION_STATES,
+    STAND_INS,
     family,
     is_held_out,
     split_key,
@@ -30,8 +30,8 @@ from oracles.potentials.student.materials import (
     computed_materials,
     conductor_materials,
     substituted,
+    transmuted,
 )
-from oracles.potentials.student.ordering import ordered
 from oracles.potentials.student.sampling import Sample, explored_samples, first_samples
 from oracles.potentials.student.structures import argyrodite, lithium_subsets, prototypes, random_crystals
 from oracles.potentials.student.train import Course, collate, element_energies, labelled_graph, train
@@ -117,56 +117,30 @@ def perovskite():
     )
 
 
-def test_an_ordering_keeps_the_composition_and_has_the_lowest_ewald_energy():
-    found = ordered(perovskite(), np.random.default_rng(0), max_atoms=60)
-    counts = {e: found.get_chemical_symbols().count(e) for e in ("La", "Li", "Ti", "O")}
-    assert len(found) >= 20
-    assert counts["Ti"] == counts["La"] + counts["Li"] == counts["O"] / 3
-    assert abs(counts["La"] - counts["Li"]) <= 2  # occupancies are met on average
-    # Against every arrangement of the same atoms, each with an Ewald sum of its own.
-    sites = [k for k, symbol in enumerate(found.get_chemical_symbols()) if symbol in ("La", "Li")]
-
-    def energy(lanthanum):
-        symbols = np.array(found.get_chemical_symbols(), dtype=object)
-        symbols[sites] = "Li"
-        symbols[list(lanthanum)] = "La"
-        structure = Structure(found.cell.array, list(symbols), found.get_scaled_positions())
-        structure.add_oxidation_state_by_element({"La": 3, "Li": 1, "Ti": 4, "O": -2})
-        return EwaldSummation(structure).total_energy
-
-    chosen = [k for k in sites if found.symbols[k] == "La"]
-    lowest = min(energy(choice) for choice in itertools.combinations(sites, len(chosen)))
-    if sum(OXIDATION_STATES[s] for s in found.get_chemical_symbols()) == 0:
-        assert energy(chosen) == pytest.approx(lowest, abs=1e-3)
-    assert energy(chosen) <= lowest + 0.5
-
-
-def test_split_sites_do_not_put_atoms_on_top_of_each_other():
-    """Li 0.6 Å off a full site's place in two halves: at most one of the two is taken."""
-    structure = Structure(
-        Lattice.cubic(5.0), [{"Li": 0.5}, {"Li": 0.5}, "Cl"], [[0.44, 0.5, 0.5], [0.56, 0.5, 0.5], [0, 0, 0]]
+def test_conductors_are_ordered_and_what_cannot_be_is_left_out(tmp_path):
+    perovskite().to(filename=str(tmp_path / "perovskite.cif"))
+    # Fluorine alone can't be neutral.
+    wrong = Structure(Lattice.cubic(4.0), [{"Li": 0.2}, "F"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    wrong.to(filename=str(tmp_path / "wrong.cif"))
+    Structure(Lattice.cubic(4.0), ["Cs", "F"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(
+        filename=str(tmp_path / "foreign.cif")
     )
-    for seed in range(5):
-        found = ordered(structure, np.random.default_rng(seed), max_atoms=60)
-        assert distance_ratio(found) > 0.59
-        assert found.get_chemical_symbols().count("Li") > 0
-
-
-def test_a_cell_that_is_too_large_is_not_ordered():
-    assert ordered(perovskite(), np.random.default_rng(0), max_atoms=19) is None
-    whole = Structure(Lattice.cubic(3.87), ["La", "Ti", "O", "O", "O"], perovskite().frac_coords)
-    assert len(ordered(whole, np.random.default_rng(0), max_atoms=5)) == 5
-    assert ordered(whole, np.random.default_rng(0), max_atoms=4) is None
+    (found,) = conductor_materials(tmp_path, seed=0)
+    assert (found.name, found.source) == ("obelix perovskite", "obelix")
+    counts = {e: found.atoms.get_chemical_symbols().count(e) for e in ("La", "Li", "Ti", "O")}
+    assert counts["Ti"] == counts["La"] + counts["Li"] == counts["O"] / 3
+    assert counts["La"] == counts["Li"]
 
 
 def table(path: Path):
-    """Four materials in the format of the Materials Project's subset."""
+    """Six materials in the format of the Materials Project's subset."""
     import json
 
     import pandas as pd
 
     rows = []
-    for k, (formula, hull) in enumerate([("LiCl", 0.0), ("NaCl", 0.0), ("MgO", 0.0), ("MgSe", 0.3)]):
+    formulas = [("LiCl", 0.0), ("NaCl", 0.0), ("MgO", 0.0), ("MgSe", 0.3), ("MnO", 0.5), ("FeNi", 0.0)]
+    for k, (formula, hull) in enumerate(formulas):
         atoms = bulk(formula, "rocksalt", a=5.0, cubic=True)
         structure = Structure(atoms.cell.array, atoms.get_chemical_symbols(), atoms.get_scaled_positions())
         rows.append(
@@ -182,12 +156,14 @@ def table(path: Path):
     return path
 
 
-def test_materials_of_a_table_are_told_apart_by_their_alkali(tmp_path):
-    lithium, sodium, neighbours = computed_materials(table(tmp_path / "materials.csv.gz"), seed=0)
+def test_materials_of_a_table_are_told_apart_by_their_elements(tmp_path):
+    lithium, sodium, neighbours, foreign = computed_materials(table(tmp_path / "materials.csv.gz"), seed=0)
     assert [m.atoms.get_chemical_formula() for m in lithium] == ["Cl4Li4"]
     assert [m.atoms.get_chemical_formula() for m in sodium] == ["Cl4Na4"]
     # The unstable MgSe is left out.
     assert {m.atoms.get_chemical_formula() for m in neighbours} == {"Mg4O4", "Cl4Na4"}
+    # Of what the student does not know, compounds alone.
+    assert [m.atoms.get_chemical_formula() for m in foreign] == ["Mn4O4"]
 
 
 def test_a_table_or_a_folder_without_structures_is_refused(tmp_path):
@@ -208,6 +184,20 @@ def test_substitution_keeps_the_shape_and_the_relative_length_of_the_shortest_bo
     for material in found:
         assert distance_ratio(material.atoms) == pytest.approx(distance_ratio(origin.atoms), rel=1e-6)
         np.testing.assert_allclose(material.atoms.get_scaled_positions(), origin.atoms.get_scaled_positions())
+
+
+def test_foreign_elements_are_replaced_throughout_by_stand_ins():
+    atoms = bulk("CuCl", "zincblende", a=5.4, cubic=True)
+    found = [next(transmuted([Material("copper", "foreign", atoms)], seed)) for seed in range(20)]
+    assert {m.atoms.get_chemical_formula() for m in found} == {"Cl4Li4", "Cl4Na4"}
+    for material in found:
+        assert material.source == "transmuted"
+        assert distance_ratio(material.atoms) == pytest.approx(distance_ratio(atoms), rel=1e-6)
+
+
+def test_stand_ins_are_known_elements_for_unknown_ones():
+    assert not set(STAND_INS) & set(ELEMENTS)
+    assert {new for choices in STAND_INS.values() for new in choices} <= set(ELEMENTS)
 
 
 def test_random_crystals_have_the_elements_asked_for():

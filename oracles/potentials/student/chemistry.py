@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from ase import Atoms
 from ase.formula import Formula
 
-# Usual oxidation states: enough to rank orderings by their Ewald energy and to find isovalent neighbours.
+# The elements that the student knows, with their usual oxidation states, by which kindred ones are found.
 OXIDATION_STATES = {
     **dict.fromkeys(("H", "Li", "Na", "K"), 1),
     **dict.fromkeys(("Mg", "Ca", "Sr", "Ba", "Zn"), 2),
@@ -36,6 +36,24 @@ KINDRED = (
     ("Mg", "Ca", "Zn", "Sr", "Ba"),
     ("Nb", "Ta"),
 )
+# What stands in for an element that the student does not know, so that crystals of any elements can teach it: of a
+# usual charge and, roughly, size. Lithium comes first where the charge is one.
+STAND_INS = {
+    **dict.fromkeys(("Rb", "Cs"), ("Li", "Na", "K")),
+    **dict.fromkeys(("Cu", "Ag", "Au"), ("Li", "Na")),
+    "Tl": ("Li", "K", "In"),
+    **dict.fromkeys(("Be", "Mn", "Co", "Ni", "Pd"), ("Mg", "Zn")),
+    **dict.fromkeys(("Cd", "Hg"), ("Zn", "Ca", "Sr")),
+    "Pb": ("Sr", "Ba", "Sn"),
+    **dict.fromkeys(("Cr", "Fe", "Rh"), ("Al", "Sc", "Ga", "In")),
+    **dict.fromkeys(("Ce", "Pr", "Nd", "Pm", "Sm", "Eu", "Gd"), ("La", "Y")),
+    **dict.fromkeys(("Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu"), ("Y", "Sc", "In")),
+    "Bi": ("Sb", "La"),
+    **dict.fromkeys(("Ru", "Ir", "Pt", "Os", "Re", "Tc"), ("Ti", "Zr", "Sn")),
+    **dict.fromkeys(("Ac", "Th", "Pa", "U", "Np", "Pu"), ("Zr", "Hf", "La")),
+    **dict.fromkeys(("V", "Mo", "W"), ("Nb", "Ta", "P", "As")),
+    "Te": ("Se", "S"),
+}
 # Chemistries of the flagship campaigns: materials within one are always trained on, and tested apart.
 ALWAYS_TRAINED = (
     frozenset({"Li", "P", "S", "Cl"}),

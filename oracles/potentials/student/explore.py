@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from ase import Atoms, units
@@ -16,8 +16,10 @@ STEPS_BETWEEN = 25  # of dynamics
 MIN_DISTANCE_RATIO = 0.45
 
 
-def relaxation(potential: Calculator, atoms: Atoms) -> Iterator[Atoms]:
-    """Frames of a relaxation of positions and cell, until it ends or leaves what a crystal is."""
+def relaxation(
+    potential: Calculator, atoms: Atoms, *, steps: Sequence[int] = RELAXATION_STEPS
+) -> Iterator[Atoms]:
+    """Frames of a relaxation of positions and cell, at these steps, until it ends or leaves what a crystal is."""
     from ase.filters import FrechetCellFilter
     from ase.optimize import FIRE
 
@@ -25,7 +27,7 @@ def relaxation(potential: Calculator, atoms: Atoms) -> Iterator[Atoms]:
     copy.calc = potential
     optimiser = FIRE(FrechetCellFilter(copy), logfile=None)
     done = 0
-    for step in RELAXATION_STEPS:
+    for step in steps:
         converged = optimiser.run(fmax=0.05, steps=step - done)
         done = step
         if not is_sane(copy) or copy.get_volume() > 3.0 * atoms.get_volume():

@@ -5,27 +5,32 @@ Each source is optional in the tests only: `python -m oracles.potentials.student
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
+from pymatgen.core import Structure
 
+from activelearning.crystals.ordering import OrderingError, OrderingSettings, order
 from activelearning.crystals.realise import distance_ratio
 from activelearning.errors import InputError
-from oracles.potentials.student.chemistry import ANIONS, ELEMENTS, KINDRED
-from oracles.potentials.student.ordering import ordered
+from oracles.potentials.student.chemistry import ANIONS, ELEMENTS, KINDRED, STAND_INS
 from oracles.potentials.student.structures import prototypes
 
 MAX_ATOMS = 44  # of a cell from the tables; the teacher's time grows with it
 MAX_ATOMS_ORDERED = 100  # of one that OBELiX's partial occupancies need: a garnet has 96
+ORDERING = OrderingSettings(
+    max_sites=260, n_starts=1, sweeps=50
+)  # a likely arrangement is enough to learn from
 MAX_HULL_ENERGY = 0.1  # eV/atom, of materials without lithium
-N_NEIGHBOURS = 800
-N_SUBSTITUTED = 400
+N_NEIGHBOURS = 3000
+N_SUBSTITUTED = 1500
+N_TRANSMUTED = 6000
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,29 @@ class Material:
 
     Attributes:
         name: Where it comes from, unique.
-        source: `prototype`, `obelix`, `lithium`, `neighbour` or `substituted`.
+        source: `prototype`, `obelix`, `lithium`, `neighbour`, `substituted` or `transmuted`.
         atoms: Its cell.
     """
 
     name: str
     source: str
     atoms: Atoms
+
+
+class Computed(NamedTuple):
+    """Materials of the table.
+
+    Attributes:
+        lithium: In the student's elements, with lithium.
+        sodium: With Na or K and an anion, without lithium.
+        neighbours: A choice of those without lithium.
+        foreign: Compounds with other elements than the student's, those with lithium first.
+    """
+
+    lithium: list[Material]
+    sodium: list[Material]
+    neighbours: list[Material]
+    foreign: list[Material]
 
 
 def known_materials(table: Path, conductors: Path, seed: int) -> list[Material]:
@@ -54,18 +75,19 @@ def known_materials(table: Path, conductors: Path, seed: int) -> list[Material]:
     Raises:
         InputError: a source lacks what is read of it.
     """
-    lithium, sodium, neighbours = computed_materials(table, seed)
+    computed = computed_materials(table, seed)
     return [
         *(Material(name, "prototype", atoms) for name, atoms in prototypes().items()),
         *conductor_materials(conductors, seed),
-        *lithium,
-        *neighbours,
-        *substituted([*sodium, *lithium], N_SUBSTITUTED, seed),
+        *computed.lithium,
+        *computed.neighbours,
+        *substituted([*computed.sodium, *computed.lithium], N_SUBSTITUTED, seed),
+        *transmuted(computed.foreign, seed),
     ]
 
 
-def computed_materials(table: Path, seed: int) -> tuple[list[Material], list[Material], list[Material]]:
-    """Materials of the table in the student's elements: with lithium, with Na or K alone, and a choice without alkali.
+def computed_materials(table: Path, seed: int) -> Computed:
+    """Materials of the table, by what the student learns from them.
 
     Raises:
         InputError: the table has no structures.
@@ -87,6 +109,14 @@ def computed_materials(table: Path, seed: int) -> tuple[list[Material], list[Mat
     # One metal in eight: alloys are what a random composition often is, and no conductor.
     neighbours = [k for k in others if elements[k] & ANIONS][: N_NEIGHBOURS * 7 // 8]
     neighbours += [k for k in others if not elements[k] & ANIONS][: N_NEIGHBOURS // 8]
+    foreign = [
+        k
+        for k in rng.permutation(len(frame))
+        if not elements[k] <= known
+        and elements[k] <= known | set(STAND_INS)
+        and elements[k] & (ANIONS | {"Te"})
+    ]
+    foreign.sort(key=lambda k: "Li" not in elements[k])
 
     def made(chosen: list[int], source: str, max_atoms: int) -> list[Material]:
         found = []
@@ -96,15 +126,22 @@ def computed_materials(table: Path, seed: int) -> tuple[list[Material], list[Mat
                 found.append(Material(f"{source} {frame['material_id'][k]}", source, atoms))
         return found
 
-    return made(lithium, "lithium", MAX_ATOMS), made(sodium, "sodium", 30), made(neighbours, "neighbour", 24)
+    return Computed(
+        made(lithium, "lithium", MAX_ATOMS),
+        made(sodium, "sodium", 30),
+        made(neighbours, "neighbour", 24),
+        made(foreign[:N_TRANSMUTED], "foreign", 24),
+    )
 
 
 def _from_cif(text: str) -> Atoms:
-    from pymatgen.core import Structure
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        structure = Structure.from_str(text, fmt="cif")
+        return _atoms(Structure.from_str(text, fmt="cif"))
+
+
+def _atoms(structure: Structure) -> Atoms:
+    """Elements, positions and cell of an ordered structure."""
     return Atoms(
         [site.specie.symbol for site in structure],
         scaled_positions=structure.frac_coords,
@@ -114,13 +151,11 @@ def _from_cif(text: str) -> Atoms:
 
 
 def conductor_materials(folder: Path, seed: int) -> Iterator[Material]:
-    """OBELiX's crystals in the student's elements, ordered where their sites are not.
+    """OBELiX's crystals in the student's elements, ordered where their sites are not; what can't be is left out.
 
     Raises:
         InputError: the folder has no CIFs.
     """
-    from pymatgen.core import Structure
-
     paths = sorted(folder.glob("**/*.cif"))
     if not paths:
         raise InputError(f"There are no CIFs below {folder}.")
@@ -130,16 +165,19 @@ def conductor_materials(folder: Path, seed: int) -> Iterator[Material]:
             structure = Structure.from_file(path)
             if not {e.symbol for e in structure.composition.elements} <= set(ELEMENTS):
                 continue
-            name = int(hashlib.sha256(path.stem.encode()).hexdigest()[:8], 16)
-            atoms = ordered(structure, np.random.default_rng([seed, 11, name]), MAX_ATOMS_ORDERED)
-        if atoms is not None and distance_ratio(atoms) > 0.5:
+            try:
+                atoms = _atoms(order(structure, seed=seed, settings=ORDERING).structure)
+            except OrderingError:
+                continue
+        if len(atoms) <= MAX_ATOMS_ORDERED:
             yield Material(f"obelix {path.stem}", "obelix", atoms)
 
 
 def substituted(materials: list[Material], n: int, seed: int) -> Iterator[Material]:
     """Relatives of known materials: Na and K become Li, and one other element becomes a kindred one.
 
-    The cell is scaled so that the shortest bond keeps its length over the sum of covalent radii.
+    The cell is scaled so that the shortest bond keeps its length over the sum of covalent radii; what would change too
+    much is left out.
     """
     rng = np.random.default_rng([seed, 12])
     for k, index in enumerate(rng.permutation(len(materials))[:n]):
@@ -157,8 +195,30 @@ def substituted(materials: list[Material], n: int, seed: int) -> Iterator[Materi
             old, new = choices[rng.integers(len(choices))]
             symbols[symbols == old] = new
         changed = Atoms(list(symbols), positions=origin.positions, cell=origin.cell, pbc=True)
-        scale = distance_ratio(origin) / distance_ratio(changed)
-        if not 0.7 < scale < 1.4:
-            continue
-        changed.set_cell(changed.cell.array * scale, scale_atoms=True)
-        yield Material(f"substituted {k} of {materials[index].name}", "substituted", changed)
+        if _scale(changed, origin):
+            yield Material(f"substituted {k} of {materials[index].name}", "substituted", changed)
+
+
+def transmuted(materials: Sequence[Material], seed: int) -> Iterator[Material]:
+    """Crystals of foreign elements, each of which is replaced by one of its stand-ins throughout the crystal.
+
+    Na and K become Li in half of those without it. The cell is scaled as by `substituted`.
+    """
+    rng = np.random.default_rng([seed, 13])
+    for material in materials:
+        symbols = np.array(material.atoms.get_chemical_symbols(), dtype=object)
+        for old in sorted(set(symbols) & set(STAND_INS)):
+            free = [new for new in STAND_INS[old] if new not in symbols] or STAND_INS[old]
+            symbols[symbols == old] = free[rng.integers(len(free))]
+        if "Li" not in symbols and rng.random() < 0.5:
+            symbols[np.isin(symbols, ["Na", "K"])] = "Li"
+        changed = Atoms(list(symbols), positions=material.atoms.positions, cell=material.atoms.cell, pbc=True)
+        if _scale(changed, material.atoms):
+            yield Material(f"transmuted {material.name}", "transmuted", changed)
+
+
+def _scale(changed: Atoms, origin: Atoms) -> bool:
+    """Scale a crystal's cell so that its shortest bond is as long as its origin's, over the covalent radii."""
+    scale = distance_ratio(origin) / distance_ratio(changed)
+    changed.set_cell(changed.cell.array * scale, scale_atoms=True)
+    return 0.7 < scale < 1.4

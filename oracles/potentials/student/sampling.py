@@ -26,8 +26,15 @@ from oracles.potentials.student.structures import (
 )
 
 # Frames of each material by its source; fewer than half of them where it has more than LARGE atoms.
-N_DISTORTED = {"prototype": 24, "obelix": 6, "lithium": 6, "neighbour": 2, "substituted": 4}
-N_EXPLORED = {"prototype": 6, "obelix": 2, "lithium": 1, "neighbour": 0, "substituted": 1}
+N_DISTORTED = {
+    "prototype": 24,
+    "obelix": 6,
+    "lithium": 8,
+    "neighbour": 3,
+    "substituted": 4,
+    "transmuted": 2,
+}
+N_EXPLORED = {"prototype": 6, "obelix": 2, "lithium": 3, "neighbour": 0, "substituted": 1, "transmuted": 1}
 LARGE = 32
 TEST_TEMPERATURE = 600.0  # K
 
@@ -65,7 +72,8 @@ def first_samples(
         yield Sample(material.name, material.source, material.atoms)
         n = _n_frames(N_DISTORTED, material) - 1
         for k in range(n):
-            changed = distort(material.atoms, (k + rng.random()) / n, rng)
+            # Most of them little: atoms at 600 K are some 0.1 Å from their sites.
+            changed = distort(material.atoms, ((k + rng.random()) / n) ** 2, rng)
             if distance_ratio(changed) > 0.5:
                 yield Sample(material.name, material.source, changed)
     for k, (source, atoms) in enumerate(_random(n_random, n_flagship, seed)):
@@ -99,6 +107,11 @@ def explored_samples(
         if is_held_out(material.atoms):
             continue
         start = distorted(material.atoms, rng, rattle=0.05, strain=0.02)
+        if material.source in (
+            "substituted",
+            "transmuted",
+        ):  # not at rest where the crystal it was made of is
+            *_, start = material.atoms, *relaxation(student, material.atoms, steps=(20,))
         for frame in dynamics(student, start, _n_frames(N_EXPLORED, material), rng):
             yield Sample(material.name, material.source, frame)
     for k, (source, atoms) in enumerate(_random(n_random, n_flagship, seed)):
@@ -125,7 +138,7 @@ def test_samples(
     rng = np.random.default_rng([seed, 2])
     held_out = [m for m in materials if is_held_out(m.atoms) and 4 <= len(m.atoms) <= LARGE]
     order = [held_out[k] for k in rng.permutation(len(held_out))]
-    order.sort(key=lambda m: (m.source == "neighbour", "Li" not in m.atoms.symbols))
+    order.sort(key=lambda m: (m.source in ("neighbour", "transmuted"), "Li" not in m.atoms.symbols))
     for material in order[:n_materials]:
         frames = list(dynamics(teacher, material.atoms, 4, rng, temperatures=(TEST_TEMPERATURE,) * 2))
         for frame in frames[2:]:  # the first two are still coming to equilibrium

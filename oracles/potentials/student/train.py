@@ -26,7 +26,7 @@ LABELS = ("energy", "forces", "stress", "weight")
 HUBER = 0.1  # eV per atom and eV/Å: beyond it errors count linearly, so that wild crystals don't rule the fit
 WEIGHTS = {"forces": 10.0, "stress": 1000.0}  # eV/Å, eV/Å³; that of the energy grows as forces become good
 # Of a frame in the loss, by its source: what a campaign meets last counts least.
-SOURCE_WEIGHTS = {"neighbour": 0.5, "random": 0.5, "random lithium": 0.3}
+SOURCE_WEIGHTS = {"neighbour": 0.5, "transmuted": 0.7, "random": 0.5, "random lithium": 0.3}
 AVERAGE_DECAY = 0.995  # of the exponential average of the weights, a step
 _MEAN_ROOT_SIZE = 4.0  # of a frame of 16 atoms, which thus weighs one
 CHECKPOINT = "activelearning-student-checkpoint-1"
