@@ -2,14 +2,16 @@
 
     activelearning proxy tables --data FOLDER --out TABLES
     python benchmarks/obelix_retrospective.py answers --tables TABLES --processes 2
+    python benchmarks/obelix_retrospective.py sources --tables TABLES
     python benchmarks/obelix_retrospective.py campaigns --tables TABLES --seeds 10 --processes 2
 
 The pool holds the materials of OBELiX's training entries with atoms (`oracles.obelix`). The laboratory reveals what was
 measured; the other sources are those of `configs/obelix_retrospective.yaml`, at its costs: the proxy's predictions by
 models that have seen neither a material nor its publication, the bond-valence barrier, and molecular dynamics of the
-ordered crystal. `answers` asks the latter two of every material, once; what fails keeps its reason. `campaigns`
-looks answers up, and pays for them. Every answer and campaign is kept in `--work`, so that an interrupted benchmark
-goes on where it was.
+ordered crystal. `answers` asks the latter two of every material, once, in an order drawn at random; what fails keeps
+its reason. `sources` tells how each source ranks the materials that have been asked so far, which are a random sample,
+and what it costs, in `benchmarks/results/obelix_sources.{json,md}`. `campaigns` looks answers up, and pays for them.
+Every answer and campaign is kept in `--work`, so that an interrupted benchmark goes on where it was.
 
 Methods, with the same budget and paired seeds: `joint` (all sources), `without_md`, `single_fidelity` (the laboratory
 alone), `proxy_order` (materials in the order of the proxy's predictions), `random`. Told is how many of the
@@ -103,36 +105,30 @@ def _rows(pool: str) -> Sequence[Candidate]:
 
 
 def answered(work: Path, pool: PoolSpace) -> dict[str, dict[str, Any]]:
-    """What the computed sources said, by source and key.
-
-    Raises:
-        SystemExit: some have not been asked.
-    """
-    found: dict[str, dict[str, Any]] = {name: {} for name in COMPUTED}
-    for name in COMPUTED:
-        for i in range(len(pool.rows)):
-            path = work / f"{name}-{i}.json"
-            if not path.exists():
-                raise SystemExit(f"{name} has not been asked of material {i}: run the step `answers` first.")
-            said = json.loads(path.read_text())
-            found[name][said["key"]] = said
-    return found
+    """What the computed sources have said so far, by source and key."""
+    paths = {name: [work / f"{name}-{i}.json" for i in range(len(pool.rows))] for name in COMPUTED}
+    said = {name: [json.loads(p.read_text()) for p in found if p.exists()] for name, found in paths.items()}
+    return {name: {one["key"]: one for one in found} for name, found in said.items()}
 
 
 # -- campaigns --------------------------------------------------------------------------------------------------------
 
 
+def lab_rows(tables: Path) -> list[dict[str, str]]:
+    """Rows of the pool's table, as text."""
+    with (tables / "pool.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_table(path: Path, tables: Path, pool: PoolSpace, said: Mapping[str, Mapping[str, Any]]) -> None:
     """All answers by key, as the oracle `table` reads them."""
-    with (tables / "pool.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     columns = ["key", "proxy", "lab", "lab_bound"]
     for name in COMPUTED:
         columns += [name, f"{name}_std", f"{name}_bound"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        for candidate, row in zip(pool.rows, rows, strict=True):
+        for candidate, row in zip(pool.rows, lab_rows(tables), strict=True):
             line: dict[str, Any] = {
                 "key": candidate.key,
                 "proxy": row["predicted"],
@@ -204,6 +200,93 @@ def campaign(job: tuple[str, int, str, str, str]) -> None:
 # -- results ----------------------------------------------------------------------------------------------------------
 
 
+def write_sources(
+    pool: PoolSpace, rows: Sequence[Mapping[str, str]], said: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """How each source ranks the materials that dynamics have been asked of, and what each said of each of them."""
+    asked = {
+        candidate.key: row
+        for candidate, row in zip(pool.rows, rows, strict=True)
+        if all(candidate.key in said[name] for name in COMPUTED)
+    }
+    answers: dict[str, dict[str, Any]] = {
+        "proxy": {key: {"value": float(row["predicted"])} for key, row in asked.items()},
+        **{name: {key: said[name][key] for key in asked} for name in COMPUTED},
+    }
+    measured = {key: float(row["measured"]) for key, row in asked.items()}
+    date, machine = _stamp()
+    lines = [
+        "# Sources of OBELiX's conductivities against the measurement",
+        "",
+        f"{date}; {machine}. {len(asked)} materials of {len(pool.candidates)}, drawn at random. A bound counts as its "
+        "value. Made by `python benchmarks/obelix_retrospective.py sources`.",
+        "",
+        "| source | answers | bounds among them | rank correlation with the measurement | seconds an answer, median |",
+        "|---|---|---|---|---|",
+    ]
+    sources: dict[str, dict[str, Any]] = {}
+    for name, found in answers.items():
+        valued = {key: one for key, one in found.items() if one["value"] is not None}
+        seconds = [one["seconds"] for one in found.values() if one.get("seconds") is not None]
+        rank = rank_correlation([(one["value"], measured[key]) for key, one in valued.items()])
+        sources[name] = rank | {
+            "bounds": sum(one.get("bound", "0") != "0" for one in valued.values()),
+            "seconds": float(np.median(seconds)) if seconds else None,
+        }
+        cost = "below 0.1" if not seconds else f"{np.median(seconds):.0f}"
+        lines.append(f"| {name} | {rank['n']} | {sources[name]['bounds']} | {_shown(rank)} | {cost} |")
+    both = [key for key in asked if all(answers[name][key]["value"] is not None for name in answers)]
+    lines += [
+        "",
+        f"On the {len(both)} materials of which all sources say something: "
+        + ", ".join(
+            f"{name} {_shown(rank_correlation([(answers[name][key]['value'], measured[key]) for key in both]))}"
+            for name in answers
+        )
+        + ".",
+        "",
+        "| material | measured | proxy | bond-valence barrier (eV) | dynamics, 1000 K | why there is none |",
+        "|---|---|---|---|---|---|",
+    ]
+    for key in sorted(asked, key=lambda key: -measured[key]):
+        row = asked[key]
+        reasons = "; ".join(sorted({answers[name][key]["reason"] for name in COMPUTED} - {None}))
+        cells = " | ".join(_value(answers[name][key]) for name in answers)
+        lines.append(f"| {formula_of(row)} ({row['id']}) | {measured[key]:.2f} | {cells} | {reasons} |")
+    value = {"date": date, "machine": machine, "sources": sources, "answers": answers, "measured": measured}
+    (RESULTS / "obelix_sources.json").write_text(json.dumps(value, indent=1) + "\n")
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "obelix_sources.md").write_text(text)
+    print(text)
+
+
+def formula_of(row: Mapping[str, str]) -> str:
+    """Formula of a row of the pool, `Li6PS5Cl`."""
+    return "".join(f"{symbol}{amount:.3g}" for symbol, amount in json.loads(row["composition"]).items())
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Spearman's coefficient of at least four pairs, with its 95 % interval."""
+    rho = float(stats.spearmanr(*np.array(pairs).T).statistic)
+    low, high = _interval(rho, len(pairs))
+    return {"n": len(pairs), "spearman": rho, "low": low, "high": high}
+
+
+def _shown(rank: Mapping[str, Any]) -> str:
+    return f"{rank['spearman']:+.2f} [{rank['low']:+.2f}, {rank['high']:+.2f}]"
+
+
+def _value(said: Mapping[str, Any]) -> str:
+    if said["value"] is None:
+        return "–"
+    return {"0": "", "1": "< ", "-1": "> "}[said.get("bound") or "0"] + f"{said['value']:.2f}"
+
+
+def _stamp() -> tuple[str, str]:
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    return datetime.now(UTC).date().isoformat(), machine
+
+
 def best_of(pool: PoolSpace, measured: Mapping[str, float]) -> set[str]:
     """Keys of the best twentieth."""
     n = math.ceil(BEST_SHARE * len(pool.candidates))
@@ -220,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=["answers", "campaigns"])
+    parser.add_argument("step", choices=["answers", "sources", "campaigns"])
     parser.add_argument("--tables", type=Path, required=True, help="made by `activelearning proxy tables`")
     parser.add_argument(
         "--sources", nargs="+", choices=COMPUTED, default=list(COMPUTED), help="of the answers"
@@ -234,19 +317,25 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     tables = arguments.tables.resolve()
     pool = PoolSpace(tables / "pool.csv")
+    if arguments.step == "sources":
+        write_sources(pool, lab_rows(tables), answered(work, pool))
+        return
     workers = multiprocessing.get_context("spawn").Pool(arguments.processes, maxtasksperchild=20)
     with workers:
         if arguments.step == "answers":
             asked = [
                 (name, i, str(tables / "pool.csv"), str(work))
                 for name in arguments.sources
-                for i in range(len(pool.rows))
+                for i in np.random.default_rng(0).permutation(len(pool.rows)).tolist()
                 if not (work / f"{name}-{i}.json").exists()
             ]
             for _ in workers.imap_unordered(answer, asked):
                 pass
             return
         said = answered(work, pool)
+        for name, found in said.items():
+            if len(found) < len(pool.candidates):
+                raise SystemExit(f"{name} has not been asked of all materials: run the step `answers` first.")
         table = work / "answers.csv"
         write_table(table, tables, pool, said)
         methods = [method for method in METHODS if method != "proxy_order"]
@@ -278,12 +367,10 @@ def write_results(work: Path, table: Path, pool: PoolSpace, seeds: int) -> None:
         for method in METHODS
         if method != "proxy_order"
     } | {"proxy_order": np.array([found_by(ordered, best, costs)])}
-    sources = {}
-    for name in ("proxy", *COMPUTED):
-        pairs = [(float(row[name]), float(row["lab"])) for row in rows if row[name]]
-        rho = stats.spearmanr(*np.array(pairs).T)
-        low, high = _interval(float(rho.statistic), len(pairs))
-        sources[name] = {"n": len(pairs), "spearman": float(rho.statistic), "low": low, "high": high}
+    sources = {
+        name: rank_correlation([(float(row[name]), measured[row["key"]]) for row in rows if row[name]])
+        for name in ("proxy", *COMPUTED)
+    }
     figures = {
         method: {
             "found": curve.mean(axis=0).tolist(),
@@ -292,8 +379,7 @@ def write_results(work: Path, table: Path, pool: PoolSpace, seeds: int) -> None:
         }
         for method, curve in curves.items()
     }
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    date = datetime.now(UTC).date().isoformat()
+    date, machine = _stamp()
     lines = [
         "# A campaign in retrospect: the best conductors of OBELiX",
         "",
@@ -314,10 +400,7 @@ def write_results(work: Path, table: Path, pool: PoolSpace, seeds: int) -> None:
         "| source | materials with an answer | rank correlation with the measurement |",
         "|---|---|---|",
     ]
-    lines += [
-        f"| {name} | {s['n']} | {s['spearman']:+.2f} [{s['low']:+.2f}, {s['high']:+.2f}] |"
-        for name, s in sources.items()
-    ]
+    lines += [f"| {name} | {rank['n']} | {_shown(rank)} |" for name, rank in sources.items()]
     text = "\n".join(lines) + "\n"
     value = {
         "date": date,
