@@ -82,6 +82,40 @@ def test_a_loop_pays_for_every_answer_and_stays_in_its_budget(loops: ModuleType,
         assert sum(p[2] == fidelity for p in points) >= n
 
 
+def test_the_knowledge_gradient_is_that_of_botorch(loops: ModuleType) -> None:
+    """Its values and gradients, with a cost and a projection to the target."""
+    from botorch.acquisition.cost_aware import InverseCostWeightedUtility
+    from botorch.acquisition.knowledge_gradient import qMultiFidelityKnowledgeGradient
+    from botorch.models.gp_regression_fidelity import SingleTaskMultiFidelityGP
+    from botorch.sampling import SobolQMCNormalSampler
+
+    generator = torch.Generator().manual_seed(0)
+    X = torch.rand(12, 3, generator=generator, dtype=torch.float64)
+    X[:, -1] = torch.tensor([0.5, 0.75, 1.0], dtype=torch.float64).repeat(4)
+    Y = 30.0 * torch.sin(3.0 * X.sum(dim=-1, keepdim=True)) + 5.0  # standardised by the model
+    model = SingleTaskMultiFidelityGP(X, Y, data_fidelities=[2]).eval()
+    levels = torch.tensor([0.5, 0.75, 1.0], dtype=torch.float64)
+    utility = InverseCostWeightedUtility(loops.LevelCost(levels, torch.tensor([0.01, 0.1, 1.0])))
+    points = torch.rand(5, 1 + 8, 3, generator=generator, dtype=torch.float64)
+    found = []
+    for kind in (qMultiFidelityKnowledgeGradient, loops.KnowledgeGradient):
+        acquisition = kind(
+            model,
+            num_fantasies=8,
+            sampler=SobolQMCNormalSampler(torch.Size([8]), seed=0),
+            current_value=Y.max(),
+            cost_aware_utility=utility,
+            project=loops.at_target,
+        )
+        at = points.clone().requires_grad_()
+        values = acquisition(at)
+        values.sum().backward()
+        found.append((values.detach(), at.grad))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-5, atol=1e-7)
+    assert found[0][0].std() > 1e-3
+
+
 def test_an_unknown_method(loops: ModuleType) -> None:
     with pytest.raises(ValueError, match="mf_kg"):
         loops.run({}, "kg", 0, 1.0)
