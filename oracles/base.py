@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from activelearning.candidate import Candidate
 from activelearning.contracts.oracle import ExternalId, JobState, OracleContext
-from activelearning.errors import OracleError
+from activelearning.errors import ConfigError, OracleError
 from activelearning.measurement import Measurement
 
 
@@ -44,6 +44,27 @@ class Oracle(ABC):
 
     def check(self) -> None:  # noqa: B027 (a hook; most oracles need no more than their constructor)
         """Raise an `ActiveLearningError` where the oracle can't work."""
+
+    def check_unit(self, unit: str | None, *spellings: str) -> None:
+        """Refuse another unit than the one this oracle answers in; for a subclass's `check`.
+
+        Args:
+            unit: What it answers in; None for a number without unit.
+            spellings: Other spellings of it.
+
+        Raises:
+            ConfigError: the fidelity's unit is stated, and is none of these.
+        """
+        stated = self.context.unit
+        if stated is None or stated in (unit, *spellings):
+            return
+        answers, correction = (
+            ("a number without unit", "leave it out") if unit is None else (unit, f"write {unit}")
+        )
+        raise ConfigError(
+            f"The oracle of the fidelity {self.context.fidelity!r} ({type(self).__name__}) answers in {answers}, but "
+            f"the unit of {self.context.property!r} is given as {stated!r}; {correction}."
+        )
 
     def content(self) -> Mapping[str, object]:
         """All that changes results besides the candidate; by default every parameter, files by their checksums.

@@ -68,17 +68,13 @@ class ChemicalRulesOracle(Oracle):
         Raises:
             ConfigError: the property is none, and no rule is named, or its unit is another.
         """
-        prop, unit = self.context.property, self.context.unit
+        prop = self.context.property
         if (self.rule or prop) not in UNITS:
             raise ConfigError(
                 f"The oracle 'chemical_rules' tells {' and '.join(UNITS)}, not {prop!r}; name one of them by "
                 f"params.rule."
             )
-        if unit not in (None, UNITS[self.rule or prop]):
-            raise ConfigError(
-                f"The oracle 'chemical_rules' answers in {UNITS[self.rule or prop] or 'a number without unit'}, but "
-                f"the unit of {prop!r} is given as {unit!r}; leave it out."
-            )
+        self.check_unit(UNITS[self.rule or prop])
 
     def content(self) -> Mapping[str, object]:
         """The rule and the parameters, defaults filled in."""

@@ -21,7 +21,7 @@ from activelearning.measurement import Measurement
 from oracles.base import Oracle
 
 UNIT = "g/cm3"
-UNITS = frozenset({UNIT, "g/cm^3", "g/cm³", "g cm-3", "g cm^-3", "g cm⁻³"})
+SPELLINGS = ("g/cm^3", "g/cm³", "g cm-3", "g cm^-3", "g cm⁻³")
 
 
 @cache
@@ -76,12 +76,7 @@ class DensityOracle(Oracle):
         Raises:
             ConfigError: the fidelity's unit is not g/cm³.
         """
-        if self.context.unit is not None and self.context.unit not in UNITS:
-            raise ConfigError(
-                f"The oracle 'density' of the fidelity {self.context.fidelity!r} answers in {UNIT}, "
-                f"but the unit of {self.context.property!r} is given as {self.context.unit!r}: "
-                f"write unit: {UNIT}."
-            )
+        self.check_unit(UNIT, *SPELLINGS)
 
     def content(self) -> Mapping[str, object]:
         """The parameters, defaults filled in: equal sources share answers however they are written."""

@@ -104,10 +104,7 @@ class BVSEOracle(Oracle):
         """
         tables_checksum()
         check_potential(self.potential)
-        if self.context.unit not in (None, UNIT):
-            raise ConfigError(
-                f"fidelity {self.context.fidelity}: the oracle 'bvse' answers in {UNIT}, not in {self.context.unit}."
-            )
+        self.check_unit(UNIT)
 
     def content(self) -> Mapping[str, object]:
         """Every number of the calculation, defaults included, and checksums of tables and potential."""

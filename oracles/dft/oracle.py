@@ -24,7 +24,8 @@ from oracles.dft.runner import atoms_json
 from oracles.dft.schedulers import SCHEDULERS, Scheduler
 from oracles.dft.sections import make_part, make_plain
 from oracles.dft.structure import Start, cell_of, primitive
-from oracles.dynamics.answer import NAMED, check_temperature, check_unit, conductivity, nothing_to_measure
+from oracles.dynamics.answer import NAMED, check_temperature, conductivity, nothing_to_measure
+from oracles.dynamics.answer import UNIT as CONDUCTIVITY_UNIT
 from oracles.dynamics.motion import SimulationError
 from oracles.dynamics.supercell import supercell
 from oracles.potentials import Potential, check_potential, checksum
@@ -190,11 +191,8 @@ class DFTQueueOracle(QueuedOracle):
         """Raise a `ConfigError` where engine, scheduler, potential or unit does not fit."""
         if self.simulation is not None:
             self._check_conductivity(self.simulation.conditions.temperature)
-        elif self.context.unit not in (None, UNIT):
-            raise ConfigError(
-                f"dft_queue answers in {UNIT}, not in {self.context.unit}; correct the unit of "
-                f"{self.context.property}."
-            )
+        else:
+            self.check_unit(UNIT)
         if self.start.potential is not None:
             check_potential(self.start.potential)
         self.engine.check()
@@ -203,7 +201,7 @@ class DFTQueueOracle(QueuedOracle):
         self.scheduler.check()
 
     def _check_conductivity(self, temperature: float) -> None:
-        check_unit(self.context, "dft_queue")
+        self.check_unit(CONDUCTIVITY_UNIT)
         if not NAMED.search(self.context.property):
             raise ConfigError(
                 f"fidelity {self.context.fidelity}: its property {self.context.property} does not say at which "

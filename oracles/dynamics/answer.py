@@ -15,12 +15,6 @@ UNIT = "log10(S/cm)"
 NAMED = re.compile(r"_(\d+(?:\.\d+)?)K$")  # the temperature that a property's name ends with
 
 
-def check_unit(context: OracleContext, oracle: str) -> None:
-    """Raise a `ConfigError` where a fidelity wants another unit than log10(S/cm)."""
-    if context.unit not in (None, UNIT):
-        raise ConfigError(f"fidelity {context.fidelity}: {oracle} answers in {UNIT}, not in {context.unit}.")
-
-
 def check_temperature(context: OracleContext, temperature: float) -> None:
     """Raise a `ConfigError` where a fidelity's property names another temperature (K) than is simulated."""
     stated = NAMED.search(context.property)

@@ -18,7 +18,6 @@ from oracles.dynamics.answer import (
     NAMED,
     UNIT,
     check_temperature,
-    check_unit,
     conductivity,
     nothing_to_measure,
 )
@@ -254,7 +253,7 @@ class MaceMDOracle(Oracle):
         check_potential(self.potential)
         if self.cross_check is not None:
             check_kinisi()
-        check_unit(self.context, "mace_md")
+        self.check_unit(UNIT)
         if not self._answers_target:
             check_temperature(self.context, self.protocol.temperature)
 

@@ -74,17 +74,13 @@ class MLProxyOracle(Oracle):
             ConfigError: the fidelity measures another property or in another unit, or the weights are of another.
             InputError: the weights can't be read.
         """
-        name, unit = self.property.name, self.property.unit
+        name = self.property.name
         if self.context.property != name:
             raise ConfigError(
                 f"The fidelity {self.context.fidelity!r} measures {self.context.property!r}, but its oracle 'ml_proxy' "
                 f"predicts {name!r}: set the fidelity's property to {name}, or choose another oracle."
             )
-        if self.context.unit is not None and self.context.unit not in self.property.spellings:
-            raise ConfigError(
-                f"The oracle 'ml_proxy' of the fidelity {self.context.fidelity!r} answers in {unit}, but the unit of "
-                f"{name!r} is given as {self.context.unit!r}: write unit: {unit}."
-            )
+        self.check_unit(self.property.unit, *self.property.spellings)
         _ = self.model
 
     def content(self) -> Mapping[str, object]:

@@ -275,7 +275,7 @@ def test_the_unit_is_checked():
     made = oracle("formation_energy")
     made.check()
     made.bind(OracleContext("c", "proxy", "formation_energy", "kJ/mol", 0.1, "sqlite://", Path("unused")))
-    with pytest.raises(ConfigError, match="unit: eV/atom"):
+    with pytest.raises(ConfigError, match="write eV/atom"):
         made.check()
 
 
