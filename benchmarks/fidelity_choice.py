@@ -555,7 +555,8 @@ def figure(suite: str, summary: Mapping[str, Any], path: Path) -> None:
     for axis in axes[:, 0]:
         axis.set_ylabel("regret")
     fullest = max(names, key=lambda name: len(summary[name]["methods"]))
-    axes.flat[names.index(fullest)].legend(frameon=False, fontsize=7)
+    drawn = axes.flat[names.index(fullest)].get_legend_handles_labels()
+    fig.legend(*drawn, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     fig.savefig(path, dpi=110)
 
 
