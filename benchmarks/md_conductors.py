@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import multiprocessing
 import os
 import platform
 import tempfile
@@ -76,14 +77,17 @@ def candidate(atoms: Atoms) -> CrystalCandidate:
     )
 
 
-def measure(atoms: Atoms, params: dict[str, Any]) -> dict[str, Any]:
-    """What the oracle says of a crystal, and the processor time it took."""
+def measure(asked: dict[str, Any]) -> dict[str, Any]:
+    """What was asked, what the oracle says of the crystal, and the processor time it took."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    atoms, params = crystals()[asked["crystal"]], asked["params"]
     with tempfile.TemporaryDirectory() as folder:
         oracle = MaceMDOracle(**params)
         oracle.bind(OracleContext("benchmark", "md", "log10_conductivity", None, 1.0, "", Path(folder)))
         started = time.process_time()
         measurement = oracle.evaluate_one(candidate(atoms))
-    row = {
+    row = asked | {
         "cpu_seconds": time.process_time() - started,
         "reason": measurement.reason,
         **measurement.metadata,
@@ -102,14 +106,13 @@ def main() -> None:
     parser.add_argument("--min-cell-edge", type=float, default=6.0)
     parser.add_argument("--potential", choices=[STUDENT, TEACHER], help="this one alone")
     parser.add_argument("--only", help="crystals whose name holds this")
+    parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     path = RESULTS / "md_conductors.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else []
-    known = crystals()
+    missing = []
     for name, potential, temperature in RUNS:
-        if arguments.potential not in (None, potential) or (arguments.only and arguments.only not in name):
+        if arguments.potential not in (None, potential) or (arguments.only or "") not in name:
             continue
         params = {
             "potential": potential,
@@ -119,25 +122,20 @@ def main() -> None:
             "min_cell_edge": arguments.min_cell_edge,
         }
         asked = {"crystal": name, "weights": checksum(potential), "params": params}
-        if any(asked.items() <= row.items() for row in rows):
-            continue
-        # An answer of older weights is replaced.
-        rows = [
-            row
-            for row in rows
-            if (row["crystal"], row["params"]["potential"], row["params"]["temperature"])
-            != (name, potential, temperature)
-        ]
-        rows.append(asked | measure(known[name], params))
-        print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
-        rows.sort(key=_order)
-        result = {
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread, shared with other work",
-            "runs": rows,
-        }
-        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        (RESULTS / "md_conductors.md").write_text("\n".join(table(result)) + "\n")
+        if not any(asked.items() <= row.items() for row in rows):
+            missing.append(asked)
+    with multiprocessing.get_context("spawn").Pool(arguments.processes, maxtasksperchild=1) as pool:
+        for row in pool.imap_unordered(measure, missing):
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+            # One of older weights or of another protocol is replaced.
+            rows = sorted([*(old for old in rows if _order(old) != _order(row)), row], key=_order)
+            result = {
+                "date": datetime.date.today().isoformat(),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread each, shared with other work",
+                "runs": rows,
+            }
+            path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            path.with_suffix(".md").write_text("\n".join(table(result)) + "\n")
 
 
 def _order(row: dict[str, Any]) -> int:

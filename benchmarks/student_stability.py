@@ -4,7 +4,8 @@
 
 Ten crystals of lithium from published coordinates, their cells as they are, positions relaxed. At 1000 K with the
 oracle's thermostat and 2 fs: a run fails where the temperature runs away or atoms collide. Then at 600 K without a
-thermostat and 1 fs: the slope of the total energy. Writes `benchmarks/results/student_stability.json` and a table.
+thermostat and 1 fs: the slope of the total energy. Writes `benchmarks/results/student_stability.json` and a table after
+each crystal; what they hold of the same weights and times is not run again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import multiprocessing
 import os
 import platform
 import time
@@ -30,7 +32,7 @@ from ase.spacegroup import crystal
 from oracles.dynamics.motion import Run, SimulationError, kinetic_energy
 from oracles.mace_md import MaceMDOracle
 from oracles.mace_md.dynamics import advance
-from oracles.potentials import expected_force_errors, load_calculator
+from oracles.potentials import checksum, expected_force_errors, load_calculator
 from oracles.potentials.student.structures import prototypes
 
 RESULTS = Path(__file__).parent / "results"
@@ -146,38 +148,64 @@ def _whole(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
+def examine(job: tuple[str, float, float]) -> dict[str, Any]:
+    """Both runs of one crystal."""
+    name, time_ps, drift_ps = job
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    calculator = load_calculator("mace:student")
+    atoms = crystals()[name]
+    atoms.calc = calculator
+    FIRE(atoms, logfile=None).run(fmax=0.05, steps=100)
+    row = {"crystal": name, "n_atoms": len(atoms), **hot(atoms, calculator, time_ps)}
+    return row | {"drift, meV/atom/ps": drift(atoms, calculator, drift_ps)}
+
+
 def main() -> None:
+    """Examine the crystals that have not been with these weights, and write the table after each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--time-ps", type=float, default=20.0)
     parser.add_argument("--drift-ps", type=float, default=4.0)
     parser.add_argument("--only", help="crystals whose name holds this")
+    parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    calculator = load_calculator("mace:student")
-    rows = []
-    for name, atoms in crystals().items():
-        if arguments.only and arguments.only not in name:
-            continue
-        atoms.calc = calculator
-        FIRE(atoms, logfile=None).run(fmax=0.05, steps=100)
-        row = {"crystal": name, "n_atoms": len(atoms), **hot(atoms, calculator, arguments.time_ps)}
-        row["drift, meV/atom/ps"] = drift(atoms, calculator, arguments.drift_ps)
-        rows.append(row)
-        print(json.dumps(row, ensure_ascii=False), flush=True)
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread, shared with other work",
+    path = RESULTS / "student_stability.json"
+    protocol = {
+        "weights": checksum("mace:student"),
         "time_ps": arguments.time_ps,
         "drift_ps": arguments.drift_ps,
+    }
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        kept = json.loads(path.read_text())
+        rows = kept["crystals"] if protocol.items() <= kept.items() else []
+    names = list(crystals())
+    missing = [
+        (name, arguments.time_ps, arguments.drift_ps)
+        for name in names
+        if (arguments.only or "") in name and name not in {row["crystal"] for row in rows}
+    ]
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        for row in pool.imap_unordered(examine, missing):
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+            rows = sorted([*rows, row], key=lambda row: names.index(row["crystal"]))
+            write(protocol, rows, path)
+
+
+def write(protocol: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
+    """All numbers, and the table beside them."""
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread each, shared with other work",
+        **protocol,
         "crystals": rows,
     }
-    (RESULTS / "student_stability.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     lines = [
-        f"{arguments.time_ps:g} ps of mace:student at 1000 K and 2 fs, and the drift of its total energy at 600 K and "
-        f"1 fs over {arguments.drift_ps:g} ps, {result['date']}, {result['machine']}.",
+        f"{protocol['time_ps']:g} ps of mace:student at 1000 K and 2 fs, and the drift of its total energy at 600 K "
+        f"and 1 fs over {protocol['drift_ps']:g} ps, {result['date']}, {result['machine']}.",
         "",
         "| crystal | atoms | 1000 K | mean T (K) | force error expected, and at most (meV/Å) | drift (meV/atom/ps) "
         "| CPU ms a step |",
@@ -189,7 +217,7 @@ def main() -> None:
             f"| {row['crystal']} | {row['n_atoms']} | {row['failure'] or 'stable'} | {_whole(row['temperature, K'])} | "
             f"{mean:.0f}, {highest:.0f} | {row['drift, meV/atom/ps']:.2f} | {row['ms a step']:.1f} |"
         )
-    (RESULTS / "student_stability.md").write_text("\n".join(lines) + "\n")
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -252,9 +252,9 @@ def test_the_student_conserves_energy():
 
 
 SALTS = {
-    "LiF": (bulk("LiF", "rocksalt", a=4.03, cubic=True), "chgnet"),
-    "Li2O": (bulk("OLi2", "fluorite", a=4.62, cubic=True), "chgnet"),
-    "LiCl": (bulk("LiCl", "rocksalt", a=5.13, cubic=True), "mace:student"),
+    "LiF": bulk("LiF", "rocksalt", a=4.03, cubic=True),
+    "Li2O": bulk("OLi2", "fluorite", a=4.62, cubic=True),
+    "LiCl": bulk("LiCl", "rocksalt", a=5.13, cubic=True),
 }
 
 
@@ -263,9 +263,7 @@ SALTS = {
 @pytest.mark.parametrize("salt", SALTS)
 def test_salts_without_vacancies_do_not_conduct(tmp_path, salt):
     """Built by hand, at 600 K: a bound at that temperature, and nothing below it."""
-    atoms, potential = SALTS[salt]
     params = {
-        "potential": potential,
         "temperature": 600.0,
         "temperatures": [400, 500, 600],
         "time_ps": 3.0,
@@ -274,7 +272,7 @@ def test_salts_without_vacancies_do_not_conduct(tmp_path, salt):
         "checkpoint_every": 500,
     }
     prop = "log10_conductivity_600K"
-    measurement = oracle(tmp_path, prop, **params).evaluate_one(crystal(atoms))
+    measurement = oracle(tmp_path, prop, **params).evaluate_one(crystal(SALTS[salt]))
     assert measurement.reason is None
     assert set(measurement.values) == {prop}
     assert measurement.values[prop].censoring is Censoring.UPPER

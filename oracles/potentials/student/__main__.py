@@ -53,8 +53,8 @@ class Round:
 
 
 ROUNDS = (
-    Round(450, 150, Course(epochs=4, rates=(1e-2, 5e-3), energy_weights=(10.0, 10.0))),
-    Round(60, 60, Course(epochs=10, rates=(5e-3, 5e-5), energy_weights=(10.0, 15.0))),
+    Round(450, 150, Course(epochs=8, rates=(1e-2, 3e-3), energy_weights=(3.0, 3.0))),
+    Round(60, 60, Course(epochs=16, rates=(5e-3, 3e-5), energy_weights=(3.0, 10.0))),
 )
 N_TEST_MATERIALS, N_TEST_RANDOM = 36, 30
 

@@ -46,7 +46,7 @@ class Course:
     epochs: int
     rates: tuple[float, float] = (1e-2, 1e-4)
     energy_weights: tuple[float, float] = (10.0, 100.0)
-    batch_size: int = 4
+    batch_size: int = 8
 
     def at(self, fraction: float) -> tuple[float, float]:
         """Learning rate and energy weight after a fraction of the course."""
