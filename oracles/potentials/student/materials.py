@@ -218,7 +218,7 @@ def transmuted(materials: Sequence[Material], seed: int) -> Iterator[Material]:
 
 
 def _scale(changed: Atoms, origin: Atoms) -> bool:
-    """Scale a crystal's cell so that its shortest bond is as long as its origin's, over the covalent radii."""
+    """Scale a cell until its shortest bond is as long as its origin's, over covalent radii; False if it is much."""
     scale = distance_ratio(origin) / distance_ratio(changed)
     changed.set_cell(changed.cell.array * scale, scale_atoms=True)
     return 0.7 < scale < 1.4
