@@ -213,8 +213,7 @@ class Loop:
 
     def step(self) -> None:
         """Fit, find the best query and ask it."""
-        # Whole covariance matrices at once take less time than parts on demand while they are small.
-        with quiet(), gpytorch.settings.lazily_evaluate_kernels(len(self.X) > 60):
+        with quiet(len(self.X)):
             model = self._model()
             query = self._log_ei(model) if self.method == "log_ei" else self._multi_fidelity(model)
         name = min(self.names, key=lambda name: abs(LEVELS[name] - float(query[-1])))
@@ -222,7 +221,7 @@ class Loop:
 
     def recommendation(self) -> Tensor:
         """Features at which the target is expected to be best, `d`."""
-        with quiet():
+        with quiet(len(self.X)):
             points, values = self._best_expected(self._model())
         return points[values.argmax(), :-1]
 
@@ -386,10 +385,12 @@ def knowledge_gradient_starts(points: Tensor, values: Tensor) -> Callable[..., T
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(n_observations: int) -> Iterator[None]:
     """Without the libraries' warnings, and with less of their own work around the same arithmetic."""
     with (
         warnings.catch_warnings(),
+        # Whole covariance matrices at once take less time than parts on demand while they are small.
+        gpytorch.settings.lazily_evaluate_kernels(n_observations > 60),
         gpytorch.settings.debug(False),
     ):
         warnings.simplefilter("ignore", BotorchWarning)

@@ -42,7 +42,7 @@ from activelearning.campaign.config import parse_config
 from activelearning.campaign.engine import Engine
 from activelearning.campaign.sections import construct
 from activelearning.campaign.tick import run
-from activelearning.candidate import Candidate
+from activelearning.candidate import Candidate, CrystalCandidate
 from activelearning.contracts import OracleContext
 from activelearning.report import trace
 from activelearning.spaces.pool import PoolSpace
@@ -214,6 +214,7 @@ def write_sources(
         **{name: {key: said[name][key] for key in asked} for name in COMPUTED},
     }
     measured = {key: float(row["measured"]) for key, row in asked.items()}
+    formulas = {c.key: c.formula for c in pool.rows if isinstance(c, CrystalCandidate)}
     date, machine = _stamp()
     lines = [
         "# Sources of OBELiX's conductivities against the measurement",
@@ -252,17 +253,12 @@ def write_sources(
         row = asked[key]
         reasons = "; ".join(sorted({answers[name][key]["reason"] for name in COMPUTED} - {None}))
         cells = " | ".join(_value(answers[name][key]) for name in answers)
-        lines.append(f"| {formula_of(row)} ({row['id']}) | {measured[key]:.2f} | {cells} | {reasons} |")
+        lines.append(f"| {formulas[key]} ({row['id']}) | {measured[key]:.2f} | {cells} | {reasons} |")
     value = {"date": date, "machine": machine, "sources": sources, "answers": answers, "measured": measured}
     (RESULTS / "obelix_sources.json").write_text(json.dumps(value, indent=1) + "\n")
     text = "\n".join(lines) + "\n"
     (RESULTS / "obelix_sources.md").write_text(text)
     print(text)
-
-
-def formula_of(row: Mapping[str, str]) -> str:
-    """Formula of a row of the pool, `Li6PS5Cl`."""
-    return "".join(f"{symbol}{amount:.3g}" for symbol, amount in json.loads(row["composition"]).items())
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:

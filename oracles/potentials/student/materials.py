@@ -24,9 +24,8 @@ from oracles.potentials.student.structures import prototypes
 
 MAX_ATOMS = 44  # of a cell from the tables; the teacher's time grows with it
 MAX_ATOMS_ORDERED = 100  # of one that OBELiX's partial occupancies need: a garnet has 96
-ORDERING = OrderingSettings(
-    max_sites=260, n_starts=1, sweeps=50
-)  # a likely arrangement is enough to learn from
+# A likely arrangement is enough to learn from.
+ORDERING = OrderingSettings(max_sites=260, n_starts=1, sweeps=50)
 MAX_HULL_ENERGY = 0.1  # eV/atom, of materials without lithium
 N_NEIGHBOURS = 3000
 N_SUBSTITUTED = 1500

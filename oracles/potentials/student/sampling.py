@@ -35,6 +35,7 @@ N_DISTORTED = {
     "transmuted": 2,
 }
 N_EXPLORED = {"prototype": 6, "obelix": 2, "lithium": 3, "neighbour": 0, "substituted": 1, "transmuted": 1}
+MADE = ("substituted", "transmuted")  # sources of materials that are made of others
 LARGE = 32
 TEST_TEMPERATURE = 600.0  # K
 
@@ -107,11 +108,8 @@ def explored_samples(
         if is_held_out(material.atoms):
             continue
         start = distorted(material.atoms, rng, rattle=0.05, strain=0.02)
-        if material.source in (
-            "substituted",
-            "transmuted",
-        ):  # not at rest where the crystal it was made of is
-            *_, start = material.atoms, *relaxation(student, material.atoms, steps=(20,))
+        if material.source in MADE:  # not at rest where the crystal it was made of is
+            start = next(relaxation(student, material.atoms, steps=(20,)), material.atoms)
         for frame in dynamics(student, start, _n_frames(N_EXPLORED, material), rng):
             yield Sample(material.name, material.source, frame)
     for k, (source, atoms) in enumerate(_random(n_random, n_flagship, seed)):
