@@ -23,6 +23,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from oracles.potentials.contraction import use_scalar_contractions
 from oracles.potentials.convolution import use_scalar_convolutions
 from oracles.potentials.reliability import Reliability
 
@@ -127,6 +128,7 @@ def build(architecture: Architecture, dtype: torch.dtype = torch.float32) -> tor
             radial_MLP=[architecture.radial_width] * 2,
         )
     use_scalar_convolutions(model)
+    use_scalar_contractions(model)
     return model
 
 

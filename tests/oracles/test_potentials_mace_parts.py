@@ -1,4 +1,4 @@
-"""The convolution by products of matrices against e3nn's, which is what mace-torch runs."""
+"""Our convolution and contraction against those of e3nn and mace-torch."""
 
 import numpy as np
 import pytest
@@ -19,12 +19,23 @@ CASES = {
 }
 
 
-@pytest.fixture(params=[{}, {"max_ell": 3}, {"max_ell": 1, "correlation": 3}, {"max_l": 1}], ids=str)
+ARCHITECTURES = [
+    {},
+    {"max_ell": 3},
+    {"correlation": 1},
+    {"correlation": 3},
+    {"max_ell": 1, "correlation": 4},
+    {"max_l": 1, "correlation": 3},
+]
+
+
+@pytest.fixture(params=ARCHITECTURES, ids=str)
 def pair(request, monkeypatch):
-    """The same parameters with our convolutions and with e3nn's."""
+    """The same parameters with our convolutions and contractions and with theirs."""
     architecture = Architecture((3, 15, 16, 17), channels=6, radial_width=8, r_max=4.5, **request.param)
     ours = build(architecture, torch.float64)
     monkeypatch.setattr(mace_model, "use_scalar_convolutions", lambda model: None)
+    monkeypatch.setattr(mace_model, "use_scalar_contractions", lambda model: None)
     theirs = build(architecture, torch.float64)
     missing = theirs.load_state_dict(ours.state_dict(), strict=False)
     assert not missing.unexpected_keys
@@ -33,7 +44,7 @@ def pair(request, monkeypatch):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_energies_forces_and_stresses_are_those_of_e3nn(pair, name):
+def test_energies_forces_and_stresses_are_theirs(pair, name):
     results = []
     for model in pair:
         atoms = CASES[name].copy()
@@ -46,7 +57,7 @@ def test_energies_forces_and_stresses_are_those_of_e3nn(pair, name):
     np.testing.assert_allclose(s, s_theirs, atol=1e-12)
 
 
-def test_gradients_of_a_loss_on_forces_are_those_of_e3nn(pair):
+def test_gradients_of_a_loss_on_forces_are_theirs(pair):
     """Training differentiates twice."""
     gradients = []
     for model in pair:
@@ -89,3 +100,31 @@ def test_the_order_of_edges_does_not_matter():
         ]
         expected[receiver] += torch.cat([block.flatten() for block in blocks])
     torch.testing.assert_close(first, expected)
+
+
+@pytest.mark.parametrize(
+    ("max_ell", "degree", "n"),
+    # With harmonics to order 2: A0², |A1|², |A2|², and A0³, A0|A1|², A0|A2|², A1A2A1, tr A2³.
+    [(2, 1, 1), (2, 2, 3), (2, 3, 5), (1, 3, 2), (3, 2, 4)],
+)
+def test_as_many_polynomials_as_there_are_invariants(max_ell, degree, n):
+    contraction = build(Architecture((3,), channels=2, max_ell=max_ell, correlation=degree)).products[0]
+    ours = contraction.symmetric_contractions.contractions[0]
+    polynomials = getattr(ours, f"polynomials_{degree}")
+    assert len(polynomials) == n
+    assert ours.weights_max.shape[1] >= n
+
+
+def test_the_invariants_do_not_change_under_rotations():
+    from e3nn import o3
+
+    ours = build(Architecture((3, 16), channels=4, max_ell=2, correlation=3), torch.float64).products[0]
+    torch.manual_seed(1)
+    features = torch.randn(6, 4, 9, dtype=torch.float64)
+    elements = torch.nn.functional.one_hot(torch.tensor([0, 1, 1, 0, 0, 1]), 2).double()
+    rotation = o3.Irreps("0e+1o+2e").D_from_matrix(-o3.rand_matrix().double())
+    first, second = (
+        ours.symmetric_contractions(turned, elements) for turned in (features, features @ rotation.T)
+    )
+    assert first.abs().min() > 0
+    torch.testing.assert_close(first, second)
