@@ -26,6 +26,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from oracles.potentials.contraction import use_scalar_contractions
 from oracles.potentials.convolution import use_scalar_convolutions
 from oracles.potentials.reliability import Reliability
+from oracles.potentials.selection import use_element_maps
 
 FORMAT = "activelearning-mace-1"
 Graph = dict[str, torch.Tensor]
@@ -129,6 +130,7 @@ def build(architecture: Architecture, dtype: torch.dtype = torch.float32) -> tor
         )
     use_scalar_convolutions(model)
     use_scalar_contractions(model)
+    use_element_maps(model)
     return model
 
 

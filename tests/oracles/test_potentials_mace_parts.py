@@ -1,4 +1,4 @@
-"""Our convolution and contraction against those of e3nn and mace-torch."""
+"""Our convolution, contraction and skip connection against those of e3nn and mace-torch."""
 
 import numpy as np
 import pytest
@@ -31,11 +31,11 @@ ARCHITECTURES = [
 
 @pytest.fixture(params=ARCHITECTURES, ids=str)
 def pair(request, monkeypatch):
-    """The same parameters with our convolutions and contractions and with theirs."""
+    """The same parameters with our parts and with theirs."""
     architecture = Architecture((3, 15, 16, 17), channels=6, radial_width=8, r_max=4.5, **request.param)
     ours = build(architecture, torch.float64)
-    monkeypatch.setattr(mace_model, "use_scalar_convolutions", lambda model: None)
-    monkeypatch.setattr(mace_model, "use_scalar_contractions", lambda model: None)
+    for replacement in ("use_scalar_convolutions", "use_scalar_contractions", "use_element_maps"):
+        monkeypatch.setattr(mace_model, replacement, lambda model: None)
     theirs = build(architecture, torch.float64)
     missing = theirs.load_state_dict(ours.state_dict(), strict=False)
     assert not missing.unexpected_keys
