@@ -54,18 +54,17 @@ class ScalarContraction(torch.nn.Module):
         """
         n, channels, n_features = features.shape
         # Features first: each factor of a term is then a row, and a polynomial a product of small matrices with rows.
-        rows = features.permute(2, 0, 1).reshape(n_features, n * channels)
+        rows = features.view(n * channels, n_features).T.contiguous()
         invariants, weights = [], []
         for degree in range(1, self.correlation + 1):
             factors, polynomials, paths = (
                 getattr(self, f"{name}_{degree}") for name in ("factors", "polynomials", "paths")
             )
-            # The choice of factors is a product with zeros and ones: its gradients are products again, not scatters.
-            terms = (factors @ rows).view(degree, -1, n * channels)
+            terms = rows.index_select(0, factors).view(degree, -1, n * channels)
             invariants.append(polynomials @ _product(terms))
             weights.append(torch.einsum("pr,epc->erc", paths, self._weights_of(degree)))
-        chosen = torch.einsum("be,erc->rbc", elements, torch.cat(weights, dim=1))
-        return (torch.cat(invariants).view(-1, n, channels) * chosen).sum(dim=0)
+        chosen = torch.cat(weights, dim=1).index_select(0, elements.argmax(dim=1))
+        return (torch.cat(invariants).view(-1, n, channels).transpose(0, 1) * chosen).sum(dim=1)
 
     def _weights_of(self, degree: int) -> Tensor:
         """Weights of the paths of a degree, `n_elements x n_paths x channels`; mace-torch lists them downwards."""
@@ -89,9 +88,8 @@ def _invariants(coupling: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         coupling: `n_features x … x n_features x n_paths`, one axis of features for each factor.
 
     Returns:
-        Ones where a factor of a term is a feature, `(degree n_terms) x n_features`, the first factors of all terms
-        first; coefficients of the terms, `n_polynomials x n_terms`; and of the polynomials in the paths,
-        `n_paths x n_polynomials`.
+        Features that are factors of the terms, `degree n_terms`, the first factors of all terms first; coefficients of
+        the terms, `n_polynomials x n_terms`; and of the polynomials in the paths, `n_paths x n_polynomials`.
     """
     degree, n_features = coupling.dim() - 1, len(coupling)
     exact = coupling.double()
@@ -110,12 +108,9 @@ def _invariants(coupling: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             chosen.append(path)
     polynomials = coefficients[chosen]
     paths = torch.linalg.lstsq(polynomials.T, coefficients.T).solution.T if chosen else coefficients[:, :0]
-    factors = torch.zeros(degree, len(used), n_features, dtype=torch.float64)
-    for term, which in enumerate(used):
-        for place, feature in enumerate(monomials[which]):
-            factors[place, term, feature] = 1.0
+    factors = torch.tensor([[monomials[which][place] for which in used] for place in range(degree)])
     dtype = coupling.dtype
-    return factors.view(-1, n_features).to(dtype), polynomials.to(dtype), paths.to(dtype)
+    return factors.flatten(), polynomials.to(dtype), paths.to(dtype)
 
 
 def use_scalar_contractions(model: torch.nn.Module) -> None:

@@ -44,13 +44,16 @@ class ScalarConvolution(torch.nn.Module):
         sender, receiver = edge_index[0], edge_index[1]
         n, n_orders = len(node_feats), self.max_ell + 1
         place, width = _places(receiver, n)
-        sent = tp_weights.view(-1, n_orders, self.channels) * node_feats[sender].unsqueeze(1)
+        sent = tp_weights.view(-1, n_orders, self.channels) * node_feats.index_select(0, sender).unsqueeze(1)
         padded = _padded(sent.reshape(-1, n_orders * self.channels), place, n, width)
         harmonics = _padded(edge_attrs, place, n, width)
-        # One product for all pairs of a radial order and a harmonic, of which those of equal l are kept: slices of the
-        # padded tables would cost more than the waste.
-        products = torch.bmm(padded.transpose(1, 2), harmonics).view(n, n_orders, self.channels, -1)
-        kept = [products[:, ell, :, ell**2 : (ell + 1) ** 2].reshape(n, -1) for ell in range(n_orders)]
+        # One product for all pairs of a harmonic and a radial order, of which those of equal l are kept: slices of the
+        # padded tables would cost more than the waste. The few harmonics come first: the other order is slow.
+        products = torch.bmm(harmonics.transpose(1, 2), padded).view(n, -1, n_orders, self.channels)
+        kept = [
+            products[:, ell**2 : (ell + 1) ** 2, ell].transpose(1, 2).reshape(n, -1)
+            for ell in range(n_orders)
+        ]
         return torch.cat(kept, dim=1)
 
 
@@ -66,7 +69,7 @@ def _places(receiver: Tensor, n: int) -> tuple[Tensor, int]:
 
 
 def _padded(rows: Tensor, place: Tensor, n: int, width: int) -> Tensor:
-    return rows.new_zeros(n * width, rows.shape[1]).index_copy(0, place, rows).view(n, width, -1)
+    return rows.new_zeros(n * width, rows.shape[1]).index_copy_(0, place, rows).view(n, width, -1)
 
 
 def use_scalar_convolutions(model: torch.nn.Module) -> None:

@@ -33,7 +33,10 @@ from oracles.potentials.student.sampling import (
 from oracles.potentials.student.train import Course, read_frames, train
 
 ARCHITECTURE = Architecture(
-    atomic_numbers=tuple(sorted(atomic_numbers[symbol] for symbol in ELEMENTS)), channels=64, r_max=5.0
+    atomic_numbers=tuple(sorted(atomic_numbers[symbol] for symbol in ELEMENTS)),
+    channels=128,
+    correlation=3,
+    r_max=5.0,
 )
 
 
@@ -54,7 +57,7 @@ class Round:
 
 ROUNDS = (
     Round(450, 150, Course(epochs=8, rates=(1e-2, 3e-3), energy_weights=(3.0, 3.0))),
-    Round(60, 60, Course(epochs=16, rates=(5e-3, 3e-5), energy_weights=(3.0, 10.0))),
+    Round(60, 60, Course(epochs=16, rates=(4e-3, 2e-5), energy_weights=(3.0, 10.0))),
 )
 N_TEST_MATERIALS, N_TEST_RANDOM = 36, 30
 

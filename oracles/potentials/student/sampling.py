@@ -29,13 +29,13 @@ from oracles.potentials.student.structures import (
 N_DISTORTED = {
     "prototype": 24,
     "obelix": 6,
-    "lithium": 8,
-    "neighbour": 3,
-    "substituted": 4,
-    "transmuted": 2,
+    "lithium": 6,
+    "neighbour": 2,
+    "substituted": 2,
+    "transmuted": 1,
 }
-N_EXPLORED = {"prototype": 6, "obelix": 2, "lithium": 3, "neighbour": 0, "substituted": 1, "transmuted": 1}
-MADE = ("substituted", "transmuted")  # sources of materials that are made of others
+# Of those with lithium, whose dynamics a student is for.
+N_EXPLORED = {"prototype": 6, "obelix": 4, "lithium": 6, "neighbour": 0, "substituted": 3, "transmuted": 0}
 LARGE = 32
 TEST_TEMPERATURE = 600.0  # K
 
@@ -105,12 +105,13 @@ def explored_samples(
     """
     rng = np.random.default_rng([seed, 1])
     for material in materials:
-        if is_held_out(material.atoms):
+        n = _n_frames(N_EXPLORED, material)
+        if n == 0 or is_held_out(material.atoms) or "Li" not in material.atoms.symbols:
             continue
         start = distorted(material.atoms, rng, rattle=0.05, strain=0.02)
-        if material.source in MADE:  # not at rest where the crystal it was made of is
+        if material.source == "substituted":  # not at rest where the crystal it was made of is
             start = next(relaxation(student, material.atoms, steps=(20,)), material.atoms)
-        for frame in dynamics(student, start, _n_frames(N_EXPLORED, material), rng):
+        for frame in dynamics(student, start, n, rng):
             yield Sample(material.name, material.source, frame)
     for k, (source, atoms) in enumerate(_random(n_random, n_flagship, seed)):
         group = f"{source} {seed} {k}"

@@ -23,11 +23,13 @@ from oracles.potentials.mace_model import (
 )
 
 LABELS = ("energy", "forces", "stress", "weight")
+STEEP = 2.0  # eV/Å: forces beyond it count by their relative errors
 HUBER = 0.1  # eV per atom and eV/Å: beyond it errors count linearly, so that wild crystals don't rule the fit
 WEIGHTS = {"forces": 10.0, "stress": 1000.0}  # eV/Å, eV/Å³; that of the energy grows as forces become good
 # Of a frame in the loss, by its source: what a campaign meets last counts least.
 SOURCE_WEIGHTS = {"neighbour": 0.5, "transmuted": 0.7, "random": 0.5, "random lithium": 0.3}
-AVERAGE_DECAY = 0.995  # of the exponential average of the weights, a step
+AVERAGE_DECAY = 0.998  # of the exponential average of the weights, a step
+WARM_STEPS = 300  # over which the learning rate rises at first
 _MEAN_ROOT_SIZE = 4.0  # of a frame of 16 atoms, which thus weighs one
 CHECKPOINT = "activelearning-student-checkpoint-1"
 
@@ -152,7 +154,7 @@ def train(
         for k, batch in enumerate(batches):
             rate, energy_weight = course.at((epoch + k / n_batches) / course.epochs)
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * min(1.0, (epoch * n_batches + k + 1) / WARM_STEPS)
             optimiser.zero_grad()
             loss = _loss(model(batch, training=True, compute_stress=True), batch, energy_weight)
             loss.backward()
@@ -197,9 +199,9 @@ def _loss(out: dict[str, Any], batch: Graph, energy_weight: float) -> Tensor:
         return torch.nn.functional.huber_loss(found, wanted, delta=HUBER, reduction="none")
 
     energy = huber(out["energy"] / sizes, batch["energy"] / sizes)
-    # Each component of a force weighs less the larger the force on its atom is: a steep wall needs relative accuracy.
+    # Each component of a force weighs less where that on its atom is large: a steep wall needs relative accuracy.
     size = batch["forces"].norm(dim=-1, keepdim=True)
-    by_atom = (huber(out["forces"], batch["forces"]) / (1.0 + size)).mean(dim=-1)
+    by_atom = (huber(out["forces"], batch["forces"]) / (1.0 + size / STEEP)).mean(dim=-1)
     stress = huber(out["stress"], batch["stress"]).mean(dim=(1, 2))
     by_frame = energy_weight * energy + WEIGHTS["stress"] * stress
     # Larger cells tell more, but not in proportion: their atoms are alike.
