@@ -9,9 +9,10 @@ The pool holds the materials of OBELiX's training entries with atoms (`oracles.o
 measured; the other sources are those of `configs/obelix_retrospective.yaml`, at its costs: the proxy's predictions by
 models that have seen neither a material nor its publication, the bond-valence barrier, and molecular dynamics of the
 ordered crystal. `answers` asks the latter two of every material, once, in an order drawn at random; what fails keeps
-its reason. `sources` tells how each source ranks the materials that have been asked so far, which are a random sample,
-and what it costs, in `benchmarks/results/obelix_sources.{json,md}`. `campaigns` looks answers up, and pays for them.
-Every answer and campaign is kept in `--work`, so that an interrupted benchmark goes on where it was.
+its reason. All answers are kept in `benchmarks/results/obelix_answers.json`, and those that are there, of the same
+protocol and weights, are not asked for again. `sources` tells how each source ranks the materials that have been asked
+so far, which are a random sample, and what it costs, in `benchmarks/results/obelix_sources.{json,md}`. `campaigns`
+looks answers up, and pays for them; each is kept in `--work`, from where an interrupted benchmark goes on.
 
 Methods, with the same budget and paired seeds: `joint` (all sources), `without_md`, `single_fidelity` (the laboratory
 alone), `proxy_order` (materials in the order of the proxy's predictions), `random`. Told is how many of the
@@ -42,13 +43,14 @@ from activelearning.campaign.config import parse_config
 from activelearning.campaign.engine import Engine
 from activelearning.campaign.sections import construct
 from activelearning.campaign.tick import run
-from activelearning.candidate import Candidate, CrystalCandidate
+from activelearning.candidate import Candidate, CrystalCandidate, digest
 from activelearning.contracts import OracleContext
 from activelearning.report import trace
 from activelearning.spaces.pool import PoolSpace
 
 CONFIG = Path(__file__).parents[1] / "configs" / "obelix_retrospective.yaml"
 RESULTS = Path(__file__).parent / "results"
+ANSWERS = RESULTS / "obelix_answers.json"
 COMPUTED = ("bvse", "md")
 LAB = "lab"
 BEST_SHARE = 0.05
@@ -65,38 +67,48 @@ def shipped() -> dict[str, Any]:
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
-def answer(job: tuple[str, int, str, str]) -> None:
-    """Ask one source of one material, and keep what it says."""
+def oracle_of(name: str, workdir: Path) -> tuple[Any, dict[str, Any]]:
+    """A computed source as the config has it, bound and checked, and its section."""
+    section = next(f for f in shipped()["fidelities"] if f["name"] == name)
+    oracle = construct("oracles", section["oracle"], section.get("params", {}), key=name, folder=None)
+    oracle.bind(
+        OracleContext(
+            "retrospective", name, section["property"], section.get("unit"), section["cost"], "", workdir
+        )
+    )
+    oracle.check()
+    return oracle, section
+
+
+def identity_of(name: str) -> str:
+    """Of what a source's answers depend on: its protocol and weights."""
+    oracle, _ = oracle_of(name, Path())
+    # How crystals without atoms become some does not matter here: all have them.
+    return digest({key: value for key, value in oracle.content().items() if key != "realisation"})
+
+
+def answer(job: tuple[str, int, str, str]) -> tuple[str, str, dict[str, Any]]:
+    """Ask one source of one material: the source, the material's key, and what is said."""
     name, index, pool, work = job
-    path = Path(work) / f"{name}-{index}.json"
-    if path.exists():
-        return
     from activelearning.campaign.answering import ask
 
-    section = next(f for f in shipped()["fidelities"] if f["name"] == name)
     candidate = _rows(pool)[index]
-    oracle = construct("oracles", section["oracle"], section.get("params", {}), key=name, folder=None)
-    unit = section.get("unit")
-    context = OracleContext(
-        "retrospective", name, section["property"], unit, section["cost"], "sqlite://", Path(work) / "runs"
-    )
-    oracle.bind(context)
-    oracle.check()
-    [found] = ask(oracle, name, section["property"], unit, [candidate], [candidate.key])
+    oracle, section = oracle_of(name, Path(work) / "runs")
+    [found] = ask(oracle, name, section["property"], section.get("unit"), [candidate], [candidate.key])
     value = found.values.get(section["property"])
-    said = {
-        "key": candidate.key,
-        "value": None if value is None else value.value,
-        "std": None if value is None else value.std,
-        "bound": None if value is None else KINDS[str(value.censoring)],
-        "reason": found.reason,
-        "seconds": found.seconds,
-    }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(said))
-    partial.replace(path)
     told = found.reason if value is None else f"{value.value:.3g} ({value.censoring})"
     print(f"{name} {index}: {told}, {found.seconds or 0.0:.0f} s", flush=True)
+    return (
+        name,
+        candidate.key,
+        {
+            "value": None if value is None else value.value,
+            "std": None if value is None else value.std,
+            "bound": None if value is None else KINDS[str(value.censoring)],
+            "reason": found.reason,
+            "seconds": found.seconds,
+        },
+    )
 
 
 @cache
@@ -104,11 +116,21 @@ def _rows(pool: str) -> Sequence[Candidate]:
     return PoolSpace(Path(pool)).rows
 
 
-def answered(work: Path, pool: PoolSpace) -> dict[str, dict[str, Any]]:
-    """What the computed sources have said so far, by source and key."""
-    paths = {name: [work / f"{name}-{i}.json" for i in range(len(pool.rows))] for name in COMPUTED}
-    said = {name: [json.loads(p.read_text()) for p in found if p.exists()] for name, found in paths.items()}
-    return {name: {one["key"]: one for one in found} for name, found in said.items()}
+def answered() -> dict[str, dict[str, dict[str, Any]]]:
+    """What the computed sources, as they are now, have said so far, by source and key."""
+    kept = json.loads(ANSWERS.read_text()) if ANSWERS.exists() else {}
+    return {
+        name: kept[name]["said"] if name in kept and kept[name]["identity"] == identity_of(name) else {}
+        for name in COMPUTED
+    }
+
+
+def keep(said: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Write all answers so far."""
+    value = {name: {"identity": identity_of(name), "said": found} for name, found in said.items()}
+    partial = ANSWERS.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(ANSWERS)
 
 
 # -- campaigns --------------------------------------------------------------------------------------------------------
@@ -254,7 +276,7 @@ def write_sources(
         reasons = "; ".join(sorted({answers[name][key]["reason"] for name in COMPUTED} - {None}))
         cells = " | ".join(_value(answers[name][key]) for name in answers)
         lines.append(f"| {formulas[key]} ({row['id']}) | {measured[key]:.2f} | {cells} | {reasons} |")
-    value = {"date": date, "machine": machine, "sources": sources, "answers": answers, "measured": measured}
+    value = {"date": date, "machine": machine, "sources": sources}
     (RESULTS / "obelix_sources.json").write_text(json.dumps(value, indent=1) + "\n")
     text = "\n".join(lines) + "\n"
     (RESULTS / "obelix_sources.md").write_text(text)
@@ -314,23 +336,24 @@ def main() -> None:
     tables = arguments.tables.resolve()
     pool = PoolSpace(tables / "pool.csv")
     if arguments.step == "sources":
-        write_sources(pool, lab_rows(tables), answered(work, pool))
+        write_sources(pool, lab_rows(tables), answered())
         return
     workers = multiprocessing.get_context("spawn").Pool(arguments.processes, maxtasksperchild=20)
     with workers:
+        said = answered()
         if arguments.step == "answers":
             asked = [
                 (name, i, str(tables / "pool.csv"), str(work))
                 for name in arguments.sources
                 for i in np.random.default_rng(0).permutation(len(pool.rows)).tolist()
-                if not (work / f"{name}-{i}.json").exists()
+                if pool.rows[i].key not in said[name]
             ]
-            for _ in workers.imap_unordered(answer, asked):
-                pass
+            for name, key, found in workers.imap_unordered(answer, asked):
+                said[name][key] = found
+                keep(said)
             return
-        said = answered(work, pool)
-        for name, found in said.items():
-            if len(found) < len(pool.candidates):
+        for name, told in said.items():
+            if len(told) < len(pool.candidates):
                 raise SystemExit(f"{name} has not been asked of all materials: run the step `answers` first.")
         table = work / "answers.csv"
         write_table(table, tables, pool, said)
