@@ -26,7 +26,8 @@ class Reliability:
     """log e = offset of the element + slope · log d + slope' · log(|F| + `FORCE_FLOOR`), for each atom.
 
     Attributes:
-        means: Of the node features of each element in training, `n_elements x d`.
+        means: Of the node features of each element in training, `n_elements x d`: of the last d features that the
+            model computes, those of its last layers, where there are more.
         whiteners: `n_elements x d x d`; features less their mean, times this, have unit covariance in training.
         offsets: `n_elements`, logarithm of eV/Å.
         slopes: Of the logarithms of the distance and of the force, `2`.
@@ -78,7 +79,7 @@ class Reliability:
 
     def distances(self, features: Tensor, kinds: Tensor) -> Tensor:
         """Mahalanobis distance of each atom from its element's training set over √d, `n`: about 1 in training."""
-        centred = features.to(self.means) - self.means[kinds]
+        centred = features.to(self.means)[:, -self.means.shape[1] :] - self.means[kinds]
         white = torch.empty_like(centred)
         for kind in kinds.unique():
             mine = kinds == kind

@@ -26,8 +26,8 @@ from oracles.potentials.student.materials import Material, known_materials
 from oracles.potentials.student.sampling import (
     Sample,
     explored_samples,
+    familiar_samples,
     first_samples,
-    flagship_samples,
     test_samples,
 )
 from oracles.potentials.student.train import Course, read_frames, train
@@ -71,8 +71,8 @@ def main() -> None:
         choices=["label", "train", "testset", "finish", "test", "all"],
         help="label: CHGNet's labels on distorted and random crystals (round 0) or on frames of the dynamics of "
         "the last round's student; train: a student on all labels so far, gone on with where it was stopped; testset: "
-        "held-out materials in CHGNet's own dynamics; finish: the last student with its estimate of errors; test: "
-        "errors by family, as a table and as errors.json; all: all, in this order",
+        "held-out and other materials in CHGNet's own dynamics; finish: the last student with its estimate of errors; "
+        "test: errors by family, as a table and as errors.json; all: all, in this order",
     )
     parser.add_argument("--out", type=Path, default=Path("student"), help="folder of label files and weights")
     parser.add_argument("--seed", type=int, default=0)
@@ -118,12 +118,15 @@ def run(arguments: argparse.Namespace) -> None:
             test_samples(load_calculator("chgnet"), materials, N_TEST_MATERIALS, N_TEST_RANDOM, seed),
             folder / "labels-test.xyz",
         )
-        label_anew(flagship_samples(load_calculator("chgnet"), seed), folder / "labels-flagship.xyz")
+        label_anew(
+            familiar_samples(load_calculator("chgnet"), materials, N_TEST_MATERIALS, seed),
+            folder / "labels-familiar.xyz",
+        )
     if step in ("finish", "all"):
         finish(folder)
     if step in ("test", "all"):
         weights = folder / "student.pt" if step == "all" else arguments.weights
-        frames = read_frames([folder / "labels-test.xyz", folder / "labels-flagship.xyz"])
+        frames = read_frames([folder / "labels-test.xyz", folder / "labels-familiar.xyz"])
         results = held_out_errors(weights, frames)
         (folder / "errors.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         print("\n".join(error_table(results)))

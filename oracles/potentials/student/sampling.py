@@ -139,21 +139,40 @@ def test_samples(
     order = [held_out[k] for k in rng.permutation(len(held_out))]
     order.sort(key=lambda m: (m.source in ("neighbour", "transmuted"), "Li" not in m.atoms.symbols))
     for material in order[:n_materials]:
-        frames = list(dynamics(teacher, material.atoms, 4, rng, temperatures=(TEST_TEMPERATURE,) * 2))
-        for frame in frames[2:]:  # the first two are still coming to equilibrium
-            yield Sample(material.name, material.source, frame)
+        yield from _hot(teacher, material.name, material.source, material.atoms, rng)
     for k, (source, atoms) in enumerate(_random(n_random, n_random, seed + 1000)):
         yield Sample(f"{source} {seed + 1000} {k}", source, atoms)
 
 
-def flagship_samples(teacher: Calculator, seed: int) -> Iterator[Sample]:
-    """Prototypes of Li-P-S-Cl, all of them trained on, in the teacher's own dynamics at 600 K."""
+def familiar_samples(
+    teacher: Calculator, materials: Sequence[Material], n_materials: int, seed: int
+) -> Iterator[Sample]:
+    """Materials that were trained on, in dynamics of the teacher's own, at 600 K, that were not.
+
+    Prototypes of Li-P-S-Cl (`flagship`), and a choice of the other materials with lithium (`familiar`).
+    """
     rng = np.random.default_rng([seed, 3])
     for name, atoms in prototypes().items():
         if 4 <= len(atoms) <= LARGE:
-            frames = list(dynamics(teacher, atoms, 4, rng, temperatures=(TEST_TEMPERATURE,) * 2))
-            for frame in frames[2:]:
-                yield Sample(name, "flagship", frame)
+            yield from _hot(teacher, name, "flagship", atoms, rng)
+    trained = [
+        m
+        for m in materials
+        if m.source in ("lithium", "obelix", "substituted")
+        and "Li" in m.atoms.symbols
+        and 4 <= len(m.atoms) <= LARGE
+        and not is_held_out(m.atoms)
+    ]
+    for k in rng.permutation(len(trained))[:n_materials]:
+        yield from _hot(teacher, trained[k].name, "familiar", trained[k].atoms, rng)
+
+
+def _hot(
+    teacher: Calculator, group: str, source: str, atoms: Atoms, rng: np.random.Generator
+) -> Iterator[Sample]:
+    frames = list(dynamics(teacher, atoms, 4, rng, temperatures=(TEST_TEMPERATURE,) * 2))
+    for frame in frames[2:]:  # the first two are still coming to equilibrium
+        yield Sample(group, source, frame)
 
 
 def _n_frames(numbers: dict[str, int], material: Material) -> int:

@@ -29,7 +29,7 @@ WEIGHTS = {"forces": 10.0, "stress": 1000.0}  # eV/Å, eV/Å³; that of the ener
 # Of a frame in the loss, by its source: what a campaign meets last counts least.
 SOURCE_WEIGHTS = {"neighbour": 0.5, "transmuted": 0.7, "random": 0.5, "random lithium": 0.3}
 AVERAGE_DECAY = 0.998  # of the exponential average of the weights, a step
-WARM_STEPS = 300  # over which the learning rate rises at first
+WARM_STEPS = 300  # over which the learning rate rises at first; in a short course over a twentieth of it
 _MEAN_ROOT_SIZE = 4.0  # of a frame of 16 atoms, which thus weighs one
 CHECKPOINT = "activelearning-student-checkpoint-1"
 
@@ -147,6 +147,7 @@ def train(
             part.load_state_dict(content[name])
         epoch = content["epoch"]
     n_batches = -(-len(graphs) // course.batch_size)
+    n_warm = min(WARM_STEPS, 1 + course.epochs * n_batches // 20)
     while epoch < course.epochs:
         losses = []
         # The order depends on the epoch alone, so that a resumed training is the one that was stopped.
@@ -154,7 +155,7 @@ def train(
         for k, batch in enumerate(batches):
             rate, energy_weight = course.at((epoch + k / n_batches) / course.epochs)
             for group in optimiser.param_groups:
-                group["lr"] = rate * min(1.0, (epoch * n_batches + k + 1) / WARM_STEPS)
+                group["lr"] = rate * min(1.0, (epoch * n_batches + k + 1) / n_warm)
             optimiser.zero_grad()
             loss = _loss(model(batch, training=True, compute_stress=True), batch, energy_weight)
             loss.backward()
