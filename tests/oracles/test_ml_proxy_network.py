@@ -412,7 +412,8 @@ def materials() -> Path:
 @pytest.mark.parametrize(("name", "most"), [("formation_energy", 0.085), ("band_gap", 0.26)])
 def test_shipped_figures_are_those_of_cross_validation(materials, name, most):
     figures = evaluate(name, materials)
-    assert figures == pytest.approx(EnsembleModel.load(PROPERTIES[name].weights).info["figures"], abs=1e-5)
+    # Another kind of processor rounds otherwise, and swaps ranks that are nearly equal.
+    assert figures == pytest.approx(EnsembleModel.load(PROPERTIES[name].weights).info["figures"], abs=1e-4)
     assert figures["mae"] <= most
     assert figures["coverage_90"] == pytest.approx(0.9, abs=0.02)
 
