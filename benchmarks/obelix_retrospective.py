@@ -36,19 +36,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from scipy import stats
+from shipped_source import answer_of, oracle_of, shipped
 
 from activelearning.campaign.config import parse_config
 from activelearning.campaign.engine import Engine
-from activelearning.campaign.sections import construct
 from activelearning.campaign.tick import run
 from activelearning.candidate import Candidate, CrystalCandidate, digest
-from activelearning.contracts import OracleContext
 from activelearning.report import trace
 from activelearning.spaces.pool import PoolSpace
 
-CONFIG = Path(__file__).parents[1] / "configs" / "obelix_retrospective.yaml"
+CONFIG = "obelix_retrospective"
 RESULTS = Path(__file__).parent / "results"
 ANSWERS = RESULTS / "obelix_answers.json"
 COMPUTED = ("bvse", "md")
@@ -58,31 +56,18 @@ METHODS = ("joint", "without_md", "single_fidelity", "proxy_order", "random")
 KINDS = {"none": "0", "upper": "1", "lower": "-1"}
 
 
-def shipped() -> dict[str, Any]:
-    """The config as it stands."""
-    value: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    return value
-
-
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
-def oracle_of(name: str, workdir: Path) -> tuple[Any, dict[str, Any]]:
-    """A computed source as the config has it, bound and checked, and its section."""
-    section = next(f for f in shipped()["fidelities"] if f["name"] == name)
-    oracle = construct("oracles", section["oracle"], section.get("params", {}), key=name, folder=None)
-    oracle.bind(
-        OracleContext(
-            "retrospective", name, section["property"], section.get("unit"), section["cost"], "", workdir
-        )
-    )
-    oracle.check()
-    return oracle, section
+def source(name: str) -> dict[str, Any]:
+    """A computed source's section of the config."""
+    found: dict[str, Any] = next(f for f in shipped(CONFIG)["fidelities"] if f["name"] == name)
+    return found
 
 
 def identity_of(name: str) -> str:
     """Of what a source's answers depend on: its protocol and weights."""
-    oracle, _ = oracle_of(name, Path())
+    oracle = oracle_of(source(name), Path())
     # How crystals without atoms become some does not matter here: all have them.
     return digest({key: value for key, value in oracle.content().items() if key != "realisation"})
 
@@ -90,12 +75,9 @@ def identity_of(name: str) -> str:
 def answer(job: tuple[str, int, str, str]) -> tuple[str, str, dict[str, Any]]:
     """Ask one source of one material: the source, the material's key, and what is said."""
     name, index, pool, work = job
-    from activelearning.campaign.answering import ask
-
-    candidate = _rows(pool)[index]
-    oracle, section = oracle_of(name, Path(work) / "runs")
-    [found] = ask(oracle, name, section["property"], section.get("unit"), [candidate], [candidate.key])
-    value = found.values.get(section["property"])
+    candidate, fidelity = _rows(pool)[index], source(name)
+    found = answer_of(oracle_of(fidelity, Path(work) / "runs"), fidelity, candidate)
+    value = found.values.get(fidelity["property"])
     told = found.reason if value is None else f"{value.value:.3g} ({value.censoring})"
     print(f"{name} {index}: {told}, {found.seconds or 0.0:.0f} s", flush=True)
     return (
@@ -169,7 +151,7 @@ def write_table(path: Path, tables: Path, pool: PoolSpace, said: Mapping[str, Ma
 
 def config_of(method: str, seed: int, tables: Path, table: Path) -> dict[str, Any]:
     """Config of one campaign."""
-    value = shipped()
+    value = shipped(CONFIG)
     value |= {"name": f"retrospective-{method}-{seed}", "seed": seed}
     value["space"] = {"type": "pool", "file": str(tables / "pool.csv")}
     kept = {
@@ -370,10 +352,10 @@ def write_results(work: Path, table: Path, pool: PoolSpace, seeds: int) -> None:
         rows = list(csv.DictReader(file))
     measured = {row["key"]: float(row["lab"]) for row in rows}
     best = best_of(pool, measured)
-    total = float(shipped()["budget"]["total"])
+    total = float(shipped(CONFIG)["budget"]["total"])
     costs = np.linspace(0.0, total, 121)[1:].tolist()
     order = sorted(rows, key=lambda row: float(row["proxy"]), reverse=True)
-    cost = {f["name"]: f["cost"] for f in shipped()["fidelities"]}
+    cost = {f["name"]: f["cost"] for f in shipped(CONFIG)["fidelities"]}
     # The whole pool is asked of the proxy first.
     ordered = [[len(rows) * cost["proxy"] + (k + 1) * cost[LAB], row["key"]] for k, row in enumerate(order)]
     curves = {

@@ -29,13 +29,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-import yaml
+from shipped_source import answer_of, oracle_of, shipped
 
-from activelearning.campaign.answering import ask
 from activelearning.campaign.sections import construct
-from activelearning.campaign.shipped import find_config
 from activelearning.candidate import CrystalCandidate
-from activelearning.contracts import OracleContext
 from activelearning.measurement import Measurement
 from samplers.gflownet import GFlowNetSampler
 
@@ -50,15 +47,9 @@ SHORT = {
 }
 
 
-def shipped() -> dict[str, Any]:
-    """The config as it stands."""
-    value: dict[str, Any] = yaml.safe_load(find_config(CONFIG).read_text(encoding="utf-8"))
-    return value
-
-
 def crystals(n: int, seed: int) -> list[CrystalCandidate]:
     """What an untrained sampler proposes."""
-    section = dict(shipped()["space"])
+    section = dict(shipped(CONFIG)["space"])
     space = construct("spaces", section.pop("type"), section, key="space", folder=None)
     proposals = GFlowNetSampler(space, None).sample_untrained(n, seed=seed)
     return [p.candidate for p in proposals if isinstance(p.candidate, CrystalCandidate)]
@@ -68,22 +59,9 @@ def fidelities() -> list[dict[str, Any]]:
     """Those of the config whose oracles compute, with few steps."""
     return [
         f | {"params": f.get("params", {}) | SHORT[f["oracle"]]}
-        for f in shipped()["fidelities"]
+        for f in shipped(CONFIG)["fidelities"]
         if f["oracle"] in SHORT
     ]
-
-
-def oracle_of(fidelity: dict[str, Any], folder: Path) -> Any:
-    """An oracle as a campaign has it."""
-    made = construct("oracles", fidelity["oracle"], fidelity["params"], key=fidelity["name"], folder=None)
-    unit, prop = fidelity.get("unit", "log10(S/cm)"), fidelity.get("property", "log10_conductivity_800K")
-    made.bind(
-        OracleContext(
-            "sampled", fidelity["name"], prop, unit, fidelity["cost"], "", folder / fidelity["name"]
-        )
-    )
-    made.check()
-    return made
 
 
 def outcome(measurement: Measurement, prop: str) -> dict[str, Any]:
@@ -120,12 +98,9 @@ def examine(share: tuple[int, int, int, int, Path]) -> None:
                 "answers": {},
             }
             for fidelity, oracle in oracles:
-                prop = oracle.context.property
                 started = time.perf_counter()
-                [found] = ask(
-                    oracle, fidelity["name"], prop, oracle.context.unit, [candidate], [candidate.key]
-                )
-                row["answers"][fidelity["name"]] = outcome(found, prop) | {
+                found = answer_of(oracle, fidelity, candidate)
+                row["answers"][fidelity["name"]] = outcome(found, fidelity["property"]) | {
                     "seconds": time.perf_counter() - started
                 }
             row["memory"] = resident_memory()
