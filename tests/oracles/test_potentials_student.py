@@ -15,6 +15,7 @@ from pymatgen.core import Lattice, Structure
 from activelearning.crystals.realise import distance_ratio
 from activelearning.errors import InputError
 from oracles.potentials.mace_model import Architecture
+from oracles.potentials.student import materials as student_materials
 from oracles.potentials.student.chemistry import (
     ELEMENTS,
     KINDRED,
@@ -166,6 +167,15 @@ def test_materials_of_a_table_are_told_apart_by_their_elements(tmp_path):
     assert [m.atoms.get_chemical_formula() for m in foreign] == ["Mn4O4"]
 
 
+def test_what_is_too_large_is_taken_by_its_primitive_cell(tmp_path, monkeypatch):
+    monkeypatch.setitem(student_materials.MAX_ATOMS, "lithium", 2)
+    monkeypatch.setitem(student_materials.MAX_ATOMS, "sodium", 1)
+    found = computed_materials(table(tmp_path / "materials.csv.gz"), seed=0)
+    assert [m.atoms.get_chemical_formula() for m in found.lithium] == ["ClLi"]
+    assert found.lithium[0].atoms.get_volume() == pytest.approx(5.0**3 / 4)
+    assert found.sodium == []
+
+
 def test_a_table_or_a_folder_without_structures_is_refused(tmp_path):
     path = tmp_path / "materials.csv"
     path.write_text("material_id,composition\nmp-1,{}\n")
@@ -177,9 +187,10 @@ def test_a_table_or_a_folder_without_structures_is_refused(tmp_path):
 
 def test_substitution_keeps_the_shape_and_the_relative_length_of_the_shortest_bond():
     origin = Material("rock salt", "sodium", bulk("NaCl", "rocksalt", a=5.64, cubic=True))
-    found = list(substituted([origin] * 20, 20, seed=0))
+    found = list(substituted([origin], 40, seed=0))
     formulas = {m.atoms.get_chemical_formula() for m in found}
     assert "Cl4Li4" in formulas
+    assert len(found) == len(formulas) > 2  # none is made twice
     assert formulas <= {f"{x}4Li4" for x in ("F", "Cl", "Br")} | {"I4Li4", "Li4I4"}
     for material in found:
         assert distance_ratio(material.atoms) == pytest.approx(distance_ratio(origin.atoms), rel=1e-6)

@@ -22,14 +22,16 @@ from activelearning.errors import InputError
 from oracles.potentials.student.chemistry import ANIONS, ELEMENTS, KINDRED, STAND_INS
 from oracles.potentials.student.structures import prototypes
 
-MAX_ATOMS = 44  # of a cell from the tables; the teacher's time grows with it
+# Of a cell from the tables; the teacher's time grows with it.
+MAX_ATOMS = {"lithium": 44, "sodium": 30, "neighbour": 40, "foreign": 32}
 MAX_ATOMS_ORDERED = 100  # of one that OBELiX's partial occupancies need: a garnet has 96
 # A likely arrangement is enough to learn from.
 ORDERING = OrderingSettings(max_sites=260, n_starts=1, sweeps=50)
 MAX_HULL_ENERGY = 0.1  # eV/atom, of materials without lithium
 N_NEIGHBOURS = 3000
-N_SUBSTITUTED = 1500
-N_TRANSMUTED = 6000
+N_SODIUM = 1500
+N_SUBSTITUTED = 6000
+N_TRANSMUTED = 10000
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def computed_materials(table: Path, seed: int) -> Computed:
     stable = [k for k in rows if "Li" not in elements[k] and frame["e_above_hull"][k] < MAX_HULL_ENERGY]
     rng = np.random.default_rng([seed, 10])
     others = [stable[k] for k in rng.permutation(len(stable))]
-    sodium = [k for k in others if elements[k] & {"Na", "K"} and elements[k] & ANIONS][:N_SUBSTITUTED]
+    sodium = [k for k in others if elements[k] & {"Na", "K"} and elements[k] & ANIONS][:N_SODIUM]
     # One metal in eight: alloys are what a random composition often is, and no conductor.
     neighbours = [k for k in others if elements[k] & ANIONS][: N_NEIGHBOURS * 7 // 8]
     neighbours += [k for k in others if not elements[k] & ANIONS][: N_NEIGHBOURS // 8]
@@ -117,26 +119,26 @@ def computed_materials(table: Path, seed: int) -> Computed:
     ]
     foreign.sort(key=lambda k: "Li" not in elements[k])
 
-    def made(chosen: list[int], source: str, max_atoms: int) -> list[Material]:
-        found = []
-        for k in chosen:
-            atoms = _from_cif(frame["cif"][k])
-            if len(atoms) <= max_atoms:
-                found.append(Material(f"{source} {frame['material_id'][k]}", source, atoms))
-        return found
+    def made(chosen: list[int], source: str) -> list[Material]:
+        cells = ((frame["material_id"][k], _from_cif(frame["cif"][k], MAX_ATOMS[source])) for k in chosen)
+        return [Material(f"{source} {name}", source, atoms) for name, atoms in cells if atoms is not None]
 
     return Computed(
-        made(lithium, "lithium", MAX_ATOMS),
-        made(sodium, "sodium", 30),
-        made(neighbours, "neighbour", 24),
-        made(foreign[:N_TRANSMUTED], "foreign", 24),
+        made(lithium, "lithium"),
+        made(sodium, "sodium"),
+        made(neighbours, "neighbour"),
+        made(foreign[:N_TRANSMUTED], "foreign"),
     )
 
 
-def _from_cif(text: str) -> Atoms:
+def _from_cif(text: str, max_atoms: int) -> Atoms | None:
+    """A cell as it is written, or the primitive one where that is too large; None where both are."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _atoms(Structure.from_str(text, fmt="cif"))
+        structure = Structure.from_str(text, fmt="cif")
+        if len(structure) > max_atoms:
+            structure = structure.get_primitive_structure()
+    return _atoms(structure) if len(structure) <= max_atoms else None
 
 
 def _atoms(structure: Structure) -> Atoms:
@@ -173,29 +175,46 @@ def conductor_materials(folder: Path, seed: int) -> Iterator[Material]:
 
 
 def substituted(materials: list[Material], n: int, seed: int) -> Iterator[Material]:
-    """Relatives of known materials: Na and K become Li, and one other element becomes a kindred one.
+    """Relatives of known materials: Na and K become Li, and one other element becomes a kindred one, or two do.
 
     The cell is scaled so that the shortest bond keeps its length over the sum of covalent radii; what would change too
-    much is left out.
+    much is left out, and so is what was made before.
+
+    Args:
+        materials: Known ones, each of which is taken as often as the others.
+        n: How often one is taken.
+        seed: Of the choices.
     """
     rng = np.random.default_rng([seed, 12])
-    for k, index in enumerate(rng.permutation(len(materials))[:n]):
-        origin = materials[index].atoms
-        symbols = np.array(origin.get_chemical_symbols(), dtype=object)
+    made: set[tuple[str, str]] = set()
+    order = rng.permutation(len(materials))
+    for k in range(n if materials else 0):
+        origin = materials[order[k % len(order)]]
+        symbols = np.array(origin.atoms.get_chemical_symbols(), dtype=object)
         symbols[np.isin(symbols, ["Na", "K"])] = "Li"
-        choices = [
-            (old, new)
-            for kin in KINDRED
-            for old in kin
-            for new in kin
-            if old != new and old in symbols and new not in symbols
-        ]
-        if choices and ("Li" in origin.get_chemical_symbols() or rng.random() < 0.3):
-            old, new = choices[rng.integers(len(choices))]
-            symbols[symbols == old] = new
-        changed = Atoms(list(symbols), positions=origin.positions, cell=origin.cell, pbc=True)
-        if _scale(changed, origin):
-            yield Material(f"substituted {k} of {materials[index].name}", "substituted", changed)
+        if "Li" in origin.atoms.symbols or rng.random() < 0.6:
+            for _ in range(rng.integers(1, 3)):
+                _replace_one(symbols, rng)
+        changed = Atoms(list(symbols), positions=origin.atoms.positions, cell=origin.atoms.cell, pbc=True)
+        key = (origin.name, changed.get_chemical_formula())
+        if key not in made and symbols.tolist() != origin.atoms.get_chemical_symbols():
+            made.add(key)
+            if _scale(changed, origin.atoms):
+                yield Material(f"substituted {k} of {origin.name}", "substituted", changed)
+
+
+def _replace_one(symbols: np.ndarray, rng: np.random.Generator) -> None:
+    """Replace an element that has kin by one that is not there yet, in place."""
+    choices = [
+        (old, new)
+        for kin in KINDRED
+        for old in kin
+        for new in kin
+        if old != new and old in symbols and new not in symbols
+    ]
+    if choices:
+        old, new = choices[rng.integers(len(choices))]
+        symbols[symbols == old] = new
 
 
 def transmuted(materials: Sequence[Material], seed: int) -> Iterator[Material]:

@@ -37,6 +37,7 @@ N_DISTORTED = {
 # Of those with lithium, whose dynamics a student is for.
 N_EXPLORED = {"prototype": 6, "obelix": 4, "lithium": 6, "neighbour": 0, "substituted": 3, "transmuted": 0}
 LARGE = 32
+KNOWN = ("obelix", "lithium")  # sources of crystals with lithium that are in the tables
 TEST_TEMPERATURE = 600.0  # K
 
 
@@ -123,22 +124,26 @@ def explored_samples(
 
 
 def test_samples(
-    teacher: Calculator, materials: Sequence[Material], n_materials: int, n_random: int, seed: int
+    teacher: Calculator, materials: Sequence[Material], n_relatives: int, n_random: int, seed: int
 ) -> Iterator[Sample]:
-    """Held-out materials in the teacher's own dynamics at 600 K, and random crystals of other seeds than training's.
+    """Held-out materials with lithium in the teacher's own dynamics at 600 K, and random crystals of other seeds.
 
     Args:
         teacher: The teacher as a calculator.
-        materials: Known crystals, of which the held-out ones are used, those with lithium first.
-        n_materials: How many of them.
+        materials: Known crystals, of which all held-out ones of the tables are used.
+        n_relatives: How many held-out relatives of known crystals, made by substitution and never seen by anyone.
         n_random: Random crystals, distorted as little as they are drawn.
         seed: Seed of the choice and the velocities.
     """
     rng = np.random.default_rng([seed, 2])
-    held_out = [m for m in materials if is_held_out(m.atoms) and 4 <= len(m.atoms) <= LARGE]
-    order = [held_out[k] for k in rng.permutation(len(held_out))]
-    order.sort(key=lambda m: (m.source in ("neighbour", "transmuted"), "Li" not in m.atoms.symbols))
-    for material in order[:n_materials]:
+    held_out = [
+        m for m in materials if "Li" in m.atoms.symbols and is_held_out(m.atoms) and len(m.atoms) >= 4
+    ]
+    relatives = [m for m in held_out if m.source == "substituted" and len(m.atoms) <= LARGE]
+    for material in [
+        *(m for m in held_out if m.source in KNOWN),
+        *(relatives[k] for k in rng.permutation(len(relatives))[:n_relatives]),
+    ]:
         yield from _hot(teacher, material.name, material.source, material.atoms, rng)
     for k, (source, atoms) in enumerate(_random(n_random, n_random, seed + 1000)):
         yield Sample(f"{source} {seed + 1000} {k}", source, atoms)
