@@ -186,7 +186,7 @@ def substituted(materials: list[Material], n: int, seed: int) -> Iterator[Materi
         seed: Of the choices.
     """
     rng = np.random.default_rng([seed, 12])
-    made: set[tuple[str, str]] = set()
+    made: set[tuple[str, ...]] = set()
     order = rng.permutation(len(materials))
     for k in range(n if materials else 0):
         origin = materials[order[k % len(order)]]
@@ -195,11 +195,11 @@ def substituted(materials: list[Material], n: int, seed: int) -> Iterator[Materi
         if "Li" in origin.atoms.symbols or rng.random() < 0.6:
             for _ in range(rng.integers(1, 3)):
                 _replace_one(symbols, rng)
-        changed = Atoms(list(symbols), positions=origin.atoms.positions, cell=origin.atoms.cell, pbc=True)
-        key = (origin.name, changed.get_chemical_formula())
+        key = (origin.name, *symbols)
         if key not in made and symbols.tolist() != origin.atoms.get_chemical_symbols():
             made.add(key)
-            if _scale(changed, origin.atoms):
+            changed = _rebuilt(origin.atoms, symbols)
+            if changed is not None:
                 yield Material(f"substituted {k} of {origin.name}", "substituted", changed)
 
 
@@ -230,13 +230,17 @@ def transmuted(materials: Sequence[Material], seed: int) -> Iterator[Material]:
             symbols[symbols == old] = free[rng.integers(len(free))]
         if "Li" not in symbols and rng.random() < 0.5:
             symbols[np.isin(symbols, ["Na", "K"])] = "Li"
-        changed = Atoms(list(symbols), positions=material.atoms.positions, cell=material.atoms.cell, pbc=True)
-        if _scale(changed, material.atoms):
+        changed = _rebuilt(material.atoms, symbols)
+        if changed is not None:
             yield Material(f"transmuted {material.name}", "transmuted", changed)
 
 
-def _scale(changed: Atoms, origin: Atoms) -> bool:
-    """Scale a cell until its shortest bond is as long as its origin's, over covalent radii; False if it is much."""
+def _rebuilt(origin: Atoms, symbols: np.ndarray) -> Atoms | None:
+    """The crystal with other elements, scaled until its shortest bond is as long as before, over covalent radii.
+
+    None where that scales the cell by much.
+    """
+    changed = Atoms(list(symbols), positions=origin.positions, cell=origin.cell, pbc=True)
     scale = distance_ratio(origin) / distance_ratio(changed)
     changed.set_cell(changed.cell.array * scale, scale_atoms=True)
-    return 0.7 < scale < 1.4
+    return changed if 0.7 < scale < 1.4 else None
