@@ -45,14 +45,24 @@ def hopping(rng, n_frames, n_ions, d, frame_ps, *, a=3.0, back=0.0, trap_ps=None
     return np.repeat(sites, together, axis=1) + vibration(rng, n_frames, n_ions)
 
 
-def caged(rng, n_frames, n_ions, d, frame_ps, *, a=4.0, radius=2.2, ratio=10.0):
+def caged(rng, n_frames, n_ions, d, frame_ps, *, a=4.0, ratio=10.0):
     """Fast jumps among six places within a cage, and hops from cage to cage that are `ratio` times rarer."""
     between = hopping(rng, n_frames, n_ions, d, frame_ps, a=a)
-    jumps = rng.random((n_frames, n_ions)) < ratio * 6.0 * d / (a * a) * frame_ps
+    return between + within_cages(rng, n_frames, n_ions, ratio * 6.0 * d / (a * a) * frame_ps)
+
+
+def cages(rng, n_frames, n_ions, frame_ps, *, jump_ps):
+    """Jumps within cages, one in `jump_ps` on average, out of which there is no way, with vibration: D = 0."""
+    return within_cages(rng, n_frames, n_ions, frame_ps / jump_ps) + vibration(rng, n_frames, n_ions)
+
+
+def within_cages(rng, n_frames, n_ions, probability, *, radius=2.2):
+    """Jumps among six places, with this probability in a frame."""
+    jumps = rng.random((n_frames, n_ions)) < probability
     places = rng.integers(0, 6, (n_frames, n_ions))
     for k in range(1, n_frames):
         places[k] = np.where(jumps[k], places[k], places[k - 1])
-    return between + radius * AXES[places]
+    return radius * AXES[places]
 
 
 def walk(kind, rng, n_frames, n_ions, d, frame_ps):

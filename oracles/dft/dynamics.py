@@ -33,7 +33,7 @@ class Simulation:
         checkpoint_every: Steps from one checkpoint, from which a job goes on that was lost, to the next.
         hop_distance: Typical distance between neighbouring sites of the mobile ion, Å.
         fit_start: The fit begins where the mean-squared displacement reaches this many squared hop distances, or later
-            where it still curves there.
+            where it still curves there; where it curves to the end, the answer is a bound.
         fit_stop: The fit ends where it reaches this many, or at `fit_end`.
         fit_end: The fit ends at this fraction of the run at the latest.
         min_msd_gain: Least growth of the mean-squared displacement within the fit, Å²; below, the answer is a bound.

@@ -39,7 +39,8 @@ class FitSettings:
         min_gain: Least growth of the mean-squared displacement within the window, Å²; below, no slope is fitted.
         min_hops: Least effective number of hops, N x MSD / a²; below, no slope is fitted.
         curvature: The window moves on while the slope of its first half exceeds that of its second by more than this
-            many standard errors: ions still rattle within a cage, or come back.
+            many standard errors: ions still rattle within a cage, or come back. (One in twenty straight lines is taken
+            for a curve; the next window serves.)
     """
 
     hop_distance: float = 3.0
@@ -79,10 +80,8 @@ class Diffusion:
         n_hops: Net hops seen between the first and the last frame.
         gain: Growth of the mean-squared displacement within the window, Å².
         concertedness: Ions that move as one, at least 1; the error is that of N over this many ions.
-        is_linear: False where the displacement still curves in the latest window that the run allows; the error
-            then holds the difference between the slopes.
         he_error: Relative error after He et al. 2018; None for a bound.
-        reason: Why only a bound; None for a value.
+        reason: Why only a bound; None for a value, which only a straight window gives.
     """
 
     value: float
@@ -93,7 +92,6 @@ class Diffusion:
     n_hops: float
     gain: float
     concertedness: float = 1.0
-    is_linear: bool = True
     he_error: float | None = None
     reason: str | None = None
 
@@ -110,7 +108,8 @@ def self_diffusion(positions: Array, frame_ps: float, settings: FitSettings) -> 
     """Self-diffusion coefficient of ions, or an upper bound of it, and their mean-squared displacement.
 
     The slope is fitted with a free intercept (vibrations), unweighted, in a window that moves on while it curves.
-    Where too little was gained for a slope, D is bounded by a² / (6 N t) times `most_hops`.
+    Where no window that gains enough is straight, D is bounded by a² / (6 N t) times `most_hops`, or by the upper limit
+    of the slope where that is more.
 
     Args:
         positions: Unwrapped, drift removed, `T x N x 3`, Å.
@@ -130,7 +129,7 @@ def self_diffusion(positions: Array, frame_ps: float, settings: FitSettings) -> 
     last = max(1, int(settings.end_fraction * (n_frames - 1)))
     first = _reached(msd, settings.start * a2, last)
     together = concertedness(positions, first)
-    window, curves = _linear_window(displacements, msd, first, last, together, settings)
+    window, is_straight = _latest_window(displacements, msd, first, last, together, settings)
 
     seen = window.last if window is not None else last
     n_effective = float(n_ions * msd[: seen + 1].max() / a2)
@@ -140,25 +139,34 @@ def self_diffusion(positions: Array, frame_ps: float, settings: FitSettings) -> 
         reason = f"the mean-squared displacement gains {gain:.1f} Å², less than {settings.min_gain:g}"
     elif n_effective < settings.min_hops:
         reason = f"{n_effective:.1f} effective hops, less than {settings.min_hops:g}"
+    elif not is_straight:
+        reason = (
+            "the mean-squared displacement curves as far as it is known: ions rattle in cages, or come back"
+        )
     elif not window.slopes.mean() > 0.0:
         reason = "the mean-squared displacement does not grow within the fit"
     if window is None or reason is not None:
-        bound = most_hops(n_hops, n_ions, together) * a2 / (6.0 * n_ions * (n_frames - 1) * frame_ps)
+        hops = most_hops(n_hops, n_ions, together) * a2 / (n_ions * (n_frames - 1))
+        # Ions that hop together or from trap to trap are no Poisson process: what the slope may be counts as well.
+        steepest = _most_slope(_slopes(displacements, min(first, last // 2), last), together)
+        bound = max(hops, steepest) / (6.0 * frame_ps)
         found = Diffusion(bound, None, True, None, n_effective, n_hops, gain, together, reason=reason)
         return found, msd
 
     slope = float(window.slopes.mean())
     he = 3.43 / math.sqrt(n_effective) + 0.04
     error = _relative_error(window.slopes, together)
-    error = he if error is None else error
-    if curves:
-        half = (window.first + window.last) // 2
-        later = float(_slopes(displacements, half, window.last).mean())
-        error = math.hypot(error, math.log(slope / max(later, 0.2 * slope)))
     lags = (window.first * frame_ps, window.last * frame_ps)
-    d = slope / (6.0 * frame_ps)
     found = Diffusion(
-        d, error, False, lags, n_effective, n_hops, window.gain, together, not curves, he_error=he
+        slope / (6.0 * frame_ps),
+        he if error is None else error,
+        False,
+        lags,
+        n_effective,
+        n_hops,
+        window.gain,
+        together,
+        he_error=he,
     )
     return found, msd
 
@@ -206,10 +214,10 @@ def _slopes(displacements: Array, first: int, last: int) -> Array:
     return slopes
 
 
-def _linear_window(
+def _latest_window(
     displacements: Array, msd: Array, first: int, last: int, together: float, settings: FitSettings
 ) -> tuple[_Window | None, bool]:
-    """The earliest window in which the displacement is straight, else the latest there is, and whether it curves."""
+    """The earliest window in which the displacement is straight, else the latest there is; whether it is straight."""
     n_ions = displacements.shape[1]
     stop = _reached(msd, settings.stop * settings.hop_distance**2, last)
     best: _Window | None = None
@@ -217,26 +225,40 @@ def _linear_window(
         end = min(last, max(stop, 3 * first))
         gain = float(msd[first : end + 1].max() - msd[first])
         if end - first < 2 or gain < settings.min_gain:
-            return best, True
+            return best, False
         best = _Window(first, end, gain, _slopes(displacements, first, end))
         if n_ions < 2 or end - first < 4:
-            return best, False
+            return best, True
         half = (first + end) // 2
         bend = _slopes(displacements, first, half) - _slopes(displacements, half, end)
         error = float(bend.std(ddof=1)) * math.sqrt(together / n_ions)
         if not bend.mean() > settings.curvature * error:
-            return best, False
+            return best, True
         first = half
+
+
+def _most_slope(slopes: Array, together: float) -> float:
+    """Upper limit (95 %) of the mean of slopes, or zero where there is one alone."""
+    if len(slopes) < 2:
+        return 0.0
+    return float(slopes.mean()) + _standard_error(slopes, together) * _student(len(slopes), together)
 
 
 def _relative_error(slopes: Array, together: float) -> float | None:
     """Standard error of the mean of `N` slopes over that mean, for `N` / `together` independent ions."""
-    n = len(slopes)
-    if n < 2:
+    if len(slopes) < 2:
         return None
+    widened = _student(len(slopes), together) / float(norm.ppf(LEVEL))
+    return CALIBRATION * widened * _standard_error(slopes, together) / float(slopes.mean())
+
+
+def _standard_error(slopes: Array, together: float) -> float:
+    n = len(slopes)
     # Ions that move together scatter less among themselves than they do as a whole.
     shared = max(1.0 - (together - 1.0) / (n - 1.0), 0.3)
-    variance = float(slopes.var(ddof=1)) * together / shared / n
-    freedom = max(1.0, n / together - 1.0)
-    student = float(t.ppf(LEVEL, freedom) / norm.ppf(LEVEL))
-    return CALIBRATION * student * math.sqrt(variance) / float(slopes.mean())
+    return math.sqrt(float(slopes.var(ddof=1)) * together / shared / n)
+
+
+def _student(n: int, together: float) -> float:
+    """Student's quantile at `LEVEL` of `n` / `together` independent ions."""
+    return float(t.ppf(LEVEL, max(1.0, n / together - 1.0)))

@@ -88,7 +88,6 @@ def read(
         "he_relative_error": found.he_error,
         "is_bound": found.is_bound,
         "bound_reason": found.reason,
-        "is_linear": found.is_linear,
         "concertedness": found.concertedness,
         "n_effective_hops": found.n_effective_hops,
         "msd_gain": found.gain,
