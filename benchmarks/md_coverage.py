@@ -129,8 +129,9 @@ def report(rows: list[dict[str, Any]], caged: list[dict[str, Any]], n_repeats: i
     ]
     lines += [
         "",
-        f"{CAGED_IONS} ions in cages of 2.2 Å radius, {n_repeats} runs each: without a way out over 50 ps, jumping every so "
-        "many ps, or with one, over 15 ps, by so much mean-squared displacement from cage to cage. A value is wrong.",
+        f"{CAGED_IONS} ions in cages of 2.2 Å radius, {n_repeats} runs each: without a way out over 50 ps, jumping "
+        "every so many ps, or with one, over 15 ps, by so much mean-squared displacement from cage to cage. A value is "
+        "wrong.",
         "",
         "| cages | values, `fit_start` 0.5 | their error, decades | values, `fit_start` 1 | their error, decades |",
         "|---|---|---|---|---|",

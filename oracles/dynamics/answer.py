@@ -16,9 +16,18 @@ NAMED = re.compile(r"_(\d+(?:\.\d+)?)K$")  # the temperature that a property's n
 
 
 def check_temperature(context: OracleContext, temperature: float) -> None:
-    """Raise a `ConfigError` where a fidelity's property names another temperature (K) than is simulated."""
+    """Raise a `ConfigError` where a fidelity's property is not that at the temperature (K) which is simulated.
+
+    One that names no temperature is that at room temperature, as it is measured and as models of it predict it.
+    """
     stated = NAMED.search(context.property)
-    if stated and not math.isclose(float(stated[1]), temperature):
+    if stated is None:
+        raise ConfigError(
+            f"fidelity {context.fidelity}: its property {context.property} names no temperature and so is that at room "
+            f"temperature, but its params give that at {temperature:g} K, which is another quantity; name it "
+            f"{context.property}_{temperature:g}K."
+        )
+    if not math.isclose(float(stated[1]), temperature):
         raise ConfigError(
             f"fidelity {context.fidelity}: its property {context.property} names {stated[1]} K, but its params "
             f"simulate {temperature:g} K; make the two agree."

@@ -38,6 +38,9 @@ from oracles.potentials import (
     unsupported_elements,
 )
 
+ROOM_TEMPERATURE = 300.0  # K, of a conductivity whose name has no temperature
+Z90 = 1.645  # standard errors of a 90 % interval
+
 
 class MaceMDOracle(Oracle):
     """log10 of the ionic conductivity (S/cm) from molecular dynamics, at one temperature or from several.
@@ -313,9 +316,10 @@ class MaceMDOracle(Oracle):
         if len(self.plan.temperatures) < MIN_POINTS:
             return False
         stated = NAMED.search(self.context.property)
-        return stated is None or (
-            math.isclose(float(stated[1]), self.target_temperature)
-            and not math.isclose(self.target_temperature, self.protocol.temperature)
+        if stated is None:
+            return math.isclose(self.target_temperature, ROOM_TEMPERATURE)
+        return math.isclose(float(stated[1]), self.target_temperature) and not math.isclose(
+            self.target_temperature, self.protocol.temperature
         )
 
     def _runs(self, candidate: CrystalCandidate) -> CrystalRuns:
@@ -348,13 +352,15 @@ class MaceMDOracle(Oracle):
     def _answer(self, info: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Measurement:
         """One answer from all runs; the first is that at the temperature of the answer."""
         main = outcomes[0]
-        line = self._line(outcomes)
+        line, refusal = self._line(outcomes)
         metadata: dict[str, Any] = {**info, "potential": self._name, **main.metadata}
         if len(self.plan.temperatures) > 1:
             metadata["temperatures"] = [
                 {"temperature": o.temperature, **o.metadata, "reason": o.reason} for o in outcomes
             ]
             metadata["arrhenius"] = None if line is None else asdict(line)
+            if line is None:
+                metadata["arrhenius_refused"] = refusal
         rest: dict[str, Any] = {
             "metadata": metadata,
             "artifacts": tuple(path for outcome in outcomes for path in outcome.artifacts),
@@ -363,7 +369,7 @@ class MaceMDOracle(Oracle):
         prop, values = self.context.property, {}
         if self._answers_target:
             if line is None:
-                return Measurement.failed(self._no_line(outcomes), **rest)
+                return Measurement.failed(refusal, **rest)
             values[prop] = _at_target(line)
             if main.is_valid and main.reading is not None:
                 values[f"{NAMED.sub('', prop)}_{main.temperature:g}K"] = conductivity(main.reading)
@@ -373,24 +379,33 @@ class MaceMDOracle(Oracle):
         values[prop] = conductivity(main.reading)
         stem = NAMED.sub("", prop)
         if line is not None and stem != prop:
-            values[stem if self.target_temperature == 300.0 else f"{stem}_{line.target:g}K"] = _at_target(
-                line
-            )
+            is_at_room = math.isclose(line.target, ROOM_TEMPERATURE)
+            values[stem if is_at_room else f"{stem}_{line.target:g}K"] = _at_target(line)
         return Measurement(values=values, **rest)
 
-    def _line(self, outcomes: Sequence[Outcome]) -> Arrhenius | None:
-        """The Arrhenius line through what is resolved; None with fewer than three points."""
+    def _line(self, outcomes: Sequence[Outcome]) -> tuple[Arrhenius | None, str]:
+        """The Arrhenius line through what is resolved, or None and why there is none."""
         points = sorted(
             (o.temperature, o.reading.log10_sigma, o.reading.log10_error)
             for o in outcomes
             if o.is_resolved and o.reading is not None and o.reading.log10_error is not None
         )
         if len(points) < MIN_POINTS:
-            return None
+            return None, self._too_few(outcomes)
         kelvin, values, errors = zip(*points, strict=True)
-        return fit_arrhenius(kelvin, values, errors, self.target_temperature)
+        for o in outcomes:
+            if o.is_resolved or not o.is_valid or o.reading is None:
+                continue
+            there = fit_arrhenius(kelvin, values, errors, o.temperature)
+            if there.log10_sigma - Z90 * there.log10_error > o.reading.log10_sigma:
+                return None, (
+                    f"no conductivity at {self.target_temperature:g} K: that at {o.temperature:g} K is below "
+                    f"{o.reading.log10_sigma:.2f}, but {there.log10_sigma:.2f} ± {there.log10_error:.2f} by the line "
+                    f"through the others, as where the crystal changes its phase between them"
+                )
+        return fit_arrhenius(kelvin, values, errors, self.target_temperature), ""
 
-    def _no_line(self, outcomes: Sequence[Outcome]) -> str:
+    def _too_few(self, outcomes: Sequence[Outcome]) -> str:
         missing = {
             f"{o.temperature:g} K": o.reason or (o.reading.diffusion.reason if o.reading else None)
             for o in sorted(outcomes, key=lambda o: o.temperature)

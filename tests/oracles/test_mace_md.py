@@ -194,7 +194,13 @@ def test_check_refuses_what_cannot_work(tmp_path):
         oracle(tmp_path, unit="S/m").check()
     with pytest.raises(ConfigError, match="neither a file that exists"):
         oracle(tmp_path, potential="mace:gone.model").check()
-    oracle(tmp_path, prop="log10_conductivity").check()
+    with pytest.raises(ConfigError, match=r"names no temperature .*; name it log10_conductivity_700K"):
+        oracle(tmp_path, prop="log10_conductivity").check()
+    oracle(tmp_path, prop="log10_conductivity", temperatures=[700, 800, 900]).check()
+    with pytest.raises(ConfigError, match="names no temperature"):
+        oracle(
+            tmp_path, prop="log10_conductivity", temperatures=[700, 800, 900], target_temperature=400
+        ).check()
     with pytest.raises(ConfigError, match=r"temperatures \[600, 900\] lack temperature \(700 K\)"):
         oracle(tmp_path, temperatures=[600, 900])
     with pytest.raises(ConfigError, match="must be above zero and differ"):

@@ -3,10 +3,12 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ase import units
+from ase.units import kB
 from md_cases import crystal as of_atoms
 from toy_conductor import CELLS, N_LI, Lattice, conductor
 
@@ -87,11 +89,34 @@ def test_a_bound_is_never_carried_to_another_temperature(tmp_path):
         points[600]["reason"] == points[700]["reason"] == "not simulated: at 800 K already, too little moves"
     )
     assert measurement.metadata["arrhenius"] is None
+    assert "from 0 resolved temperatures" in measurement.metadata["arrhenius_refused"]
     assert measurement.cost == pytest.approx(4.0)  # two runs of four
     line = oracle(tmp_path / "b", stiff, prop="log10_conductivity", **temperatures).evaluate_one(crystal())
     assert not line.is_success
     assert "no conductivity at 300 K from 0 resolved temperatures" in line.reason
     assert "700 K: not simulated" in line.reason
+
+
+@pytest.mark.parametrize(("log10_bound", "is_refused"), [(-1.5, True), (-0.5, False)])
+def test_a_bound_below_the_line_refuses_it(tmp_path, log10_bound, is_refused):
+    """By 0.3 eV from what is seen at 900 K and above, 700 K has -0.9."""
+    tested = oracle(tmp_path, prop="log10_conductivity", temperatures=[700, 800, 900, 1000, 1200])
+
+    def outcome(kelvin, log10_sigma, error):
+        reading = SimpleNamespace(log10_sigma=log10_sigma, log10_error=error)
+        return SimpleNamespace(
+            temperature=kelvin, is_valid=True, is_resolved=error is not None, reading=reading
+        )
+
+    sigmas = {
+        t: 4.1 - math.log10(t) - 0.3 / (kB * t * math.log(10.0)) for t in (800.0, 900.0, 1000.0, 1200.0)
+    }
+    outcomes = [outcome(t, sigma, 0.03) for t, sigma in sigmas.items()]
+    line, refusal = tested._line([*outcomes, outcome(700.0, log10_bound, None)])
+    assert (line is None) == is_refused
+    assert ("no conductivity at 300 K: that at 700 K is below -1.50" in refusal) == is_refused
+    if line is not None:
+        assert line.activation_energy == pytest.approx(0.3)
 
 
 def test_a_crystal_that_melts_is_not_heated_further(tmp_path):
