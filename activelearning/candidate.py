@@ -237,6 +237,10 @@ def _species(site: Any) -> str | dict[str, float]:
     if site.is_ordered:
         return str(site.species_string)
     amounts = {str(species): _quantise(amount, AMOUNT_DECIMALS) for species, amount in site.species.items()}
+    excess = _quantise(sum(amounts.values()) - 1.0, AMOUNT_DECIMALS)
+    if excess > 0.0:  # by rounding alone: pymatgen makes no site that holds more than one atom
+        most = max(sorted(amounts), key=lambda name: amounts[name])
+        amounts[most] = _quantise(amounts[most] - excess, AMOUNT_DECIMALS)
     return {name: amounts[name] for name in sorted(amounts)}
 
 

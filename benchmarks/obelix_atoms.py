@@ -59,7 +59,7 @@ def measure(file: Path, row: pd.Series) -> dict[str, Any]:
             )
             result["composition_error"] = record["composition_error"]
             result["has_kept_orbits"] = record["has_kept_orbits"]
-    except OrderingError as error:
+    except (OrderingError, ValueError) as error:  # the latter where there is no candidate to be ordered
         return result | {"ordering_failure": str(error)}
     result |= {"ordering_cpu_s": round(time.process_time() - start, 3), "n_atoms": crystal.n_atoms}
     start = time.process_time()

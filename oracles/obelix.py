@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ FIDELITY = "measured"  # that observations belong to, by name, in a campaign tha
 CIF_FOLDERS = ("all_randomized_cifs", "all_cifs", "cifs")
 LARGEST_ERROR = 0.05  # of an element's fraction, when amounts become whole atoms
 OBSERVATIONS, POOL = "observations.csv", "pool.csv"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def cif_folder(source: Path) -> Path:
 
 
 def _has_atoms(table: CrystalTable, row: int, folder: Path) -> bool:
-    """Whether an entry has a CIF that agrees with it; some leave out the lithium."""
+    """Whether an entry has a CIF that agrees with it; where it has another, the log says what is wrong."""
     path = folder / f"{table.ids[row]}.cif"
     if not path.is_file():
         return False
@@ -172,7 +175,11 @@ def _has_atoms(table: CrystalTable, row: int, folder: Path) -> bool:
             space_group=int(table.space_groups[row]),
             composition=table.compositions[row],
         )
-    except (InputError, ValueError):
+    except InputError as error:
+        _log.warning("The entry %s has no atoms: %s", table.ids[row], error)
+        return False
+    except ValueError as error:  # some CIFs leave out the lithium
+        _log.warning("The entry %s has no atoms, since its CIF disagrees with it: %s", table.ids[row], error)
         return False
     return True
 

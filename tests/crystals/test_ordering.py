@@ -206,6 +206,20 @@ def test_a_candidate_keeps_its_occupancies_and_is_ordered_the_same_way_each_time
     assert ordered(again) == (whole, record)
 
 
+def test_rounded_occupancies_fill_a_site_and_no_more():
+    halides = {"Cl": 0.43456543, "Br": 0.14785215, "S": 0.41758242}  # one; each rounded up, 1.0001
+    argyrodite = Structure(Lattice.cubic(9.85), ["Li", halides], [[0, 0, 0], [0.5] * 3])
+    candidate = crystal_of(argyrodite, space_group=221)
+    assert candidate.to_dict()["structure"]["species"] == ["Li", {"Br": 0.1479, "Cl": 0.4345, "S": 0.4176}]
+    again = candidate_from_dict(candidate.to_dict())
+    assert again.key == candidate.key
+    assert again.to_dict() == candidate.to_dict()
+    thirds = dict.fromkeys(("Cl", "Br", "S"), 1 / 3)  # what adds up to less is left as it is
+    assert crystal_of(Structure(Lattice.cubic(9.85), ["Li", thirds], [[0, 0, 0], [0.5] * 3])).to_dict()[
+        "structure"
+    ]["species"][1] == dict.fromkeys(("Br", "Cl", "S"), 0.3333)
+
+
 def test_fractions_need_partial_occupancies():
     with pytest.raises(ValueError, match="whole positive counts"):
         CrystalCandidate(225, {"Li": 0.5, "Cl": 1}, (5.0,) * 3 + (90,) * 3)

@@ -85,6 +85,18 @@ def test_the_pool_holds_materials_with_atoms_and_what_was_measured(source: Path,
     assert all(np.isfinite(float(row["predicted"])) and float(row["predicted_std"]) > 0.0 for row in rows)
 
 
+def test_a_cif_that_can_t_be_read_is_told_from_one_that_disagrees(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (source / "all_cifs" / "part.cif").write_text("no crystal")
+    assert write_tables(source, tmp_path / "out").n_materials == 1
+    unreadable, disagreeing = sorted(caplog.messages, key=lambda text: "disagrees" in text)
+    assert unreadable.startswith("The entry part has no atoms: ")
+    assert "can't be read as a crystal" in unreadable
+    assert disagreeing.startswith("The entry bare has no atoms, since its CIF disagrees with it: ")
+    assert "holds Br4" in disagreeing
+
+
 def test_observations_are_whole_crystals(source: Path, tmp_path: Path) -> None:
     written = write_tables(source, tmp_path / "out")
     rows = rows_of(written.observations)
