@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import math
 import multiprocessing
@@ -38,6 +39,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 from shipped_source import answer_of, oracle_of, shipped
+from shipped_source import identity_of as oracle_identity
 
 from activelearning.campaign.config import parse_config
 from activelearning.campaign.engine import Engine
@@ -66,10 +68,11 @@ def source(name: str) -> dict[str, Any]:
 
 
 def identity_of(name: str) -> str:
-    """Of what a source's answers depend on: its protocol and weights."""
-    oracle = oracle_of(source(name), Path())
+    """Of what a source's answers depend on: the oracle's version, its protocol and weights."""
+    identity = oracle_identity(oracle_of(source(name), Path()))
     # How crystals without atoms become some does not matter here: all have them.
-    return digest({key: value for key, value in oracle.content().items() if key != "realisation"})
+    content = {key: value for key, value in identity["content"].items() if key != "realisation"}
+    return digest(identity | {"content": content})
 
 
 def answer(job: tuple[str, int, str, str]) -> tuple[str, str, dict[str, Any]]:
@@ -179,10 +182,24 @@ def config_of(method: str, seed: int, tables: Path, table: Path) -> dict[str, An
     return value
 
 
+def campaign_file(method: str, seed: int, tables: Path, table: Path, work: Path) -> Path:
+    """Where a campaign is kept: by its config and by what is in its tables, so that another's is not taken for it."""
+    identity = digest(
+        {
+            # Wherever the tables lie.
+            "config": config_of(method, seed, Path(), Path(table.name)),
+            "tables": [
+                hashlib.sha256(path.read_bytes()).hexdigest() for path in (tables / "pool.csv", table)
+            ],
+        }
+    )
+    return work / f"campaign-{method}-{seed}-{identity[:16]}.json"
+
+
 def campaign(job: tuple[str, int, str, str, str]) -> None:
     """Run one campaign and keep when it measured what."""
     method, seed, tables, table, work = job
-    path = Path(work) / f"campaign-{method}-{seed}.json"
+    path = campaign_file(method, seed, Path(tables), Path(table), Path(work))
     if path.exists():
         return
     store = path.with_suffix(".db")
@@ -343,10 +360,10 @@ def main() -> None:
         jobs = [(m, s, str(tables), str(table), str(work)) for s in range(arguments.seeds) for m in methods]
         for _ in workers.imap_unordered(campaign, jobs):
             pass
-    write_results(work, table, pool, arguments.seeds)
+    write_results(work, tables, table, pool, arguments.seeds)
 
 
-def write_results(work: Path, table: Path, pool: PoolSpace, seeds: int) -> None:
+def write_results(work: Path, tables: Path, table: Path, pool: PoolSpace, seeds: int) -> None:
     """Table, figure and all numbers."""
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -361,7 +378,9 @@ def write_results(work: Path, table: Path, pool: PoolSpace, seeds: int) -> None:
     curves = {
         method: np.array(
             [
-                found_by(json.loads((work / f"campaign-{method}-{s}.json").read_text())["lab"], best, costs)
+                found_by(
+                    json.loads(campaign_file(method, s, tables, table, work).read_text())["lab"], best, costs
+                )
                 for s in range(seeds)
             ]
         )

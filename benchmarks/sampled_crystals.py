@@ -29,10 +29,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from shipped_source import answer_of, oracle_of, shipped
+from shipped_source import answer_of, identity_of, oracle_of, shipped
 
 from activelearning.campaign.sections import construct
-from activelearning.candidate import CrystalCandidate
+from activelearning.candidate import CrystalCandidate, digest
 from activelearning.measurement import Measurement
 from samplers.gflownet import GFlowNetSampler
 
@@ -80,12 +80,22 @@ def outcome(measurement: Measurement, prop: str) -> dict[str, Any]:
     return {"outcome": "value" if value.censoring == "none" else "bound", "value": value.value}
 
 
+def run_name(n: int, seed: int) -> str:
+    """Of the files of a run: by what its crystals and its answers depend on, so that nothing of another is taken."""
+    identity = {
+        "space": shipped(CONFIG)["space"],
+        "fidelities": fidelities(),
+        "oracles": [identity_of(oracle_of(f, Path())) for f in fidelities()],
+    }
+    return f"n{n}-seed{seed}-{digest(identity)[:16]}"
+
+
 def examine(share: tuple[int, int, int, int, Path]) -> None:
     """Ask all oracles of every `step`-th crystal, and append what becomes of each to a file."""
     first, step, n, seed, work = share
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    path = work / f"{seed}-{first}-of-{step}.jsonl"
+    path = work / f"{run_name(n, seed)}-{first}-of-{step}.jsonl"
     done = {json.loads(line)["index"] for line in path.read_text().splitlines()} if path.exists() else set()
     with tempfile.TemporaryDirectory() as folder, path.open("a") as file:
         oracles = [(f, oracle_of(f, Path(folder))) for f in fidelities()]
@@ -129,10 +139,10 @@ def main() -> None:
         pool.map(examine, [(k, processes, n, seed, arguments.work) for k in range(processes)], chunksize=1)
     rows = [
         json.loads(line)
-        for path in sorted(arguments.work.glob(f"{seed}-*-of-{processes}.jsonl"))
+        for path in sorted(arguments.work.glob(f"{run_name(n, seed)}-*-of-{processes}.jsonl"))
         for line in path.read_text().splitlines()
     ]
-    report([row for row in rows if row["index"] < n], seed)
+    report(rows, seed)
 
 
 def report(rows: list[dict[str, Any]], seed: int) -> None:

@@ -43,6 +43,11 @@ def oracle_of(fidelity: Mapping[str, Any], folder: Path) -> OracleLike:
     return oracle
 
 
+def identity_of(oracle: OracleLike) -> dict[str, Any]:
+    """What an oracle's answers depend on besides the candidate, as plain values: version, protocol and weights."""
+    return {"version": oracle.version, "content": oracle.content()}
+
+
 def answer_of(oracle: OracleLike, fidelity: Mapping[str, Any], candidate: Candidate) -> Measurement:
     """What an oracle says of one candidate, held to its contract as in a campaign."""
     [found] = ask(

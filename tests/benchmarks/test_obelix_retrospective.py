@@ -1,5 +1,7 @@
 """What the retrospective campaign keeps of its sources' answers, and how it counts."""
 
+from pathlib import Path
+
 import obelix_retrospective as retrospective
 import pytest
 
@@ -36,6 +38,35 @@ def test_weights_and_protocol_make_the_identity(monkeypatch):
     monkeypatch.setattr(retrospective, "shipped", lambda name: config)
     assert retrospective.identity_of("md") != before["md"]
     assert retrospective.identity_of("bvse") == before["bvse"]
+
+
+def test_an_oracles_version_is_part_of_its_identity(monkeypatch):
+    before = retrospective.identity_of("bvse")
+    oracle = retrospective.oracle_of(retrospective.source("bvse"), Path())
+    monkeypatch.setattr(type(oracle), "version", "another")
+    assert retrospective.identity_of("bvse") != before
+
+
+def test_a_campaign_is_kept_by_its_config_and_tables(tmp_path, monkeypatch):
+    tables, table = tmp_path / "tables", tmp_path / "answers.csv"
+    tables.mkdir()
+    (tables / "pool.csv").write_text("one")
+    table.write_text("one")
+
+    def name(method="joint", seed=0):
+        return retrospective.campaign_file(method, seed, tables, table, tmp_path).name
+
+    names = [name(), name(seed=1), name("random")]
+    for changed in (tables / "pool.csv", table):
+        changed.write_text("two")
+        names.append(name())
+    config = retrospective.shipped(retrospective.CONFIG)
+    config["budget"]["total"] += 1.0
+    monkeypatch.setattr(retrospective, "shipped", lambda _: dict(config))
+    names.append(name())
+    assert len(set(names)) == len(names)
+    elsewhere = tables.rename(tmp_path / "elsewhere")
+    assert retrospective.campaign_file("joint", 0, elsewhere, table, tmp_path).name == names[-1]
 
 
 def test_what_was_measured_counts_once_and_from_its_cost_on():
