@@ -197,6 +197,17 @@ def test_substitution_keeps_the_shape_and_the_relative_length_of_the_shortest_bo
         np.testing.assert_allclose(material.atoms.get_scaled_positions(), origin.atoms.get_scaled_positions())
 
 
+def test_of_a_held_out_crystal_nothing_is_made_that_would_be_trained_on():
+    def relatives(formula):
+        origin = Material(formula, "lithium", bulk(formula, "rocksalt", a=5.6, cubic=True))
+        return [m.atoms for m in substituted([origin], 60, seed=0)]
+
+    assert is_held_out(Atoms("LiI"))
+    assert all(is_held_out(atoms) for atoms in relatives("LiI"))
+    made = relatives("LiBr")  # which is trained on, with a held-out relative among the others
+    assert {is_held_out(atoms) for atoms in made} == {True, False}
+
+
 def test_foreign_elements_are_replaced_throughout_by_stand_ins():
     atoms = bulk("CuCl", "zincblende", a=5.4, cubic=True)
     found = [next(transmuted([Material("copper", "foreign", atoms)], seed)) for seed in range(20)]

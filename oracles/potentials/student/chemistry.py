@@ -1,7 +1,9 @@
 """What the student's materials are made of: its elements, their usual charges, families for the test table, the split.
 
-Training and test materials are kept apart by composition alone, so that every relative of a held-out material
-(polymorph, distortion, frame of its dynamics) is held out with it.
+Training and test materials are kept apart by composition: every polymorph, distortion and frame of the dynamics of a
+held-out composition is held out with it, and what is made of a held-out crystal by exchanging elements is trained on
+in no case. The converse is not kept apart: a crystal of a held-out composition, known or made, may have the structure
+of one that is trained on, or be made of it.
 """
 
 from __future__ import annotations

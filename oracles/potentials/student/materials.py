@@ -19,7 +19,7 @@ from pymatgen.core import Structure
 from activelearning.crystals.ordering import OrderingError, OrderingSettings, order
 from activelearning.crystals.realise import distance_ratio
 from activelearning.errors import InputError
-from oracles.potentials.student.chemistry import ANIONS, ELEMENTS, KINDRED, STAND_INS
+from oracles.potentials.student.chemistry import ANIONS, ELEMENTS, KINDRED, STAND_INS, is_held_out
 from oracles.potentials.student.structures import prototypes
 
 # Of a cell from the tables; the teacher's time grows with it.
@@ -178,7 +178,8 @@ def substituted(materials: list[Material], n: int, seed: int) -> Iterator[Materi
     """Relatives of known materials: Na and K become Li, and one other element becomes a kindred one, or two do.
 
     The cell is scaled so that the shortest bond keeps its length over the sum of covalent radii; what would change too
-    much is left out, and so is what was made before.
+    much is left out, and so is what was made before. Of a held-out material only held-out relatives are made: others
+    would be trained on, in its own cell.
 
     Args:
         materials: Known ones, each of which is taken as often as the others.
@@ -199,7 +200,7 @@ def substituted(materials: list[Material], n: int, seed: int) -> Iterator[Materi
         if key not in made and symbols.tolist() != origin.atoms.get_chemical_symbols():
             made.add(key)
             changed = _rebuilt(origin.atoms, symbols)
-            if changed is not None:
+            if changed is not None and (is_held_out(changed) or not is_held_out(origin.atoms)):
                 yield Material(f"substituted {k} of {origin.name}", "substituted", changed)
 
 
@@ -220,7 +221,8 @@ def _replace_one(symbols: np.ndarray, rng: np.random.Generator) -> None:
 def transmuted(materials: Sequence[Material], seed: int) -> Iterator[Material]:
     """Crystals of foreign elements, each of which is replaced by one of its stand-ins throughout the crystal.
 
-    Na and K become Li in half of those without it. The cell is scaled as by `substituted`.
+    Na and K become Li in half of those without it. The cell is scaled as by `substituted`. The foreign crystals
+    themselves are neither trained on nor tested, so that none of them is held out.
     """
     rng = np.random.default_rng([seed, 13])
     for material in materials:
