@@ -43,6 +43,8 @@ SHIFT_ANGLE, SHIFT_LOG = 5e-4, 2e-5
 EDGE = 1e-6  # of an interval of u that no draw reaches
 # Parameters that symmetry makes equal may differ by the rounding of both when a lattice comes from elsewhere.
 _ROUNDING = 1.5e-4, 1.5e-3
+# By how much a cell from elsewhere may miss its setting in Å and degrees: what symmetry is looked for by in atoms.
+SETTING_TOLERANCES = 0.01, 0.1
 
 _HEXAGONAL = (
     LatticeSystem.TRIGONAL_RHOMBOHEDRAL,
@@ -81,6 +83,29 @@ def equal_lengths(system: LatticeSystem) -> int:
     if system == LatticeSystem.TETRAGONAL or system in _HEXAGONAL:
         return 2
     return 1
+
+
+def misfits(
+    system: LatticeSystem, lattice: Sequence[float], tolerances: tuple[float, float] = SETTING_TOLERANCES
+) -> list[str]:
+    """Where a lattice is not what its system says of the conventional cell, in words; empty where it is.
+
+    Args:
+        system: Lattice system of the space group.
+        lattice: (a, b, c, α, β, γ) in Å and degrees.
+        tolerances: Largest difference of lengths that must be equal in Å, and of an angle from its value in degrees.
+    """
+    lengths, angles = list(lattice[:3]), list(lattice[3:])
+    found = [
+        f"{name} = {value:g} must be {fixed:g} in the {system} lattice system"
+        for name, value, fixed in zip(("alpha", "beta", "gamma"), angles, fixed_angles(system), strict=True)
+        if fixed is not None and abs(value - fixed) > tolerances[1]
+    ]
+    tied = lengths[: equal_lengths(system)]
+    if max(tied) - min(tied) > tolerances[0]:
+        equal = "a = b = c" if equal_lengths(system) == 3 else "a = b"
+        found.append(f"lengths {lengths} must have {equal} in the {system} lattice system")
+    return found
 
 
 def volume_factor(x: Array, y: Array, z: Array) -> Array:
@@ -218,13 +243,7 @@ class LatticeLimits:
             for name, value in zip(names, values, strict=True)
             if not limits[0] <= value <= limits[1]
         ]
-        for name, value, fixed in zip(("alpha", "beta", "gamma"), angles, fixed_angles(system), strict=True):
-            if fixed is not None and abs(value - fixed) > _ROUNDING[1]:
-                found.append(f"{name} = {value:g} must be {fixed:g} in the {system} lattice system")
-        tied = lengths[: equal_lengths(system)]
-        if max(tied) - min(tied) > _ROUNDING[0]:
-            equal = "a = b = c" if equal_lengths(system) == 3 else "a = b"
-            found.append(f"lengths {lengths} must have {equal} in the {system} lattice system")
+        found += misfits(system, lattice, _ROUNDING)
         x, y, z = cosines(np.array(angles))
         factor = float(volume_factor(x, y, z))
         if factor < MIN_VOLUME_FACTOR:

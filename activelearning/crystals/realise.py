@@ -22,6 +22,8 @@ from ase.neighborlist import neighbor_list
 
 from activelearning.candidate import CrystalCandidate
 from activelearning.crystals.distances import MIN_DISTANCE_RATIO
+from activelearning.crystals.lattice import misfits
+from activelearning.crystals.symmetry import space_group
 from activelearning.errors import ActiveLearningError
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ def realise(
         The realisations, the lowest energy first. At least one.
 
     Raises:
-        RealisationError: No trial gave atoms that are far enough apart and on which the potential has a finite energy.
+        RealisationError: The lattice is missing, or not that of the space group in its standard setting; or no trial
+            gave atoms that are far enough apart and on which the potential has a finite energy.
     """
     if n_trials < 1:
         raise ValueError(f"n_trials must be at least 1, not {n_trials}")
@@ -88,6 +91,8 @@ def realise(
             f"{candidate.formula} in space group {candidate.space_group} has no lattice, so it can't be turned into "
             "atoms; sample crystals of a space whose order goes on to the lattice."
         )
+    if candidate.structure is None:
+        _check_lattice(candidate)
     if candidate.structure is not None:
         draws: list[tuple[int, Atoms | str]] = [(0, _given(candidate))]
     else:
@@ -118,6 +123,17 @@ def realise(
     if calculator is not None:
         found.sort(key=lambda r: (r.energy, r.trial))
     return found
+
+
+def _check_lattice(candidate: CrystalCandidate) -> None:
+    """Atoms drawn on another lattice than the group's are of another group, and would pass for those asked for."""
+    wrong = misfits(space_group(candidate.space_group).lattice_system, candidate.cell)
+    if wrong:
+        raise RealisationError(
+            f"{candidate.formula} has no realisation in space group {candidate.space_group}, since its lattice is not "
+            f"that of the conventional cell in the standard setting (unique axis b, hexagonal axes for R groups): "
+            f"{'; '.join(wrong)}."
+        )
 
 
 def distance_ratio(atoms: Atoms) -> float:

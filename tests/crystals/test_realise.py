@@ -188,3 +188,27 @@ def test_distance_ratio_sees_images():
     # One atom in a cell of 2 Å: its nearest neighbour is its own image.
     assert distance_ratio(Atoms("Li", cell=[2, 9, 9], pbc=True)) == pytest.approx(2.0 / (2 * 1.28))
     assert distance_ratio(Atoms("Li", cell=[9, 9, 9], pbc=True)) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("group", "lattice", "wrong"),
+    [
+        (225, (5, 5.5, 6, 90, 90, 90), r"lengths \[5.0, 5.5, 6.0\] must have a = b = c in the cubic"),
+        (14, (7, 8, 9, 90, 90, 105), "gamma = 105 must be 90 in the monoclinic"),
+        (
+            166,
+            (6, 6, 6, 70, 70, 70),
+            r"hexagonal axes for R groups\): alpha = 70 must be 90 .* gamma = 70 must be 120",
+        ),
+    ],
+)
+def test_a_lattice_must_be_its_groups(group, lattice, wrong):
+    with pytest.raises(RealisationError, match=wrong):
+        realise(CrystalCandidate(group, {"Li": 12, "Cl": 12}, lattice), seed=0)
+
+
+def test_a_lattice_may_be_rounded():
+    (found,) = realise(
+        CrystalCandidate(225, {"Li": 4, "Cl": 4}, (5.13, 5.135, 5.13, 90, 90, 90.05)), n_trials=1, seed=0
+    )
+    assert len(found.atoms) == 8
