@@ -12,14 +12,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from activelearning.candidate import ORDERING, CrystalCandidate
+from activelearning.crystals import symmetry
+from activelearning.crystals.lattice import misfits
 from activelearning.crystals.ordering import amounts_text, order, scaled_to
 from activelearning.errors import InputError
 
 SYMMETRY_TOLERANCE = 0.01  # Å
+CELL_TOLERANCE = (
+    0.1  # of a volume that is that of one conventional cell; of another number of them it is off by more
+)
 
 
 def read_structure(path: Path) -> Structure:
@@ -44,7 +50,11 @@ def crystal_of(
     space_group: int | None = None,
     composition: Mapping[str, float] | None = None,
 ) -> CrystalCandidate:
-    """A candidate with a structure.
+    """A candidate with a structure, on the conventional cell of its space group.
+
+    A cell that is one already (its lattice fits the group, and it holds as many lattice points as the group's centring
+    says) is taken as it stands, in any choice of axes and origin; a primitive cell, a supercell and rhombohedral axes
+    give way to the standard setting, with all atoms and occupancies.
 
     Args:
         structure: The crystal, partial occupancies allowed.
@@ -53,13 +63,10 @@ def crystal_of(
             occupancies.
 
     Raises:
-        ValueError: an ordered crystal holds other atoms than its composition says, or has no space group.
+        ValueError: an ordered crystal holds other atoms than its composition says, or has no space group; or the cell
+            is not that of the space group stated, which the atoms do not have.
     """
-    if space_group is None:
-        try:
-            space_group = SpacegroupAnalyzer(structure, symprec=SYMMETRY_TOLERANCE).get_space_group_number()
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"no space group is found ({error})") from error
+    structure, space_group = _conventional(structure, space_group)
     own = structure.composition.get_el_amt_dict()
     if structure.is_ordered and composition is not None:
         given = {symbol: float(amount) for symbol, amount in composition.items()}
@@ -77,6 +84,36 @@ def crystal_of(
         lattice=structure.lattice.parameters,
         structure=structure,
     )
+
+
+def _conventional(structure: Structure, stated: int | None) -> tuple[Structure, int]:
+    """A crystal on the conventional cell of its space group, and the group's number."""
+    analyzer, found = None, None
+    try:
+        analyzer = SpacegroupAnalyzer(structure, symprec=SYMMETRY_TOLERANCE)
+        found = analyzer.get_space_group_number()
+    except (TypeError, ValueError) as error:
+        if stated is None:
+            raise ValueError(f"no space group is found ({error})") from error
+    number = found if stated is None else stated
+    assert number is not None
+    wrong = misfits(symmetry.space_group(number).lattice_system, structure.lattice.parameters)
+    if analyzer is None or found != number:
+        # Atoms of another group say nothing of the cell of the one stated.
+        if wrong:
+            held = (
+                "no space group is found in its atoms" if found is None else f"its atoms have {found} instead"
+            )
+            raise ValueError(
+                f"its cell is not the conventional one of space group {number} ({'; '.join(wrong)}), and can't be made "
+                f"so, since {held}. Write it on the conventional cell (unique axis b, hexagonal axes for R groups), or "
+                f"leave the space group out"
+            )
+        return structure, number
+    conventional = abs(np.linalg.det(analyzer.get_symmetry_dataset().std_lattice))
+    if not wrong and abs(structure.volume / conventional - 1.0) < CELL_TOLERANCE:
+        return structure, number
+    return analyzer.get_refined_structure(), number
 
 
 @lru_cache(maxsize=64)

@@ -243,6 +243,35 @@ def test_an_ordered_file_must_hold_what_is_said_of_it(tmp_path):
         read_structure(path)
 
 
+R_CHAIN = Structure.from_spacegroup(
+    "R-3m", Lattice.hexagonal(3.0, 15.0), [{"Li": 0.5, "Na": 0.4}, "Cl"], [[0, 0, 0], [0, 0, 0.5]]
+)
+C_CENTRED = Structure.from_spacegroup(
+    "C2/m", Lattice.monoclinic(9.0, 5.0, 6.0, 105), ["Li", "Cl"], [[0.1, 0, 0.3], [0.4, 0, 0.2]]
+)
+
+
+@pytest.mark.parametrize("structure", [HALF_SALT, VACANT, R_CHAIN, C_CENTRED])
+def test_a_crystal_is_taken_on_its_conventional_cell(structure):
+    whole = crystal_of(structure)
+    assert whole.cell == pytest.approx(structure.lattice.parameters, abs=2e-3)
+    assert whole.structure.frac_coords == pytest.approx(structure.frac_coords, abs=1e-6)  # as it stands
+    held = structure.composition.get_el_amt_dict()
+    for other in (structure.get_primitive_structure(), structure * (2, 1, 1)):
+        for found in (crystal_of(other), crystal_of(other, space_group=whole.space_group, composition=held)):
+            assert found.space_group == whole.space_group
+            assert found.cell == pytest.approx(whole.cell, abs=2e-3)
+            assert dict(found.composition) == pytest.approx(held, abs=1e-4)
+            assert dict(found.structure.composition.get_el_amt_dict()) == pytest.approx(held, abs=1e-3)
+            assert found.structure.volume == pytest.approx(whole.volume, rel=1e-3)
+
+
+def test_a_cell_that_is_not_its_groups_is_refused():
+    with pytest.raises(ValueError, match=r"of space group 216 \(alpha = 60 must be 90 .* have 225 instead"):
+        crystal_of(HALF_SALT.get_primitive_structure(), space_group=216)
+    assert crystal_of(HALF_SALT, space_group=216).space_group == 216  # this is its author's business
+
+
 @pytest.mark.slow
 def test_measured_crystals_are_ordered_or_say_why(obelix):
     """Every second CIF of OBELiX with partial occupancies, by its true composition."""
