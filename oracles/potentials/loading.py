@@ -188,11 +188,15 @@ def _mace(potential: Potential, dtype: torch.dtype) -> tuple[torch.nn.Module, Re
     path = model_file(potential.name)
     try:
         saved = mace_model.read(path)
+        return saved.model(dtype), saved.reliability
+    except mace_model.DamagedError as error:
+        raise ConfigError(
+            f"potential: the model file {path} of {potential.name!r} was written by another version of this package, "
+            f"or is damaged ({error}). Write or fetch it anew."
+        ) from error
     except (OSError, ValueError):
         if path in STUDENTS.values():  # no trust mends a file that was shipped
             raise
-    else:
-        return saved.model(dtype), saved.reliability
     if not potential.trust_code:
         raise ConfigError(
             f"potential: {potential.name!r} ({path}) is no file in this package's own format, and a model pickled "

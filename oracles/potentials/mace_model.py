@@ -23,12 +23,14 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from activelearning.errors import ActiveLearningError
 from oracles.potentials.contraction import use_scalar_contractions
 from oracles.potentials.convolution import use_scalar_convolutions
 from oracles.potentials.reliability import Reliability
 from oracles.potentials.selection import use_element_maps
 
-FORMAT = "activelearning-mace-1"
+FAMILY = "activelearning-mace-"
+FORMAT = f"{FAMILY}1"
 Graph = dict[str, torch.Tensor]
 
 
@@ -167,10 +169,21 @@ class Saved:
     reliability: Reliability | None
 
     def model(self, dtype: torch.dtype) -> torch.nn.Module:
-        """The model, built anew."""
-        model = build(self.architecture, dtype)
-        model.load_state_dict(self.state)
+        """The model, built anew.
+
+        Raises:
+            DamagedError: the tensors are not those of the architecture.
+        """
+        try:
+            model = build(self.architecture, dtype)
+            model.load_state_dict(self.state)
+        except Exception as error:  # whatever mace and torch may stumble over
+            raise DamagedError(f"its tensors do not fit its architecture: {_told(error)}") from error
         return model.to(dtype)
+
+
+class DamagedError(ActiveLearningError):
+    """A file is of this package's format, or another version of it, and can't be read; the message says why."""
 
 
 def read(path: Path) -> Saved:
@@ -179,6 +192,7 @@ def read(path: Path) -> Saved:
     Raises:
         OSError: the file can't be read.
         ValueError: it is of another format.
+        DamagedError: it is of another version of the format, or holds too little, too much or something else.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -186,16 +200,25 @@ def read(path: Path) -> Saved:
         raise
     except Exception as error:  # a pickle of classes, or no file of torch's at all
         raise ValueError(f"{path} is not of the format {FORMAT}: {error}") from error
-    if not (isinstance(content, dict) and content.get("format") == FORMAT):
+    held = content.get("format") if isinstance(content, dict) else None
+    if not (isinstance(held, str) and held.startswith(FAMILY)):
         raise ValueError(f"{path} is not of the format {FORMAT}")
-    plain: dict[str, Any] = dict(content["architecture"])
-    plain["atomic_numbers"] = tuple(plain["atomic_numbers"])
-    estimate = content.get("reliability")
-    return Saved(
-        Architecture(**plain),
-        content["state"],
-        None if estimate is None else Reliability.from_dict(estimate),
-    )
+    if held != FORMAT:
+        raise DamagedError(f"its format is {held}, this version reads {FORMAT}")
+    try:
+        plain: dict[str, Any] = dict(content["architecture"])
+        plain["atomic_numbers"] = tuple(plain["atomic_numbers"])
+        architecture = Architecture(**plain)
+        state = content["state"]
+        estimate = content.get("reliability")
+        reliability = None if estimate is None else Reliability.from_dict(estimate)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(_told(error)) from error
+    return Saved(architecture, state, reliability)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def load(path: Path, dtype: torch.dtype) -> torch.nn.Module:

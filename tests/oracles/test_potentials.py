@@ -128,6 +128,31 @@ def test_a_model_in_our_format_needs_no_trust(tmp_path):
     assert load_calculator(f"mace:{path}").elements == {"Li", "P", "S", "Cl"}
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda content: content["architecture"].update(gate="tanh"), "unexpected keyword argument 'gate'"),
+        (lambda content: content.update(format="activelearning-mace-2"), "format is activelearning-mace-2"),
+        (lambda content: content.pop("state"), "KeyError: 'state'"),
+        (lambda content: content["architecture"].update(channels=8), "tensors do not fit its architecture"),
+        (lambda content: content.update(state={}), "tensors do not fit its architecture"),
+        (lambda content: content.update(reliability={"floor": 0.1}), "unexpected keyword argument 'floor'"),
+    ],
+)
+def test_a_damaged_or_newer_model_file_says_so(tmp_path, change, told):
+    path = tmp_path / "ours.pt"
+    save(path, build(SMALL), SMALL)
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    with pytest.raises(
+        ConfigError, match=r"ours\.pt .*written by another version .* or is damaged"
+    ) as caught:
+        check_potential(f"mace:{path}")
+    assert told in str(caught.value)
+    assert "trust_code" not in str(caught.value)
+
+
 def test_a_model_file_is_read_once(tmp_path, monkeypatch):
     path = tmp_path / "ours.pt"
     torch.manual_seed(0)
