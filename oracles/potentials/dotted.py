@@ -18,6 +18,9 @@ from activelearning.errors import ConfigError
 from oracles.potentials.naming import Potential
 
 NEEDED = ("energy", "forces")
+WORKING_FOLDER = (
+    "directory"  # of ASE's calculators, by their name for it: they write there, it says nothing of them
+)
 
 
 def calculator_class(potential: Potential) -> type[Any]:
@@ -66,13 +69,21 @@ def construct(potential: Potential) -> Any:
 
 
 def fingerprint(potential: Potential) -> str:
-    """SHA-256 (hex) of path, parameters (files among them by their content) and version of the code behind the class.
+    """SHA-256 (hex) of path, parameters (files and folders by their content) and version of the code behind the class.
 
     Raises:
-        ConfigError: as `calculator_class`, or a parameter is no JSON value.
+        ConfigError: as `calculator_class`, a parameter is no JSON value, or a file that it names can't be read.
     """
     kind = calculator_class(potential)
-    plain = {name: _content(value) for name, value in potential.parameters.items()}
+    try:
+        plain = {
+            name: value if name == WORKING_FOLDER else _content(value)
+            for name, value in potential.parameters.items()
+        }
+    except OSError as error:
+        raise ConfigError(
+            f"potential: a file among the parameters of {potential.name!r} can't be read: {error}."
+        ) from error
     try:
         text = canonical_json({"class": potential.name, "parameters": plain, "code": _version(kind)})
     except (TypeError, ValueError) as error:
@@ -83,11 +94,23 @@ def fingerprint(potential: Potential) -> str:
 
 
 def _content(value: Any) -> Any:
+    """A parameter, with files and folders named anywhere within it by what they hold."""
     if isinstance(value, Mapping):
         return {str(key): _content(item) for key, item in value.items()}
-    if isinstance(value, str) and value and Path(value).is_file():
-        return {"sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
+    if isinstance(value, list | tuple):
+        return [_content(item) for item in value]
+    if isinstance(value, str) and value:
+        path = Path(value)
+        if path.is_file():
+            return {"sha256": _file_digest(path)}
+        if path.is_dir():
+            files = sorted(found for found in path.rglob("*") if found.is_file())
+            return {"files": {str(file.relative_to(path)): _file_digest(file) for file in files}}
     return value
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _version(kind: type[Any]) -> str:

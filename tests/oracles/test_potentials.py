@@ -185,6 +185,24 @@ def test_checksums_of_dotted_paths_follow_parameters_files_and_code(tmp_path, mo
     table.write_text("two")
     assert of(file=str(table)) != first
 
+    assert of(sizes=[1, 2]) == of(sizes=(1, 2)) != of(sizes=[2, 1])
+    folder = tmp_path / "tables" / "inner"
+    folder.mkdir(parents=True)
+    (folder / "a").write_text("one")
+    for parameters in (
+        {"files": [str(folder / "a")]},
+        {"files": {"Li": [str(folder / "a")]}},
+        {"at": str(folder.parent)},
+    ):
+        (folder / "a").write_text("one")
+        first = of(**parameters)
+        (folder / "a").write_text("two")
+        assert of(**parameters) != first
+    first, empty = of(at=str(folder.parent)), of(directory=str(folder.parent))
+    (folder / "a").rename(folder / "b")
+    assert of(at=str(folder.parent)) != first
+    assert of(directory=str(folder.parent)) == empty  # where a calculator works is none of what it is
+
     module = tmp_path / "own_calculator_for_a_test.py"
     text = "from ase.calculators.lj import LennardJones\nclass Own(LennardJones):\n    pass\n"
     module.write_text(text)
