@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from activelearning.crystals.descriptors import DESCRIPTOR_NAMES
 from oracles.ml_proxy.data import CrystalTable, find_obelix, read_training
-from oracles.ml_proxy.measured_training import N_FOLDS, calibrate, describe
+from oracles.ml_proxy.measured_training import N_FOLDS, calibrated_std, describe
 from oracles.ml_proxy.process_training import fit_process
 from oracles.ml_proxy.properties import PROPERTIES
 from oracles.ml_proxy.scoring import score
@@ -147,11 +147,8 @@ def errors(table: CrystalTable, mean: Array) -> Array:
 
 def coverage(table: CrystalTable, mean: Array, variance: Array, seed: int) -> float:
     """Share of the rows within the 90 % interval, which is calibrated without the fold it is judged on."""
-    known = PROPERTIES[NAME]
-    std = np.zeros(len(table))
-    for train_rows, test_rows in splits(grouped_folds(table.groups(), N_FOLDS, seed)):
-        part = calibrate(table, mean, variance, train_rows, known.repeatability)  # type: ignore[attr-defined]
-        std[test_rows] = part.std(variance[test_rows])
+    folds = grouped_folds(table.groups(), N_FOLDS, seed)
+    std = calibrated_std(table, mean, variance, folds, PROPERTIES[NAME].repeatability)  # type: ignore[attr-defined]
     return float(score(NAME, table.values, table.is_bound, mean, std)["coverage_90"])
 
 

@@ -39,8 +39,9 @@ are in one fold. The calibration of the error bars, too, is fitted without the f
 | Spearman's rank correlation | {spearman:.2f} |
 | Coverage of the 90 % interval | {coverage:.2f} |
 
-A row that is an upper bound contributes max(0, prediction - bound). Predictions made in cross-validation are kept in
-the weights, so that `activelearning proxy evaluate` never scores the model on a row it has learned.
+A row that is an upper bound contributes max(0, prediction - bound). The rows, their folds and the predictions made in
+cross-validation are kept in the weights: `activelearning proxy evaluate` judges a row whose composition or publication
+was trained on, whatever its lattice, by a model fitted without the folds that hold it.
 
 The standard deviation is sqrt(f² + s² v): v is {variance}, f = {floor:.2f} and s = {slope:.2f}.
 

@@ -17,6 +17,8 @@ from activelearning.errors import InputError
 ENVIRONMENT_VARIABLE = "ACTIVELEARNING_OBELIX"
 CONDUCTIVITY = "Ionic conductivity (S cm-1)"
 LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
+# A composition or a publication that rows may share.
+Mark = tuple[str, str]
 COLUMNS = ("ID", "True Composition", CONDUCTIVITY, "Space group #", *LATTICE, "DOI")
 
 
@@ -81,24 +83,27 @@ class CrystalTable:
     def groups(self) -> npt.NDArray[np.int64]:
         """Numbers of groups, `n`: rows that share a composition or a publication, however indirectly, are in one.
 
-        Compositions are compared by their fractions to three decimals. Publications are compared because one paper
-        varies one material: its rows are too alike to be told apart in validation. A row that names several, as in
-        "10.1/a|10.1/b", belongs to each.
+        Publications are compared because one paper varies one material: its rows are too alike to be told apart in
+        validation.
         """
-        marks = [
-            [
-                ("composition", tuple(sorted((s, round(n / total, 3)) for s, n in composition.items()))),
-                *(("source", mark) for mark in _publications(source) or [row]),
-            ]
-            for row, composition, source, total in zip(
-                self.ids,
-                self.compositions,
-                self.sources,
-                (sum(c.values()) for c in self.compositions),
-                strict=True,
-            )
+        return _connected(self.marks())
+
+    def marks(self) -> list[list[Mark]]:
+        """What ties each row to others: its composition, and the publications it names.
+
+        Compositions are compared by their fractions to three decimals. A row that names several publications, as in
+        "10.1/a|10.1/b", belongs to each; one that names none is tied by its composition alone.
+        """
+        return [
+            [("composition", _fractions(composition)), *(("source", mark) for mark in _publications(source))]
+            for composition, source in zip(self.compositions, self.sources, strict=True)
         ]
-        return _connected(marks)
+
+
+def _fractions(composition: Mapping[str, float]) -> str:
+    """Fractions of the elements to three decimals, as text."""
+    total = sum(composition.values())
+    return " ".join(f"{symbol}{n / total:.3f}" for symbol, n in sorted(composition.items()))
 
 
 def _publications(source: str) -> list[str]:

@@ -26,15 +26,17 @@ from oracles.ml_proxy.properties import MeasuredProperty
 from oracles.ml_proxy.saving import writing
 from oracles.ml_proxy.scoring import score
 from oracles.ml_proxy.splitting import grouped_folds, splits
+from oracles.ml_proxy.training_rows import TrainingRows
 
 N_FOLDS = 10
 MIN_ROWS = 50
 Array = npt.NDArray[np.float64]
-Fit = Callable[[Array, CrystalTable, int], Forest | Process]
+# Descriptors, values, bounds and groups of the rows, seed.
+Fit = Callable[[Array, Array, npt.NDArray[np.bool_], npt.NDArray[np.int64], int], Forest | Process]
 
 FITS: Mapping[str, Fit] = {
-    "process": lambda x, table, seed: fit_process(x, table.values, table.is_bound, table.groups()),
-    "forest": lambda x, table, seed: fit_forest(x, table.values, seed=seed),
+    "process": lambda x, values, is_bound, groups, seed: fit_process(x, values, is_bound, groups),
+    "forest": lambda x, values, is_bound, groups, seed: fit_forest(x, values, seed=seed),
 }
 DEFAULT = "process"  # the best of benchmarks/proxy_models.py
 
@@ -67,23 +69,17 @@ def train_measured(
     x = describe(table, data)
     folds = grouped_folds(table.groups(), N_FOLDS, seed)
     mean, variance = cross_validate(x, table, folds, fit, seed)
-    # The error bars that are judged are calibrated without the fold they are judged on.
-    std = np.zeros(len(table))
-    for train_rows, test_rows in splits(folds):
-        part = calibrate(table, mean, variance, train_rows, known.repeatability)
-        std[test_rows] = part.std(variance[test_rows])
+    std = calibrated_std(table, mean, variance, folds, known.repeatability)
     figures = score(known.name, table.values, table.is_bound, mean, std)
-    regressor = fit(x, table, seed)
-    keys, first = np.unique(table.keys(), return_index=True)
+    regressor = fit(x, table.values, table.is_bound, table.groups(), seed)
     model = ProxyModel(
         name=known.name,
         unit=known.unit,
         descriptors=DESCRIPTOR_NAMES,
         regressor=regressor,
-        calibration=calibrate(table, mean, variance, np.arange(len(table)), known.repeatability),
+        calibration=calibrate(table.values, table.is_bound, mean, variance, known.repeatability),
         elements=tuple(sorted({symbol for composition in table.compositions for symbol in composition})),
-        training_keys=keys,
-        held_out=np.column_stack([mean, std])[first],
+        rows=TrainingRows.of(x, table, folds, mean, variance),
         info={
             "seed": seed,
             "n_rows": len(table),
@@ -103,9 +99,9 @@ def train_measured(
 def evaluate_measured(known: MeasuredProperty, data: Path, weights: Path) -> dict[str, Any]:
     """Say how good weights are on a data set.
 
-    A row the weights were trained on is scored by the prediction made for it in cross-validation, when its group was
-    left out; any other row by the model itself. So the figures are never those of a fit to its own data, and on the
-    training data they are the ones `train_measured` returned.
+    A row whose composition or publication the weights were trained on, whatever its space group and lattice, is scored
+    by a model fitted without the folds that hold these; any other row by the model itself. So the figures are never
+    those of a fit to its own data, and on the training data they are the ones `train_measured` returned.
 
     Args:
         known: What is predicted.
@@ -117,7 +113,8 @@ def evaluate_measured(known: MeasuredProperty, data: Path, weights: Path) -> dic
         `property, n, mae, rmse, r2, spearman, coverage_90`.
 
     Raises:
-        InputError: the data or weights can't be read, or the weights are of another property.
+        InputError: the data or weights can't be read, the weights are of another property, or a row has compositions
+            and publications in so many folds that too little is left to learn from.
     """
     model = ProxyModel.load(weights)
     if model.name != known.name:
@@ -130,22 +127,55 @@ def evaluate_measured(known: MeasuredProperty, data: Path, weights: Path) -> dic
 
 
 def predict_unseen(model: ProxyModel, table: CrystalTable, path: Path) -> tuple[Array, Array]:
-    """Mean and standard deviation, `n` each, of every row by a model that has not seen its group.
+    """Mean and standard deviation, `n` each, of every row by a model that has not seen its composition or publications.
 
     Args:
-        model: What a row was learned by is replaced by its prediction in cross-validation.
+        model: What rows are predicted by, if they are new to it. For a row whose composition or publication is in some
+            of its folds, a model of the same kind is fitted without these folds; their number is mostly one.
         table: The rows.
         path: Where they are from, for messages.
 
     Raises:
-        InputError: a row can't be described; the path and the row are named.
+        InputError: a row can't be described, or has compositions and publications in so many folds that less than half
+            of the training rows are left; the path and the row are named.
     """
-    describe(table, path)
-    mean, std = model.predict(table.compositions, table.space_groups.tolist(), table.lattices)
-    at = np.searchsorted(model.training_keys, table.keys()).clip(max=len(model.training_keys) - 1)
-    seen = model.training_keys[at] == table.keys()
-    mean[seen], std[seen] = model.held_out[at[seen]].T
+    x, keys = describe(table, path)[:, model.columns], table.keys()
+    folds = model.rows.folds_of(table)
+    mean, std = np.zeros(len(table)), np.zeros(len(table))
+    for without in sorted(set(folds), key=sorted):
+        at = np.flatnonzero([own == without for own in folds])
+        if 2 * len(model.rows.outside(without)) < len(model.rows.folds):
+            raise InputError(
+                f"{path}: the row with ID {table.ids[at[0]]!r} shares its composition or publications with "
+                f"{len(without)} of the folds that {model.name} was learned in; too little is left to predict it from."
+            )
+        mean[at], std[at] = _predict_without(model, without, x[at], keys[at])
     return mean, std
+
+
+def _predict_without(
+    model: ProxyModel, without: frozenset[int], x: Array, keys: npt.NDArray[np.uint64]
+) -> tuple[Array, Array]:
+    """Mean and standard deviation, `n` each, by a model, and a calibration, that have not seen some folds.
+
+    What cross-validation has predicted for the very crystal is taken from there: it is the same, with no fit.
+    """
+    if not without:
+        mean, variance = model.regressor.predict(x)
+        return mean, model.calibration.std(variance)
+    rows, left = model.rows, model.rows.outside(without)
+    known = {} if len(without) > 1 else {key: i for i, key in enumerate(rows.keys.tolist())}
+    at = np.array([known.get(key, -1) for key in keys.tolist()])
+    mean, variance = rows.mean[at], rows.variance[at]
+    new = np.flatnonzero(at < 0)
+    if len(new):
+        parts = rows.descriptors[left], rows.values[left], rows.is_bound[left], rows.groups[left]
+        regressor = FITS[model.family](*parts, int(model.info["seed"]))
+        mean[new], variance[new] = regressor.predict(x[new])
+    part = calibrate(
+        rows.values[left], rows.is_bound[left], rows.mean[left], rows.variance[left], model.calibration.floor
+    )
+    return mean, part.std(variance)
 
 
 def describe(table: CrystalTable, path: Path) -> Array:
@@ -173,24 +203,34 @@ def cross_validate(
     x: Array, table: CrystalTable, folds: npt.NDArray[np.int64], fit: Fit, seed: int
 ) -> tuple[Array, Array]:
     """Mean and variance, each `n`, of each row by the regressor that was not shown its fold."""
-    mean, variance = np.zeros(len(table)), np.zeros(len(table))
+    mean, variance, groups = np.zeros(len(table)), np.zeros(len(table)), table.groups()
     for train_rows, test_rows in splits(folds):
-        fitted = fit(x[train_rows], table.take(train_rows.tolist()), seed)
-        mean[test_rows], variance[test_rows] = fitted.predict(x[test_rows])
+        parts = x[train_rows], table.values[train_rows], table.is_bound[train_rows], groups[train_rows]
+        mean[test_rows], variance[test_rows] = fit(*parts, seed).predict(x[test_rows])
     return mean, variance
 
 
+def calibrated_std(
+    table: CrystalTable, mean: Array, variance: Array, folds: npt.NDArray[np.int64], least: float
+) -> Array:
+    """Predictive errors of held-out rows, `n`, each calibrated without the fold that it is judged on."""
+    std = np.zeros(len(table))
+    for train, test in splits(folds):
+        part = calibrate(table.values[train], table.is_bound[train], mean[train], variance[train], least)
+        std[test] = part.std(variance[test])
+    return std
+
+
 def calibrate(
-    table: CrystalTable, mean: Array, variance: Array, rows: npt.NDArray[np.int64], least: float
+    values: Array, is_bound: npt.NDArray[np.bool_], mean: Array, variance: Array, least: float
 ) -> Calibration:
-    """Fit the predictive error, at least `least`, to held-out residuals of some rows by Gaussian likelihood.
+    """Fit the predictive error, at least `least`, to held-out predictions of `n` rows by Gaussian likelihood.
 
     Bounds are left out.
     """
     from scipy.optimize import minimize
 
-    exact = rows[~table.is_bound[rows]]
-    squared, spread = (mean[exact] - table.values[exact]) ** 2, variance[exact]
+    squared, spread = (mean - values)[~is_bound] ** 2, variance[~is_bound]
 
     def loss(parameters: Array) -> float:
         floor, slope = parameters

@@ -17,8 +17,9 @@ from activelearning.crystals.features import DESCRIPTOR_NAMES, descriptor_table
 from activelearning.errors import InputError
 from oracles.ml_proxy.forest import Forest
 from oracles.ml_proxy.process import Process
+from oracles.ml_proxy.training_rows import TrainingRows
 
-FORMAT = 2
+FORMAT = 3
 FAMILIES: Mapping[str, type[Forest] | type[Process]] = {"process": Process, "forest": Forest}
 # Crystals whose descriptors and predictions are kept with the weights: where they come out otherwise, this version
 # computes other ones.
@@ -61,8 +62,7 @@ class ProxyModel:
         regressor: Trees or a Gaussian process.
         calibration: Turns the variance that the regressor states into an error.
         elements: Elements the training data held.
-        training_keys: Keys of the crystals trained on, `m`, uint64, ascending.
-        held_out: Mean and standard deviation predicted for each of them when its group was left out, `m x 2`.
+        rows: What it was trained on, with descriptors in the order of `descriptors`.
         info: How it was made (JSON).
     """
 
@@ -72,14 +72,18 @@ class ProxyModel:
     regressor: Forest | Process
     calibration: Calibration
     elements: tuple[str, ...]
-    training_keys: npt.NDArray[np.uint64]
-    held_out: Array
+    rows: TrainingRows
     info: Mapping[str, Any]
 
     @property
     def family(self) -> str:
         """Name of the regressor's kind, a key of `FAMILIES`."""
         return next(name for name, kind in FAMILIES.items() if isinstance(self.regressor, kind))
+
+    @property
+    def columns(self) -> list[int]:
+        """Columns of `descriptor_table` that the regressor takes."""
+        return [DESCRIPTOR_NAMES.index(name) for name in self.descriptors]
 
     def predict(
         self,
@@ -97,9 +101,8 @@ class ProxyModel:
         Raises:
             ValueError: a crystal can't be described.
         """
-        columns = [DESCRIPTOR_NAMES.index(name) for name in self.descriptors]
         mean, variance = self.regressor.predict(
-            descriptor_table(compositions, space_groups, lattices)[:, columns]
+            descriptor_table(compositions, space_groups, lattices)[:, self.columns]
         )
         return mean, self.calibration.std(variance)
 
@@ -110,8 +113,7 @@ class ProxyModel:
 
     def probe_descriptors(self) -> Array:
         """Descriptors of `PROBES`, `6 x d`: far from the training crystals a prediction alone would not tell."""
-        columns = [DESCRIPTOR_NAMES.index(name) for name in self.descriptors]
-        return descriptor_table(*zip(*PROBES, strict=True))[:, columns]
+        return descriptor_table(*zip(*PROBES, strict=True))[:, self.columns]
 
     def save(self, path: Path) -> None:
         """Write an npz file; equal models give equal bytes."""
@@ -128,9 +130,8 @@ class ProxyModel:
         }
         text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
         arrays: dict[str, Any] = {
-            "training_keys": self.training_keys,
-            "held_out": self.held_out,
             "probe_descriptors": self.probe_descriptors(),
+            **self.rows.arrays(),
             **self.regressor.arrays(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,8 +164,7 @@ class ProxyModel:
                 regressor=FAMILIES[header["family"]].from_arrays(arrays),
                 calibration=Calibration(**header["calibration"]),
                 elements=tuple(header["elements"]),
-                training_keys=arrays["training_keys"],
-                held_out=arrays["held_out"],
+                rows=TrainingRows.from_arrays(arrays),
                 info=header["info"],
             )
             same = np.allclose(model.probe_descriptors(), arrays["probe_descriptors"], rtol=1e-9, atol=1e-9)

@@ -62,9 +62,9 @@ def train(
 def evaluate(property: str, data: Path, weights: Path | None = None) -> dict[str, Any]:
     """Say how good weights are on a data set.
 
-    A row the weights were trained on is scored by the prediction made for it when its group was left out; any other row
-    by the model itself. So the figures are never those of a fit to its own data, and on the training data they are the
-    ones `train` returned.
+    A row whose composition was trained on (of a measured property: or its publication) is scored by a model that has
+    not seen it; any other row by the model itself. So the figures are never those of a fit to its own data, and on the
+    training data they are the ones `train` returned.
 
     Args:
         property: What is predicted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from activelearning.crystals.features import DESCRIPTOR_NAMES, descriptor_table
 from activelearning.errors import ConfigError, InputError
 from oracles.ml_proxy import MLProxyOracle
 from oracles.ml_proxy.data import COLUMNS, CrystalTable, read_training
-from oracles.ml_proxy.measured_training import FITS, cross_validate, describe, train_measured
+from oracles.ml_proxy.measured_training import FITS, cross_validate, describe, predict_unseen, train_measured
 from oracles.ml_proxy.model import Calibration, ProxyModel, checksum
 from oracles.ml_proxy.properties import PROPERTIES, WEIGHTS
 from oracles.ml_proxy.scoring import score as score_values
@@ -92,9 +93,50 @@ def test_rows_seen_in_training_are_scored_as_held_out(trained):
     assert np.abs(fit - table.values)[~table.is_bound].mean() < figures["mae"]
 
 
+def test_a_composition_or_publication_trained_on_is_not_judged_by_what_learned_it(trained):
+    data, weights, _ = trained
+    model, table = ProxyModel.load(weights), read_training(data)
+    held_out, _ = predict_unseen(model, table, data)
+    new = {"sources": ("10.1/new",) * len(table), "compositions": ({"Li": 3.3, "S": 20.0},) * len(table)}
+    for told in new:  # the other of the two is known
+        moved = replace(table, **{told: new[told]}, space_groups=np.full(len(table), 2))
+        folds = model.rows.folds_of(moved)
+        assert [sorted(of) for of in folds] == [[fold] for fold in model.rows.folds.tolist()]
+        found, _ = predict_unseen(model, moved, data)
+        fold = model.rows.folds == 0
+        left = model.rows.outside(frozenset({0}))
+        part = table.take(left.tolist())
+        fitted = FITS[model.family](
+            describe(part, data), part.values, part.is_bound, part.groups(), model.info["seed"]
+        )
+        np.testing.assert_allclose(found[fold], fitted.predict(describe(moved, data)[fold])[0], atol=1e-9)
+    assert model.rows.folds_of(replace(table, **new)) == [frozenset()] * len(table)
+    np.testing.assert_array_equal(held_out, model.rows.mean)
+
+
+def test_a_row_of_several_folds_is_predicted_without_all_of_them(trained):
+    data, weights, _ = trained
+    model, table = ProxyModel.load(weights), read_training(data)
+    firsts = [int(np.flatnonzero(model.rows.folds == fold)[0]) for fold in range(10)]
+    tied = replace(table.take([firsts[0]]), sources=(table.sources[firsts[1]],))
+    assert model.rows.folds_of(tied) == [{0, 1}]
+    left = table.take(model.rows.outside(frozenset({0, 1})).tolist())
+    assert not set(left.sources) & {*tied.sources, table.sources[firsts[0]]}
+    fitted = FITS[model.family](
+        describe(left, data), left.values, left.is_bound, left.groups(), model.info["seed"]
+    )
+    mean, std = predict_unseen(model, tied, data)
+    np.testing.assert_allclose(mean, fitted.predict(describe(tied, data))[0], atol=1e-9)
+    assert std[0] >= 0.41
+    many = replace(tied, sources=("|".join(table.sources[i] for i in firsts),))
+    with pytest.raises(InputError, match=r"shares its composition or publications with 10 of the folds"):
+        predict_unseen(model, many, data)
+
+
 def test_new_rows_are_scored_by_the_model(trained, tmp_path):
     _, weights, _ = trained
     new = synthetic(tmp_path / "new.csv", n=15, seed=1)
+    new.write_text(new.read_text().replace("S20", "Se20"))  # of compositions that no training row has
     table = read_training(new)
     mean, std = ProxyModel.load(weights).predict(
         table.compositions, table.space_groups.tolist(), table.lattices
@@ -288,6 +330,18 @@ def test_shipped_figures_are_those_of_cross_validation(obelix):
     assert figures["n"] == 478
     assert figures["mae"] < 1.25
     assert 0.85 <= figures["coverage_90"] <= 0.95
+
+
+def test_rows_with_another_lattice_are_held_out_all_the_same(obelix):
+    table, model = read_training(obelix), ProxyModel.load(KNOWN.weights)
+    moved = replace(table, lattices=table.lattices + np.array([0.001, 0.001, 0.001, 0.0, 0.0, 0.0]))
+    assert not (moved.keys() == table.keys()).any()
+    mean, std = predict_unseen(model, moved, obelix)
+    np.testing.assert_allclose(mean, model.rows.mean, atol=0.05)
+    assert score(NAME, moved, mean, std)["mae"] > 1.0
+    # The model itself has learned these rows, and would flatter.
+    own, own_std = model.predict(moved.compositions, moved.space_groups.tolist(), moved.lattices)
+    assert score(NAME, moved, own, own_std)["mae"] < 0.3
 
 
 def test_it_beats_obelix_own_forest_where_nothing_leaks(obelix):
