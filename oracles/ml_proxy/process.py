@@ -135,8 +135,10 @@ class Process:
         n = len(descriptors)
         mean, variance = np.empty(n), np.empty(n)
         for start in range(0, n, CHUNK):
-            rows = np.minimum(np.arange(start, start + CHUNK), n - 1)
-            cross = self.settings.covariance(distances(self.space.place(descriptors[rows]), placed))
+            # Distances and their exponentials round each by itself, and are not worth filling up: they cost the most.
+            own = self.space.place(descriptors[start : start + CHUNK])
+            cross = self.settings.covariance(distances(own, placed))
+            cross = cross[np.minimum(np.arange(CHUNK), len(cross) - 1)]
             half = solve_triangular(factor, cross.T, lower=True)
             prior = self.settings.amplitude**2 + self.settings.level**2
             mean[start : start + CHUNK] = (self.mean + cross @ weights)[: n - start]
