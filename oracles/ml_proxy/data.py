@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from activelearning.candidate import digest
+from activelearning.crystals.descriptors import cell_volumes
+from activelearning.crystals.elements import element_rows, properties
+from activelearning.crystals.volume import VOLUME_OVER_SPHERES
 from activelearning.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "ACTIVELEARNING_OBELIX"
 CONDUCTIVITY = "Ionic conductivity (S cm-1)"
@@ -177,7 +183,10 @@ def read_evaluation(path: Path) -> CrystalTable:
 def read_csv(path: Path) -> CrystalTable:
     """Read a CSV file with OBELiX's columns; values become log10 of S/cm, `<x` an upper bound.
 
-    "True Composition" is the content of the conventional cell, which the lattice parameters describe.
+    "True Composition" is taken for the content of the conventional cell, which the lattice parameters describe. Rows
+    whose volume no such content can fill are named in one warning, and kept as they are: some state another number of
+    formula units, and their densities are wrong by that factor. A factor of two may hide within the range of volumes;
+    by their CIFs, OBELiX's `9ph` is such a row.
 
     Raises:
         InputError: the file can't be read, lacks a column, or a row has no valid composition, space group, lattice
@@ -200,7 +209,7 @@ def read_csv(path: Path) -> CrystalTable:
             rows.append(_parse({str(k): str(v).strip() for k, v in row.items()}))
         except ValueError as error:
             raise InputError(f"{path}, line {line} (ID {row['ID']!r}): {error}.") from error
-    return CrystalTable(
+    table = CrystalTable(
         ids=tuple(str(row) for row in frame["ID"]),
         compositions=tuple(composition for composition, _, _, _, _ in rows),
         space_groups=np.array([group for _, group, _, _, _ in rows], dtype=np.int64),
@@ -209,6 +218,34 @@ def read_csv(path: Path) -> CrystalTable:
         is_bound=np.array([bound for _, _, _, _, bound in rows], dtype=np.bool_),
         sources=tuple(str(doi) for doi in frame["DOI"]),
     )
+    if odd := odd_volumes(table):
+        _log.warning(
+            "%s: the volume of %s is beyond %g to %g times its atoms' spheres, as of no known crystal; 'True "
+            "Composition' may not be the content of the whole cell, and predictions from the density are then wrong.",
+            path,
+            ", ".join(f"{row} ({ratio:.2f})" for row, ratio in odd.items()),
+            *VOLUME_OVER_SPHERES,
+        )
+    return table
+
+
+def odd_volumes(table: CrystalTable) -> dict[str, float]:
+    """Rows whose volume over that of their atoms' van der Waals spheres is outside that of known crystals, with it.
+
+    Rows that close no cell or hold unknown elements are left to those who describe them.
+    """
+    radii = dict(zip(element_rows(), properties(["van_der_waals_radius"])[:, 0].tolist(), strict=True))
+    found = {}
+    for row, composition, volume in zip(
+        table.ids, table.compositions, cell_volumes(table.lattices).tolist(), strict=True
+    ):
+        spheres = sum(
+            4.0 / 3.0 * np.pi * radii.get(symbol, np.nan) ** 3 * n for symbol, n in composition.items()
+        )
+        ratio = volume / spheres
+        if ratio < VOLUME_OVER_SPHERES[0] or ratio > VOLUME_OVER_SPHERES[1]:
+            found[row] = ratio
+    return found
 
 
 def _parse(row: Mapping[str, str]) -> tuple[dict[str, float], int, list[float], float, bool]:

@@ -12,7 +12,15 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from activelearning.errors import InputError
-from oracles.ml_proxy.data import COLUMNS, _connected, find_obelix, read_csv, read_evaluation, read_training
+from oracles.ml_proxy.data import (
+    COLUMNS,
+    _connected,
+    find_obelix,
+    odd_volumes,
+    read_csv,
+    read_evaluation,
+    read_training,
+)
 
 ROWS = {
     "aaa": "aaa,Li8.0P4.0O14.0,1e-5,2,5.0,6.0,7.0,90,90,90,10.1/A",
@@ -101,6 +109,21 @@ def test_a_folder_keeps_its_test_entries_out_of_training(tmp_path):
 def test_a_bad_row_is_named(tmp_path, row, match):
     with pytest.raises(InputError, match=match):
         read_csv(write(tmp_path / "t.csv", "aaa", aaa=row))
+
+
+def test_rows_whose_cell_their_composition_can_t_fill_are_named_and_kept(tmp_path, caplog):
+    wide = ROWS["ccc"].replace("5.1,6.1,7.1", "10.2,6.1,14.2")
+    table = read_csv(write(tmp_path / "t.csv", "aaa", "ccc", "ddd", ccc=wide))
+    assert len(table) == 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the volume of ccc (" in caplog.text
+    caplog.clear()
+    read_csv(write(tmp_path / "t.csv", "aaa", "ccc", "ddd"))
+    assert not caplog.records
+
+
+def test_the_odd_cells_of_obelix_are_known(obelix):
+    assert set(odd_volumes(read_training(obelix))) == {"vy5", "yav"}
 
 
 def test_a_missing_column_is_named(tmp_path):
