@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from oracles.ml_proxy.model import ProxyModel, checksum
@@ -43,7 +44,16 @@ A row that is an upper bound contributes max(0, prediction - bound). The rows, t
 cross-validation are kept in the weights: `activelearning proxy evaluate` judges a row whose composition or publication
 was trained on, whatever its lattice, by a model fitted without the folds that hold it.
 
-The standard deviation is sqrt(f² + s² v): v is {variance}, f = {floor:.2f} and s = {slope:.2f}.
+By prediction, from low to high, and for bounds apart:
+
+| rows | n | MAE | mean standard deviation | within 90 % |
+|---|---|---|---|---|
+{coverage_table}
+
+The standard deviation is sqrt(f² + s² g² v): v is {variance}, f = {floor:.2f}, s = {slope:.2f}, and
+g = exp({tilt:.2f} (M - m)) with the prediction m kept between {bottom:.1f} and M = {top:.1f}. s and the exponent are
+fitted to held-out predictions by a Gaussian likelihood, in which a bound counts with the probability of a value
+below it.
 
 ## Limits
 
@@ -80,8 +90,11 @@ def write_card(model: ProxyModel, weights: Path) -> Path:
             r2=figures["r2"],
             spearman=figures["spearman"],
             coverage=figures["coverage_90"],
-            floor=model.calibration.floor,
-            slope=model.calibration.slope,
+            coverage_table="\n".join(
+                f"| {r['rows']} | {r['n']} | {r['mae']:.2f} | {r['mean_std']:.2f} | {r['coverage_90']:.2f} |"
+                for r in info["coverage"]
+            ),
+            **asdict(model.calibration),
             option="" if model.family == "process" else f" --model {model.family}",
             variance=VARIANCE[model.family],
             far=FAR[model.family],

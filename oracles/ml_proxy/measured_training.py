@@ -24,7 +24,7 @@ from oracles.ml_proxy.process import Process
 from oracles.ml_proxy.process_training import fit_process
 from oracles.ml_proxy.properties import MeasuredProperty
 from oracles.ml_proxy.saving import writing
-from oracles.ml_proxy.scoring import score
+from oracles.ml_proxy.scoring import coverage_by_prediction, score
 from oracles.ml_proxy.splitting import grouped_folds, splits
 from oracles.ml_proxy.training_rows import TrainingRows
 
@@ -88,6 +88,7 @@ def train_measured(
             "n_folds": N_FOLDS,
             "regressor": regressor.summary,
             "figures": figures,
+            "coverage": coverage_by_prediction(table.values, table.is_bound, mean, std),
         },
     )
     with writing(out):
@@ -162,7 +163,7 @@ def _predict_without(
     """
     if not without:
         mean, variance = model.regressor.predict(x)
-        return mean, model.calibration.std(variance)
+        return mean, model.calibration.std(mean, variance)
     rows, left = model.rows, model.rows.outside(without)
     known = {} if len(without) > 1 else {key: i for i, key in enumerate(rows.keys.tolist())}
     at = np.array([known.get(key, -1) for key in keys.tolist()])
@@ -175,7 +176,7 @@ def _predict_without(
     part = calibrate(
         rows.values[left], rows.is_bound[left], rows.mean[left], rows.variance[left], model.calibration.floor
     )
-    return mean, part.std(variance)
+    return mean, part.std(mean, variance)
 
 
 def describe(table: CrystalTable, path: Path) -> Array:
@@ -217,27 +218,29 @@ def calibrated_std(
     std = np.zeros(len(table))
     for train, test in splits(folds):
         part = calibrate(table.values[train], table.is_bound[train], mean[train], variance[train], least)
-        std[test] = part.std(variance[test])
+        std[test] = part.std(mean[test], variance[test])
     return std
 
 
 def calibrate(
     values: Array, is_bound: npt.NDArray[np.bool_], mean: Array, variance: Array, least: float
 ) -> Calibration:
-    """Fit the predictive error, at least `least`, to held-out predictions of `n` rows by Gaussian likelihood.
+    """Fit the predictive error, at least `least`, to held-out predictions of `n` rows.
 
-    Bounds are left out.
+    The likelihood is Gaussian, and that of a bound the probability of a value below it.
     """
     from scipy.optimize import minimize
+    from scipy.special import log_ndtr
 
-    squared, spread = (mean - values)[~is_bound] ** 2, variance[~is_bound]
+    bottom, top = float(mean.min()), float(mean.max())
+
+    def calibration(parameters: Array) -> Calibration:
+        return Calibration(least, float(np.exp(parameters[0])), float(parameters[1]), bottom, top)
 
     def loss(parameters: Array) -> float:
-        floor, slope = parameters
-        total = floor**2 + slope**2 * spread
-        return float((np.log(total) + squared / total).mean())
+        std = calibration(parameters).std(mean, variance)
+        z = (values - mean) / std
+        return float(np.where(is_bound, -log_ndtr(z), np.log(std) + 0.5 * z**2).mean())
 
-    start = [max(least, 0.5 * float(np.sqrt(squared.mean()))), 1.0]
-    found = minimize(loss, start, method="L-BFGS-B", bounds=[(least, None), (0.0, None)])
-    floor, slope = found.x
-    return Calibration(floor=float(floor), slope=float(slope))
+    found = minimize(loss, [0.0, 0.0], method="L-BFGS-B", bounds=[(-5.0, 5.0), (-1.0, 1.0)])
+    return calibration(found.x)

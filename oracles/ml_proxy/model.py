@@ -6,7 +6,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from oracles.ml_proxy.forest import Forest
 from oracles.ml_proxy.process import Process
 from oracles.ml_proxy.training_rows import TrainingRows
 
-FORMAT = 3
+FORMAT = 4
 FAMILIES: Mapping[str, type[Forest] | type[Process]] = {"process": Process, "forest": Forest}
 # Crystals whose descriptors and predictions are kept with the weights: where they come out otherwise, this version
 # computes other ones.
@@ -36,19 +36,29 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Predictive variance floor² + (slope² · the regressor's variance), fitted to errors of cross-validation.
+    """Predictive variance floor² + slope² · growth² · the regressor's variance, fitted to errors of cross-validation.
+
+    The growth is exp(tilt · (top − m)), m being the prediction, kept between bottom and top. Small conductivities are
+    scattered over more decades than large ones: one factor for all is too wide for these and too narrow for those.
 
     Attributes:
         floor: Error where the regressor states none, in the property's unit.
-        slope: Factor on the standard deviation it states.
+        slope: Factor on the standard deviation it states, at the top.
+        tilt: Growth of that factor's logarithm per unit that the prediction is below the top.
+        bottom: Least prediction that the tilt was fitted to; below it the factor grows no further.
+        top: The largest.
     """
 
     floor: float
     slope: float
+    tilt: float
+    bottom: float
+    top: float
 
-    def std(self, variance: Array) -> Array:
-        """Predictive standard deviations, `n`, from variances that the regressor states, `n`."""
-        return np.sqrt(self.floor**2 + self.slope**2 * variance)
+    def std(self, mean: Array, variance: Array) -> Array:
+        """Predictive standard deviations, `n`, from predictions and the variances the regressor states, `n` each."""
+        growth = np.exp(self.tilt * (self.top - np.clip(mean, self.bottom, self.top)))
+        return np.sqrt(self.floor**2 + (self.slope * growth) ** 2 * variance)
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ class ProxyModel:
         mean, variance = self.regressor.predict(
             descriptor_table(compositions, space_groups, lattices)[:, self.columns]
         )
-        return mean, self.calibration.std(variance)
+        return mean, self.calibration.std(mean, variance)
 
     def probe(self) -> list[float]:
         """Predictions for `PROBES`."""
@@ -123,7 +133,7 @@ class ProxyModel:
             "property": self.name,
             "unit": self.unit,
             "descriptors": list(self.descriptors),
-            "calibration": {"floor": self.calibration.floor, "slope": self.calibration.slope},
+            "calibration": asdict(self.calibration),
             "elements": list(self.elements),
             "info": dict(self.info),
             "probe": self.probe(),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Z_90 = 1.6448536269514722  # half width of a Gaussian's central 90 %, in standard deviations
+EDGES = (0.0, 0.05, 0.25, 0.5, 0.75, 1.0)  # quantiles of the predictions between which coverage is told apart
 Array = npt.NDArray[np.float64]
 
 
@@ -30,8 +32,7 @@ def score(
 
     # JSON has no NaN: what a constant leaves undefined is null.
     is_constant = len(np.unique(mean)) == 1 or len(np.unique(values)) == 1
-    residual = mean - values
-    error = np.where(is_bound, np.maximum(0.0, residual), np.abs(residual))
+    residual, error = mean - values, errors(values, is_bound, mean)
     exact = values[~is_bound]
     total = float(((exact - exact.mean()) ** 2).sum()) if len(exact) else 0.0
     return {
@@ -43,3 +44,42 @@ def score(
         "spearman": None if is_constant else float(spearmanr(mean, values).statistic),
         "coverage_90": float((error <= Z_90 * std).mean()),
     }
+
+
+def errors(values: Array, is_bound: npt.NDArray[np.bool_], mean: Array) -> Array:
+    """Absolute errors, `n`; of an upper bound, how far the prediction is above. Arguments as of `score`."""
+    above = mean - values
+    return np.where(is_bound, np.maximum(0.0, above), np.abs(above))
+
+
+def coverage_by_prediction(
+    values: Array, is_bound: npt.NDArray[np.bool_], mean: Array, std: Array
+) -> list[dict[str, Any]]:
+    """Coverage of the 90 % interval where predictions are low and where they are high, and of bounds by themselves.
+
+    An average over all rows hides intervals that are too wide for some and too narrow for others. Arguments as of
+    `score`.
+
+    Returns:
+        `rows, n, mae, mean_std, coverage_90` of each range of predictions, rows that are no bounds, and of the bounds.
+    """
+    error = errors(values, is_bound, mean)
+    edges = np.quantile(mean, EDGES)
+    parts = [
+        (
+            f"predicted {low:.1f} to {high:.1f}",
+            ~is_bound & (mean >= low) & ((mean < high) | (high == edges[-1])),
+        )
+        for low, high in itertools.pairwise(edges)
+    ]
+    return [
+        {
+            "rows": name,
+            "n": int(rows.sum()),
+            "mae": float(error[rows].mean()),
+            "mean_std": float(std[rows].mean()),
+            "coverage_90": float((error <= Z_90 * std)[rows].mean()),
+        }
+        for name, rows in [*parts, ("upper bounds", is_bound)]
+        if rows.any()
+    ]

@@ -15,9 +15,17 @@ from activelearning.crystals.features import DESCRIPTOR_NAMES, descriptor_table
 from activelearning.errors import ConfigError, InputError
 from oracles.ml_proxy import MLProxyOracle
 from oracles.ml_proxy.data import COLUMNS, CrystalTable, read_training
-from oracles.ml_proxy.measured_training import FITS, cross_validate, describe, predict_unseen, train_measured
+from oracles.ml_proxy.measured_training import (
+    FITS,
+    calibrate,
+    cross_validate,
+    describe,
+    predict_unseen,
+    train_measured,
+)
 from oracles.ml_proxy.model import Calibration, ProxyModel, checksum
 from oracles.ml_proxy.properties import PROPERTIES, WEIGHTS
+from oracles.ml_proxy.scoring import Z_90, coverage_by_prediction, errors
 from oracles.ml_proxy.scoring import score as score_values
 from oracles.ml_proxy.splitting import grouped_folds, splits
 from oracles.ml_proxy.train import evaluate, train
@@ -194,8 +202,45 @@ def test_folds_split_no_group_and_are_even(seed):
 
 
 def test_the_error_grows_with_disagreement_and_has_a_floor():
-    std = Calibration(floor=0.41, slope=2.0).std(np.array([0.0, 1.0, 4.0]))
+    flat = Calibration(floor=0.41, slope=2.0, tilt=0.0, bottom=-9.0, top=-3.0)
+    std = flat.std(np.full(3, -5.0), np.array([0.0, 1.0, 4.0]))
     np.testing.assert_allclose(std, [0.41, np.hypot(0.41, 2.0), np.hypot(0.41, 4.0)])
+
+
+def test_the_error_grows_below_the_top_and_no_further_than_was_seen():
+    tilted = Calibration(floor=0.0, slope=2.0, tilt=0.5, bottom=-9.0, top=-3.0)
+    std = tilted.std(np.array([0.0, -3.0, -5.0, -9.0, -12.0]), np.ones(5))
+    np.testing.assert_allclose(std, 2.0 * np.exp([0.0, 0.0, 1.0, 3.0, 3.0]))
+
+
+def test_calibration_finds_what_errors_were_drawn_from_whatever_is_a_bound():
+    rng = np.random.default_rng(0)
+    mean, variance = rng.uniform(-9.0, -3.0, 4000), rng.uniform(0.2, 2.0, 4000)
+    true = Calibration(floor=0.41, slope=0.8, tilt=0.25, bottom=mean.min(), top=mean.max())
+    values = rng.normal(mean, true.std(mean, variance))
+    limits = rng.uniform(-11.0, -8.0, 4000)
+    is_bound = values < limits
+    assert 0.1 < is_bound.mean() < 0.4
+    found = calibrate(np.maximum(values, limits), is_bound, mean, variance, 0.41)
+    assert found.slope == pytest.approx(0.8, rel=0.1)
+    assert found.tilt == pytest.approx(0.25, abs=0.03)
+
+
+def test_coverage_is_told_by_range_of_predictions_and_for_bounds():
+    mean = np.arange(-20.0, 0.0)
+    is_bound = np.arange(20) % 5 == 4
+    values = np.where(mean < -10.0, mean + 3.0, mean)
+    rows = coverage_by_prediction(values, is_bound, mean, np.ones(20))
+    assert sum(row["n"] for row in rows) == 20
+    assert rows[-1] | {"mae": 0.0} == {
+        "rows": "upper bounds",
+        "n": 4,
+        "mae": 0.0,
+        "mean_std": 1.0,
+        "coverage_90": 1.0,
+    }
+    assert [row["coverage_90"] for row in rows[:-1]] == [0.0, 0.0, 0.0, 1.0, 1.0]
+    assert rows[0]["mae"] == 3.0
 
 
 @pytest.mark.parametrize(
@@ -330,6 +375,15 @@ def test_shipped_figures_are_those_of_cross_validation(obelix):
     assert figures["n"] == 478
     assert figures["mae"] < 1.25
     assert 0.85 <= figures["coverage_90"] <= 0.95
+
+
+def test_intervals_hold_for_low_and_high_conductivities_and_for_bounds(obelix):
+    table, model = read_training(obelix), ProxyModel.load(KNOWN.weights)
+    mean, std = predict_unseen(model, table, obelix)
+    within = errors(table.values, table.is_bound, mean) <= Z_90 * std
+    for low, high in ((-4.0, 0.0), (-6.0, -4.0), (-9.0, -6.0), (-20.0, -9.0)):
+        assert 0.85 <= within[(mean >= low) & (mean < high)].mean() <= 0.96
+    assert 0.85 <= within[table.is_bound].mean() <= 0.97
 
 
 def test_rows_with_another_lattice_are_held_out_all_the_same(obelix):
