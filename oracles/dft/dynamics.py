@@ -17,6 +17,8 @@ from oracles.dynamics.diffusion import FitSettings
 from oracles.dynamics.motion import RunFolder
 from oracles.dynamics.reading import Reading, read, write_artifacts, write_trajectory
 
+READING = "2"  # of what is made of the same samples: another, and earlier answers are not reused
+
 
 class Simulation:
     """How a crystal is simulated, and how its conductivity is read off.
@@ -39,8 +41,9 @@ class Simulation:
         min_msd_gain: Least growth of the mean-squared displacement within the fit, Å²; below, the answer is a bound.
         min_hops: Least number of hops; below, a bound.
         collective: Whether the collective conductivity and the Haven ratio are read off, too (metadata).
-        max_framework_displacement: Largest root-mean-square displacement of another element's atoms, Å.
-        max_broken_bonds: Largest share of the framework's bonds that break or form.
+        max_framework_displacement: Largest root-mean-square displacement of any kind of the framework's molecules, by
+            their centres, or single atoms, since the run began, Å.
+        max_broken_bonds: Largest share of the framework's bonds that break or form since then.
         max_energy_change: Largest change of the potential energy within the run, eV/atom.
         max_total_energy_drift: Largest drift of the total energy, the thermostat's heat taken off, eV/atom/ps.
         max_temperature_ratio: Temperature over the one wanted at which dynamics count as unstable.
@@ -99,6 +102,7 @@ class Simulation:
             "fit": asdict(self.fit),
             "mobile_ion": self.mobile_ion,
             "collective": self.collective,
+            "reading": READING,
         }
 
     def job(self, info: Mapping[str, Any], seed: int) -> dict[str, Any]:

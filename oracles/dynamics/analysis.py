@@ -17,15 +17,31 @@ Array = NDArray[np.floating[Any]]
 CM2_PER_S = 1e-4  # of one Å²/ps
 
 
-def remove_drift(positions: Array, framework: NDArray[np.bool_], masses: Array) -> Array:
-    """Positions, `T x N x 3`, seen from the framework's centre of mass (the whole's where there is no framework).
+def drift(
+    positions: Array, framework: NDArray[np.bool_], masses: Array, start: Array | None = None
+) -> NDArray[np.float64]:
+    """How far the framework's centre of mass (the whole's where there is no framework) has gone, `T x 3`, Å.
 
-    The centre is found in double precision; positions keep their own, of which in single precision a hop is 1e6 units.
+    Args:
+        positions: Unwrapped, `T x N x 3`, Å.
+        framework: Which particles belong to it, `N`.
+        masses: `N`.
+        start: Positions from which it is counted, `N x 3`, Å; the first frame by default.
     """
     weights = np.where(framework if framework.any() else True, masses, 0.0)
-    centre = np.einsum("tnx,n->tx", positions, weights / weights.sum())
-    shift = (centre - centre[0]).astype(positions.dtype)
-    seen: Array = positions - shift[:, None, :]
+    weights = weights / weights.sum()
+    # The centre is found in double precision: it is subtracted from all positions of a long run.
+    centre = np.einsum("tnx,n->tx", positions, weights)
+    gone: NDArray[np.float64] = centre - (centre[0] if start is None else weights @ start)
+    return gone
+
+
+def remove_drift(positions: Array, shift: Array) -> Array:
+    """A copy of positions, `T x N x 3`, less a drift, `T x 3`, in the positions' own precision.
+
+    In single precision a hop is 1e6 units.
+    """
+    seen: Array = positions - shift.astype(positions.dtype)[:, None, :]
     return seen
 
 
@@ -93,6 +109,7 @@ def log10_error(relative_error: float) -> float:
     return relative_error / math.log(10.0)
 
 
-def rms_displacement(positions: Array) -> float:
-    """Largest root-mean-square distance, Å, over `T x N x 3` frames, of particles from where they began."""
-    return float(np.sqrt(((positions - positions[0]) ** 2).sum(axis=-1).mean(axis=1)).max())
+def rms_displacement(displacements: Array) -> float:
+    """Largest root-mean-square length, Å, over the frames of `T x N x 3` displacements."""
+    squares = np.einsum("tnx,tnx->t", displacements, displacements, dtype=np.float64)
+    return math.sqrt(float(squares.max()) / displacements.shape[1])

@@ -1,36 +1,35 @@
 """Whether what was simulated is still the crystal: bonds of the framework, energy, displacement, the total energy.
 
-None of these tells a superionic conductor from an insulator: only atoms other than the mobile ion are looked at. A
-rotating anion keeps its bonds and so passes; its atoms move no further than its diameter.
+All is compared with the crystal from which the run began, before equilibration: one that falls apart there and then
+only vibrates is no longer the crystal either. None of these tells a superionic conductor from an insulator: only atoms
+other than the mobile ion are looked at. An anion that turns keeps its bonds and its centre, and so passes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from oracles.dynamics.analysis import Array, rms_displacement
+from oracles.dynamics.groups import BOND, Group, Pair, pairs
 
-BOND = 1.25  # times the sum of covalent radii: closer, atoms are bonded
-BROKEN = 1.6  # beyond, a bond is broken; between the two it vibrates, or breaks and forms
-Pair = tuple[int, int, int, int, int]  # two atoms, and by which cells the second is shifted
-N_FRAMES = 20  # looked at in the first and in the last tenth of a run
+BROKEN = 1.6  # times the sum of covalent radii: beyond, a bond is broken; between this and `BOND` it vibrates
+N_FRAMES = 20  # looked at in the last tenth of a run
 TENTH = 0.1
 FIFTH = 0.2
 
 
 @dataclass(frozen=True)
 class Bonds:
-    """Bonds between atoms of the framework, at the start and at the end of a run.
+    """Bonds between atoms of the framework, where a run began and at its end.
 
     Attributes:
-        n_first: In most frames of the first tenth.
+        n_first: In the crystal from which it began.
         n_broken: Of these, those longer than `BROKEN` in most frames of the last tenth.
         n_formed: In most frames of the last tenth, and not within `BROKEN` at the start.
         n_atoms: Of the framework.
@@ -51,21 +50,21 @@ class Bonds:
 
 
 def framework_bonds(atoms: Atoms, frames: Array, framework: NDArray[np.bool_]) -> Bonds:
-    """Compare the bonds of the framework at the two ends of a run.
+    """Compare the bonds of the framework where a run began with those at its end.
 
     Args:
-        atoms: Numbers and cell.
-        frames: Unwrapped positions, `T x N x 3`, Å.
+        atoms: Numbers, cell, and the positions from which the run began, before equilibration.
+        frames: Unwrapped positions, continuous with those, `T x N x 3`, Å.
         framework: Which atoms are not mobile, `N`.
     """
     tenth = max(1, round(TENTH * len(frames)))
     picks = np.unique(np.linspace(0, tenth - 1, N_FRAMES).round().astype(int))
-    start, end = frames[picks], frames[len(frames) - 1 - picks]
-    first = _most(atoms, start, framework, BOND)
+    end = frames[len(frames) - 1 - picks]
+    first = pairs(atoms, framework, BOND)
     last = _most(atoms, end, framework, BOND)
-    near_first = _most(atoms, start, framework, BROKEN)
-    near_last = _most(atoms, end, framework, BROKEN)
-    return Bonds(len(first), len(first - near_last), len(last - near_first), int(framework.sum()))
+    n_broken = len(first - _most(atoms, end, framework, BROKEN))
+    n_formed = len(last - pairs(atoms, framework, BROKEN))
+    return Bonds(len(first), n_broken, n_formed, int(framework.sum()))
 
 
 def _most(atoms: Atoms, frames: Array, framework: NDArray[np.bool_], factor: float) -> set[Pair]:
@@ -73,17 +72,12 @@ def _most(atoms: Atoms, frames: Array, framework: NDArray[np.bool_], factor: flo
 
     Positions are unwrapped, so that a pair that stays together keeps its shift however far it goes.
     """
-    radii = covalent_radii[atoms.numbers]
-    reach = np.where(framework, factor * radii, 0.0)
-    counts: dict[Pair, int] = {}
+    counts: Counter[Pair] = Counter()
     copy = atoms.copy()
     for frame in frames:
         copy.positions = frame
-        for i, j, shift in zip(*neighbor_list("ijS", copy, cutoff=reach), strict=True):
-            if i < j or (i == j and tuple(shift) > (0, 0, 0)):
-                key = (int(i), int(j), int(shift[0]), int(shift[1]), int(shift[2]))
-                counts[key] = counts.get(key, 0) + 1
-    return {key for key, count in counts.items() if 2 * count > len(frames)}
+        counts.update(pairs(copy, framework, factor))
+    return {pair for pair, count in counts.items() if 2 * count > len(frames)}
 
 
 def energy_change(potential: Array) -> tuple[float, float]:
@@ -104,7 +98,7 @@ def trend(times: Array, values: Array) -> float:
     return float(centred @ values / (centred @ centred))
 
 
-def displacements(frames: Array, symbols: Sequence[str], mobile: str) -> dict[str, float]:
-    """Largest root-mean-square displacement of each element's atoms but the mobile ion's, Å."""
-    kinds = np.asarray(symbols)
-    return {str(s): rms_displacement(frames[:, kinds == s]) for s in sorted(set(symbols) - {mobile})}
+def displacements(moved: Array, groups: Sequence[Group]) -> dict[str, float]:
+    """Largest root-mean-square displacement, Å, of each kind (`PS4`, `Cl`) of group, from `T x G x 3` of centres."""
+    names = np.array([group.name for group in groups])
+    return {str(name): rms_displacement(moved[:, names == name]) for name in sorted(set(names.tolist()))}

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from oracles.dynamics.analysis import CM2_PER_S, Array, log10_error, nernst_einstein, remove_drift
+from oracles.dynamics.analysis import CM2_PER_S, Array, drift, log10_error, nernst_einstein, remove_drift
 from oracles.dynamics.collective import Collective, collective_diffusion
 from oracles.dynamics.conditions import Conditions
 from oracles.dynamics.diffusion import Diffusion, FitSettings, self_diffusion
+from oracles.dynamics.groups import bonded_groups, centre_displacements
 from oracles.dynamics.integrity import displacements, energy_change, framework_bonds, trend
 from oracles.dynamics.motion import Run, RunFolder, durable
 
@@ -30,7 +31,7 @@ class Reading:
         mobile_ion: Symbol.
         invalid: Why the run says nothing of the crystal; None where it does.
         collective: Collective diffusion, where asked for and resolved.
-        curves: Mean-squared displacements by name, `T` each, Å².
+        curves: Mean-squared displacements of mobile ions and of the centres of the framework's groups, `T` each, Å².
         metadata: Plain values.
     """
 
@@ -53,19 +54,34 @@ def read(
     *,
     collective: bool,
 ) -> Reading:
-    """Analyse the samples of a saved run."""
+    """Analyse the samples of a saved run.
+
+    The framework is compared with the crystal from which the run began, before equilibration, by the centres of its
+    bonded groups.
+
+    Args:
+        run: The run, as saved; its atoms are where it began.
+        folder: Its samples.
+        conditions: How it was simulated, and what it must stand.
+        fit: How diffusion is read off.
+        mobile_ion: Symbol; the crystal holds it, and other elements.
+        collective: Whether collective diffusion is read off, too.
+    """
     frames, observables = folder.frames(run), folder.observables(run)
     symbols = run.atoms.get_chemical_symbols()
     mobile = np.array([symbol == mobile_ion for symbol in symbols])
-    still = remove_drift(frames, ~mobile, run.atoms.get_masses())
-    ions = still[:, mobile]
+    masses, start = run.atoms.get_masses(), run.atoms.positions
+    gone = drift(frames, ~mobile, masses, start)
+    ions = remove_drift(frames[:, mobile], gone)
     found, msd = self_diffusion(ions, conditions.frame_ps, fit)
-    framework, framework_msd = self_diffusion(still[:, ~mobile], conditions.frame_ps, fit)
-    moved = displacements(still, symbols, mobile_ion)
+    groups = bonded_groups(run.atoms, ~mobile)
+    centres = centre_displacements(frames, start, groups, masses, gone)
+    framework, framework_msd = self_diffusion(centres, conditions.frame_ps, fit)
+    moved = displacements(centres, groups)
     bonds = framework_bonds(run.atoms, frames, ~mobile)
     potential, total, temperature = observables.T / np.array([len(symbols), len(symbols), 1.0])[:, None]
     change, change_error = energy_change(potential)
-    drift = trend(np.arange(len(total)) * conditions.frame_ps, total)
+    total_drift = trend(np.arange(len(total)) * conditions.frame_ps, total)
     sigma = nernst_einstein(found.value, len(ions[0]), run.info["volume"], conditions.temperature)
     log10_sigma = float(np.log10(sigma))
     error = None if found.relative_error is None else log10_error(found.relative_error)
@@ -74,7 +90,7 @@ def read(
         together = collective_diffusion(
             ions, conditions.frame_ps, found.window, found.value, found.relative_error
         )
-    farthest = max(moved, key=lambda symbol: moved[symbol])
+    farthest = max(moved, key=lambda name: moved[name])
     metadata = {
         "temperature": conditions.temperature,
         "mean_temperature": float(temperature[1:].mean()),
@@ -98,7 +114,7 @@ def read(
         "framework_bonds_broken": bonds.n_broken,
         "framework_bonds_formed": bonds.n_formed,
         "potential_energy_change": change,
-        "total_energy_drift": drift,
+        "total_energy_drift": total_drift,
         "log10_sigma": log10_sigma,
         "log10_sigma_error": error,
         **_of_collective(together, found, len(ions[0]), run.info["volume"], conditions.temperature),
@@ -119,9 +135,9 @@ def read(
             f"not in equilibrium: the potential energy changed by {MILLI * change:+.0f} meV/atom in the run, as that "
             f"of a crystal that turns into something else"
         )
-    elif abs(drift) > conditions.max_total_energy_drift:
+    elif abs(total_drift) > conditions.max_total_energy_drift:
         invalid = (
-            f"unstable dynamics: the total energy drifts by {MILLI * drift:+.1f} meV/atom/ps at a timestep of "
+            f"unstable dynamics: the total energy drifts by {MILLI * total_drift:+.1f} meV/atom/ps at a timestep of "
             f"{conditions.timestep_fs:g} fs"
         )
     if invalid is not None:

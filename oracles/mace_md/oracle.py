@@ -90,11 +90,12 @@ class MaceMDOracle(Oracle):
         min_msd_gain: Least growth of the mean-squared displacement within the fit, Å²; below, the answer is a bound.
         min_hops: Least number of hops (ions times mean-squared displacement over a squared hop); below, a bound.
         collective: Whether the collective conductivity and the Haven ratio are read off, too (metadata).
-        max_framework_displacement: Largest root-mean-square displacement, Å, of the atoms of any other element; beyond,
-            the framework has melted, as it has where it diffuses by the same fit as the ion. (The largest displacement
-            of a single atom grows with the cell; the S of a PS4 that turns freely move by 2.9 Å, root mean square.)
-        max_broken_bonds: Largest share of the framework's bonds that break, or are new, from the start of a run to its
-            end; beyond, it has decomposed. (Anions that rotate keep their bonds.)
+        max_framework_displacement: Largest root-mean-square displacement, Å, of any kind of the framework's molecules
+            (by their centres, whichever way they turn) or single atoms, since the relaxed crystal; beyond, the
+            framework has melted, as it has where it diffuses by the same fit as the ion. (The largest displacement of a
+            single one grows with the cell.)
+        max_broken_bonds: Largest share of the framework's bonds that break, or are new, from the relaxed crystal to the
+            end of a run; beyond, it has decomposed. (Anions that rotate keep their bonds.)
         max_energy_change: Largest change of the potential energy within a run, eV/atom, beyond its noise. (Melting
             LiCl takes 0.1 eV/atom.)
         max_total_energy_drift: Largest drift of the total energy, the thermostat's heat taken off, eV/atom/ps.

@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 
+from oracles.dynamics.groups import bonded_groups, centre_displacements
 from oracles.dynamics.integrity import displacements, energy_change, framework_bonds, trend
 from oracles.potentials.student.structures import argyrodite, prototypes
 
@@ -47,8 +48,13 @@ def test_tetrahedra_that_rotate_keep_their_bonds():
             frames[:, sulphur[k]] += paths
             turned[sulphur[k]] = True
     assert turned.sum() == len(sulphur)
-    moved = displacements(frames, atoms.get_chemical_symbols(), "Li")
-    assert moved["S"] > 2.0
+    groups = bonded_groups(atoms, framework(atoms))
+    away = centre_displacements(
+        frames, atoms.positions, groups, atoms.get_masses(), np.zeros((len(frames), 3))
+    )
+    assert np.sqrt(((frames[-1, sulphur] - atoms.positions[sulphur]) ** 2).sum(axis=1).mean()) > 2.0
+    assert set(displacements(away, groups)) == {"PS4"}
+    assert displacements(away, groups)["PS4"] < 0.3
     assert framework_bonds(atoms, frames, framework(atoms)).changed == 0.0
 
 
