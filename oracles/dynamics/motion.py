@@ -5,9 +5,10 @@ thermostat scales all momenta alike, so that it samples the canonical ensemble, 
 unlike friction on every atom, hardly slows diffusion.
 
 On disk a run is a small file of state replaced atomically, and files of samples that only grow. Samples go there with
-every checkpoint and are read back as a memory map, so that memory does not grow with the run. Those beyond what the
-state counts were written by a process that died before it replaced the state; they are cut off when the run is taken
-up again.
+every checkpoint, so that the memory of the dynamics does not grow with the run; what reads them in between
+(`oracles.dynamics.reading`) does need memory for the positions of ions and molecules. Samples beyond what the state
+counts were written by a process that died before it replaced the state; they are cut off when the run goes on.
+Where there are fewer than the state counts, files were damaged, and the run is begun anew.
 
 This file is copied into jobs that run without this package (see `oracles.dft.runner`), so it imports nothing but the
 standard library, numpy and ASE.
@@ -16,6 +17,7 @@ standard library, numpy and ASE.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Generator
@@ -30,6 +32,8 @@ from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+_log = logging.getLogger(__name__)
 
 LOOK_EVERY = 50  # steps between looks for atoms on top of each other
 N_OBSERVABLES = 3  # potential and total energy (eV), temperature (K)
@@ -244,6 +248,21 @@ def durable(path: Path, **arrays: NDArray[np.generic]) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """See the names in a folder on disk: without that a renamed file may have its old content after a power cut."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # nor do all file systems know how to do this
+        pass
+    finally:
+        os.close(descriptor)
 
 
 class RunFolder:
@@ -290,7 +309,12 @@ class RunFolder:
         run.pending = []
 
     def load(self) -> Run | None:
-        """The run as last saved; None where there is none, or one of other parameters, whose files are removed."""
+        """The run as last saved.
+
+        Returns:
+            None where there is none, where it is one of other parameters, whose files are removed, or where samples
+            that it counts are missing. What is left of those stays until the run is saved.
+        """
         if not self._state.exists():
             self.clear()
             return None
@@ -303,6 +327,13 @@ class RunFolder:
                 numbers=content["numbers"], positions=content["start"], cell=content["cell"], pbc=True
             )
             positions, momenta = content["positions"], content["momenta"]
+        if self._are_samples_short(plain["n_samples"], len(atoms)):
+            _log.warning(
+                "%s counts %d samples, and the files beside it hold fewer; it is not taken up",
+                self._state,
+                plain["n_samples"],
+            )
+            return None
         rng = np.random.default_rng()
         rng.bit_generator.state = plain["rng"]
         return Run(
@@ -315,6 +346,11 @@ class RunFolder:
             n_samples=plain["n_samples"],
             info=plain["info"],
         )
+
+    def _are_samples_short(self, n_samples: int, n_atoms: int) -> bool:
+        wanted = {self._positions: n_atoms * 3 * 4, self._observables: N_OBSERVABLES * 8}
+        sizes = {path: path.stat().st_size if path.exists() else 0 for path in wanted}
+        return any(sizes[path] < n_samples * size for path, size in wanted.items())
 
     def frames(self, run: Run) -> NDArray[np.float32]:
         """Samples of a saved run's positions, `T x N x 3`, Å, as a read-only memory map."""

@@ -1,6 +1,8 @@
 """The integrator and its thermostat on Lennard-Jones argon, and runs that are killed and taken up again."""
 
 import json
+import os
+import stat
 from dataclasses import replace
 
 import numpy as np
@@ -299,6 +301,42 @@ def test_samples_written_without_their_state_are_cut_off(tmp_path):
     assert_same(resumed, whole)
     assert_same(folder.load(), whole)
     assert_holds(folder, resumed, whole)
+
+
+@pytest.mark.parametrize(("name", "size"), [("positions.f32", 4000), ("observables.f64", 0), (None, 0)])
+def test_a_run_whose_samples_are_missing_is_begun_anew(tmp_path, caplog, name, size):
+    folder = RunFolder(tmp_path, "print")
+    run = begin()
+    advance(run, lennard_jones(), PROTOCOL, until=70, checkpoint=folder.save, checkpoint_every=35)
+    assert folder.load().n_samples == 11
+    if name is None:
+        (tmp_path / "positions.f32").unlink()
+    else:
+        with open(tmp_path / name, "r+b") as file:
+            file.truncate(size)
+    with caplog.at_level("WARNING", logger="oracles.dynamics.motion"):
+        assert folder.load() is None
+    assert "counts 11 samples, and the files beside it hold fewer" in caplog.text
+    whole, again = begin(), begin()
+    complete(whole, lennard_jones(), PROTOCOL)
+    folder.save(again)
+    complete(again, lennard_jones(), PROTOCOL, checkpoint=folder.save, checkpoint_every=35)
+    assert_holds(folder, again, whole)
+
+
+def test_the_name_of_a_new_state_is_seen_on_disk(tmp_path, monkeypatch):
+    """The folder is synchronised, after the file has its name."""
+    seen = []
+    fsync = os.fsync
+
+    def watched(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            seen.append(sorted(path.name for path in tmp_path.iterdir()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    RunFolder(tmp_path, "print").save(begin())
+    assert seen == [["checkpoint.npz", "observables.f64", "positions.f32"]]
 
 
 def test_a_checkpoint_of_other_parameters_is_not_taken_up(tmp_path):
