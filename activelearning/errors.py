@@ -51,3 +51,34 @@ class OracleError(ActiveLearningError):
 
 class SamplerError(ActiveLearningError):
     """A sampler was given a reward, a state or a request that it can't work with."""
+
+
+# PyTorch knows some of its troubles by a class and others by their text alone, as do programs built upon it.
+_MEMORY_CLASSES = {"MemoryError", "OutOfMemoryError"}
+_DEVICE_CLASSES = {"AcceleratorError"}
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+_DEVICE_TEXTS = (
+    "CUDA error",
+    "CUDA driver error",
+    "HIP error",
+    "cuDNN error",
+    "CUBLAS_STATUS",
+    "CUDNN_STATUS",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine, or of its accelerator, is used up."""
+    return _is_of(error, _MEMORY_CLASSES, _MEMORY_TEXTS)
+
+
+def is_machine_trouble(error: BaseException) -> bool:
+    """Whether an error is the machine's and says nothing of what was computed: no memory, or a device that fails."""
+    return is_out_of_memory(error) or _is_of(error, _DEVICE_CLASSES, _DEVICE_TEXTS)
+
+
+def _is_of(error: BaseException, classes: set[str], texts: tuple[str, ...]) -> bool:
+    # By name: PyTorch, which not all have, need not be imported for it.
+    if any(kind.__name__ in classes for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)

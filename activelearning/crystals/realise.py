@@ -24,7 +24,7 @@ from activelearning.candidate import CrystalCandidate
 from activelearning.crystals.distances import MIN_DISTANCE_RATIO
 from activelearning.crystals.lattice import misfits
 from activelearning.crystals.symmetry import space_group
-from activelearning.errors import ActiveLearningError
+from activelearning.errors import ActiveLearningError, is_machine_trouble
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -149,7 +149,7 @@ def distance_ratio(atoms: Atoms) -> float:
 
 
 def _energy_per_atom(atoms: Atoms, calculator: Calculator) -> float | str:
-    """Potential energy, eV per atom, or why there is none; trouble with files and programs is raised."""
+    """Potential energy, eV per atom, or why there is none; trouble with files, programs and the machine is raised."""
     copy = atoms.copy()
     copy.calc = calculator
     try:
@@ -159,6 +159,8 @@ def _energy_per_atom(atoms: Atoms, calculator: Calculator) -> float | str:
     except Exception as error:  # whatever a calculator of the user's may raise on atoms that it does not like
         # What it had begun with these atoms is in the way of the next. (Not all calculators have ASE's `reset`.)
         calculator.atoms, calculator.results = None, {}
+        if is_machine_trouble(error):
+            raise
         return f"the potential fails: {type(error).__name__}: {' '.join(str(error).split())}"
     return energy if np.isfinite(energy) else "the potential's energy is not finite"
 

@@ -13,6 +13,7 @@ from ase import Atoms
 from activelearning.candidate import CrystalCandidate
 from activelearning.crystals.distances import COLLAPSED, MIN_DISTANCE_RATIO
 from activelearning.crystals.realise import Realisation, RealisationError, distance_ratio, realise
+from activelearning.errors import is_machine_trouble
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -79,7 +80,8 @@ def relax(
         keep_symmetry: Whether the space group is kept.
 
     Raises:
-        RelaxationError: the cell or the atoms collapse or fly apart, or the potential fails or is not finite.
+        RelaxationError: the cell or the atoms collapse or fly apart, or the potential fails or is not finite. (Trouble
+            of the machine, such as no memory, is raised as it is.)
     """
     from ase.constraints import FixSymmetry
     from ase.filters import FrechetCellFilter
@@ -116,6 +118,8 @@ def relax(
     except RelaxationError:
         raise
     except (RuntimeError, ValueError, ArithmeticError, IndexError, np.linalg.LinAlgError) as error:
+        if is_machine_trouble(error):
+            raise
         raise RelaxationError(f"relaxation fails: {error}") from error
     if not (math.isfinite(energy) and np.isfinite(moving.positions).all()):
         raise RelaxationError("relaxation fails: the potential's energy or forces are not finite")

@@ -6,6 +6,7 @@ one with more nodes; each crystal keeps its own step, thermostat and random numb
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -14,11 +15,14 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from activelearning.errors import is_machine_trouble, is_out_of_memory
 from oracles.dynamics.motion import Array, Dynamics, SimulationError
 from oracles.potentials.mace_model import MaceCalculator, graph, join
 
 T = TypeVar("T")
 Found = tuple[float, Array]
+
+_log = logging.getLogger(__name__)
 
 
 class BatchedMace:
@@ -32,15 +36,40 @@ class BatchedMace:
         self._calculator = calculator
         weights = next(calculator.model.parameters())
         self._dtype, self._device = weights.dtype, str(weights.device)
+        self._most: int | None = None  # structures in a call, once more of them did not fit into memory
 
     def __call__(self, batch: Sequence[Atoms]) -> list[Found | SimulationError]:
-        """One answer for each structure, in order; where the call as a whole fails, each is asked for alone."""
+        """One answer for each structure, in order.
+
+        Where a call as a whole fails, each structure is asked for alone; where memory does not suffice, half as many at
+        a time, from then on.
+
+        Raises:
+            RuntimeError: the device fails, or memory does not suffice for a single structure.
+        """
+        size = self._most or max(1, len(batch))
+        found: list[Found | SimulationError] = []
+        for first in range(0, len(batch), size):
+            found += self._some(batch[first : first + size])
+        return found
+
+    def _some(self, batch: Sequence[Atoms]) -> list[Found | SimulationError]:
         try:
             return self._together(batch)
-        except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
-            if len(batch) == 1:
-                return [SimulationError(f"the potential fails: {error}")]
-            return [self([atoms])[0] for atoms in batch]
+        except (RuntimeError, ValueError, ArithmeticError, IndexError, MemoryError) as error:
+            is_full = is_out_of_memory(error)
+            if is_machine_trouble(error) and not (is_full and len(batch) > 1):
+                raise
+            if not is_full:
+                if len(batch) == 1:
+                    return [SimulationError(f"the potential fails: {error}")]
+                return [self._some([atoms])[0] for atoms in batch]
+            _log.warning("memory does not suffice for %d crystals together: %s", len(batch), error)
+        # Only here is the failed call's memory free: the error held on to it.
+        self._most = min(len(batch) // 2, self._most or len(batch))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self(batch)
 
     def _together(self, batch: Sequence[Atoms]) -> list[Found | SimulationError]:
         data = join([graph(atoms, self._calculator.model, self._dtype, self._device) for atoms in batch])

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from activelearning.errors import is_machine_trouble
 from oracles.dynamics.motion import Array, Dynamics, Run, SimulationError, T, steps
 from oracles.mace_md.protocol import Protocol
 
@@ -17,12 +18,15 @@ def energy_and_forces(atoms: Atoms) -> tuple[float, Array]:
     """Potential energy (eV) and forces (eV/Å, `N x 3`) of atoms with a calculator.
 
     Raises:
-        SimulationError: the potential fails or is not finite.
+        SimulationError: the potential fails or is not finite. (Trouble of the machine, such as no memory, is raised as
+            it is: it says nothing of the crystal.)
     """
     try:
         forces = np.asarray(atoms.get_forces(), dtype=np.float64)
         energy = float(atoms.get_potential_energy())
     except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
+        if is_machine_trouble(error):
+            raise
         raise SimulationError(f"the potential fails: {error}") from error
     if not (math.isfinite(energy) and np.isfinite(forces).all()):
         raise SimulationError("the potential's energy or forces are not finite")

@@ -130,6 +130,20 @@ def test_a_potential_that_fails_is_an_error_with_its_words():
         relax(bulk("Cu"), Broken())
 
 
+def test_trouble_of_the_machine_is_raised_as_it_is():
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    class Full(Tilted):
+        def calculate(self, *arguments, **named):
+            raise OutOfMemoryError("Tried to allocate 20.00 GiB")
+
+    with pytest.raises(OutOfMemoryError):
+        relax(bulk("Cu"), Full())
+    with pytest.raises(OutOfMemoryError):
+        realise_relaxed(P4MM, Full(), seed=2)  # as a ranking of draws meets it
+
+
 def test_reasons_of_all_draws_are_told():
     with pytest.raises(RelaxationError, match=r"Cu4: falls apart in relaxation"):
         realise_relaxed(P4MM, Tilted(pressure=-3.0), seed=2, n_trials=2, n_relaxed=2)

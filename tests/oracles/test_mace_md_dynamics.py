@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from ase import units
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
@@ -386,6 +387,23 @@ def test_a_failing_potential_is_named():
         complete(begin(), Hostile(RuntimeError("no edges")), PROTOCOL)
     with pytest.raises(SimulationError, match="not finite"):
         complete(begin(), Hostile(float("nan")), PROTOCOL)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError("no memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_trouble_of_the_machine_is_not_the_crystals(error):
+    with pytest.raises(type(error)) as raised:
+        complete(begin(), Hostile(error), PROTOCOL)
+    assert raised.value is error
 
 
 def test_supercells_have_their_least_edge_between_faces():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from ase import units
 from ase.units import kB
 from md_cases import crystal as of_atoms
@@ -193,6 +194,23 @@ def test_growth_and_temperatures_resume_bit_for_bit(tmp_path, calls):
     contents = [[Path(path).read_bytes() for path in m.artifacts] for m in (whole, resumed)]
     assert contents[0] == contents[1]
     assert calls + again.n_calls <= whole_calculator.n_calls + PARAMS["checkpoint_every"] + 4
+
+
+def test_a_run_that_ran_out_of_memory_goes_on_when_it_is_asked_again(tmp_path):
+    class Full(Lattice):
+        def calculate(self, *arguments, **named):
+            if self.n_calls == 300:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            super().calculate(*arguments, **named)
+
+    params = {"time_ps": 1.0, "checkpoint_every": 50}
+    whole = oracle(tmp_path / "whole", **params).evaluate_one(crystal())
+    with pytest.raises(torch.OutOfMemoryError):
+        oracle(tmp_path / "full", Full(), **params).evaluate_one(crystal())
+    again = Lattice()
+    found = oracle(tmp_path / "full", again, **params).evaluate_one(crystal())
+    assert (found.values, found.metadata) == (whole.values, whole.metadata)
+    assert again.n_calls == 1 + 500 - 250
 
 
 def test_the_trajectory_can_be_kept(tmp_path):
