@@ -105,7 +105,8 @@ class MaceMDOracle(Oracle):
         keep_trajectory: Whether the samples of positions and energies stay as artifacts.
         checkpoint_every: Steps between checkpoints.
         batch_size: Crystals simulated together, their forces computed in one call: for a GPU, and a MACE. Each
-            crystal's dynamics are its own but for rounding, which goes by who is in the batch. Evaluations with a
+            crystal's dynamics are its own but for rounding, which goes by which crystals are in the call; so a killed
+            evaluation that goes on is bit for bit that of one never killed only with 1. Evaluations with a
             `timeout` are one by one in any case.
         device: Torch device of the potential.
         dtype: Precision of a MACE.
@@ -277,10 +278,7 @@ class MaceMDOracle(Oracle):
 
     def evaluate_one(self, candidate: Any) -> Measurement:
         """Simulate one crystal; a killed evaluation of the same key goes on from its last checkpoint."""
-        if not isinstance(candidate, CrystalCandidate):
-            return Measurement.failed(f"mace_md measures crystals, not a {type(candidate).__name__}")
-        with torch_threads():
-            return drive(self._dynamics(candidate), self._load())
+        return self.evaluate([candidate])[0]
 
     @property
     def is_batched(self) -> bool:
@@ -288,27 +286,35 @@ class MaceMDOracle(Oracle):
         return self.batch_size > 1
 
     def evaluate(self, candidates: Sequence[Any]) -> Sequence[Measurement]:
-        """Simulate crystals, `batch_size` at a time; the next takes the place of one that is done."""
-        if self.batch_size == 1:
-            return [self.evaluate_one(candidate) for candidate in candidates]
-        works = [self._of_any(candidate) for candidate in candidates]
+        """Simulate crystals, `batch_size` at a time; the next takes the place of one that is done.
+
+        What was simulated is kept until all answers are there: they are stored together, and a call that is killed, or
+        ended by trouble of the machine, is made again.
+        """
+        runs = [self._runs(c) if isinstance(c, CrystalCandidate) else None for c in candidates]
+        works = [
+            _at_once(Measurement.failed(f"mace_md measures crystals, not a {type(candidate).__name__}"))
+            if its_runs is None
+            else self._dynamics(candidate, its_runs)
+            for candidate, its_runs in zip(candidates, runs, strict=True)
+        ]
         with torch_threads():
-            return drive_together(works, BatchedMace(self._load()), self.batch_size)
+            if self.batch_size == 1:
+                answers = [drive(work, self._load()) for work in works]
+            else:
+                answers = drive_together(works, BatchedMace(self._load()), self.batch_size)
+        for its_runs in runs:
+            if its_runs is not None:
+                its_runs.clear()
+        return answers
 
-    def _of_any(self, candidate: Any) -> Dynamics[Measurement]:
-        if isinstance(candidate, CrystalCandidate):
-            return self._dynamics(candidate)
-        return _at_once(self.evaluate_one(candidate))
-
-    def _dynamics(self, candidate: CrystalCandidate) -> Dynamics[Measurement]:
+    def _dynamics(self, candidate: CrystalCandidate, runs: CrystalRuns) -> Dynamics[Measurement]:
         """All that is done with one crystal; the forces of its dynamics are asked for."""
         started = time.perf_counter()
-        runs = self._runs(candidate)
         try:
             measurement = yield from self._simulate(candidate, runs)
         except (RealisationError, SimulationError) as error:
             measurement = self._failed(candidate, str(error))
-        runs.clear()
         return replace(measurement, seconds=time.perf_counter() - started)
 
     @property

@@ -184,7 +184,8 @@ def test_a_failure_leaves_no_checkpoint_and_does_not_fail_its_batch(tmp_path):
     bad = CrystalCandidate(221, {"P": 1, "Cl": 1}, (5.0, 5.0, 5.0, 90, 90, 90))
     assert [m.is_success for m in good.evaluate([bad, rocksalt()])] == [False, True]
     tested.evaluate([rocksalt()])
-    assert not list((tmp_path / "md").glob("*/checkpoint*"))
+    assert not list((tmp_path / "md").rglob("checkpoint*"))
+    assert not list((tmp_path / "md").rglob("prepared*"))
 
 
 def test_check_refuses_what_cannot_work(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from md_cases import SHORT, crystal, oracle, rocksalt
 
@@ -105,6 +106,87 @@ def test_answers_are_those_of_each_alone(tmp_path):
         with np.load(one.artifacts[2]) as first, np.load(other.artifacts[2]) as second:
             np.testing.assert_allclose(first["positions"], second["positions"], atol=1e-4)
             np.testing.assert_allclose(first["observables"], second["observables"], rtol=1e-5)
+
+
+def limited(monkeypatch, most, error):
+    """A batched potential that takes no more than so many structures; and the sizes that it was asked for."""
+    batched, sizes = BatchedMace(load_calculator("mace:student")), []
+
+    def bounded(batch):
+        sizes.append(len(batch))
+        if len(batch) > most:
+            raise error
+        return [(atoms.get_volume(), atoms.positions) for atoms in batch]
+
+    monkeypatch.setattr(batched, "_together", bounded)
+    return batched, sizes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(), RuntimeError("can't allocate memory")],
+)
+def test_a_batch_that_does_not_fit_into_memory_is_halved_from_then_on(monkeypatch, caplog, error):
+    batched, sizes = limited(monkeypatch, 1, error)
+    batch = [*structures(), structures()[0]]
+    for _ in range(2):
+        for atoms, (energy, forces) in zip(batch, batched(batch), strict=True):
+            assert energy == atoms.get_volume()
+            np.testing.assert_array_equal(forces, atoms.positions)
+    assert sizes == [4, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1]
+    assert "memory does not suffice for 4 crystals together" in caplog.text
+
+
+def test_trouble_of_the_machine_is_no_failure_of_the_crystals(monkeypatch):
+    batched, sizes = limited(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(torch.OutOfMemoryError):
+        batched(structures())
+    batched, sizes = limited(monkeypatch, 0, RuntimeError("CUDA error: an illegal memory access"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        batched(structures())
+    assert sizes == [3]
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_stopped_batch_does_not_simulate_again_what_was_done(tmp_path, monkeypatch):
+    """Three crystals, two at a time, stopped in the third: asked again, the third alone goes on from its checkpoint."""
+    edges = (5.13, 5.2, 5.27)
+    candidates = [crystal(bulk("LiCl", "rocksalt", a=a)) for a in edges]
+    asked, homes = [], {}
+
+    def springs(self, batch):
+        """Instead of the model: each atom on a spring where it was first seen."""
+        edges_asked = [round((4.0 * atoms.get_volume()) ** (1.0 / 3.0), 2) for atoms in batch]
+        asked.append(edges_asked)
+        if len(asked) > stop:
+            raise StoppedError
+        apart = [
+            atoms.positions - homes.setdefault(a, atoms.positions.copy())
+            for atoms, a in zip(batch, edges_asked, strict=True)
+        ]
+        return [(float((r**2).sum()), -2.0 * r) for r in apart]
+
+    def answers(name):
+        found = oracle(tmp_path / name, batch_size=2, relax_steps=0, min_cell_edge=1.0).evaluate(candidates)
+        left = sorted(path.name for path in (tmp_path / name).rglob("*.npz"))
+        assert left == ["msd.npz"] * 3  # and no checkpoint
+        return [(m.values, m.metadata) for m in found]
+
+    monkeypatch.setattr(BatchedMace, "__call__", springs)
+    stop = 10**6
+    whole = answers("whole")
+    assert asked == [[5.13, 5.2]] * 71 + [[5.27]] * 71
+    asked.clear()
+    stop = 71 + 35
+    with pytest.raises(StoppedError):
+        answers("stopped")
+    asked.clear()
+    stop = 10**6
+    assert answers("stopped") == whole
+    assert asked == [[5.27]] * (71 - 30)
 
 
 def test_batches_are_refused_where_they_cannot_be():
