@@ -14,7 +14,7 @@ from torch import Tensor
 
 from oracles.potentials.mace_model import read
 from oracles.potentials.reliability import Reliability
-from oracles.potentials.student.chemistry import family, split_key
+from oracles.potentials.student.chemistry import ELECTROLYTE_ELEMENTS, family, split_key
 from oracles.potentials.student.sampling import KNOWN
 from oracles.potentials.student.train import collate, labelled_graph, test
 
@@ -37,6 +37,9 @@ def held_out_errors(weights: Path, frames: Sequence[Atoms]) -> dict[str, Any]:
     results: dict[str, Any] = {"weights": weights.name}
     groups = {
         "held-out materials, 600 K": known,
+        "held-out materials of electrolytes' elements, 600 K": [
+            f for f in known if set(f.get_chemical_symbols()) <= ELECTROLYTE_ELEMENTS
+        ],
         "held-out relatives, 600 K": [f for f in frames if f.info["source"] == "substituted"],
         "other materials, 600 K": [f for f in frames if f.info["source"] == "familiar"],
         "known conductors, 600 K": [f for f in frames if f.info["source"] == "flagship"],

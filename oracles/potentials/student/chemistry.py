@@ -26,6 +26,10 @@ OXIDATION_STATES = {
     **dict.fromkeys(("F", "Cl", "Br", "I"), -1),
 }
 ELEMENTS = tuple(OXIDATION_STATES)
+# Those that the student was made for; the others are in compounds that help it to learn of these.
+ELECTROLYTE_ELEMENTS = frozenset(
+    "Li B C N O F Mg Al Si P S Cl Ca Ti Zn Ga Ge As Se Br Y Zr In Sn Sb I La".split()
+)
 ANIONS = frozenset({"N", "O", "F", "S", "Cl", "Se", "Br", "I"})
 # Elements that replace one another in crystals.
 KINDRED = (
