@@ -17,7 +17,7 @@ from ase import Atoms
 
 from activelearning.errors import is_machine_trouble, is_out_of_memory
 from oracles.dynamics.motion import Array, Dynamics, SimulationError
-from oracles.potentials.mace_model import MaceCalculator, graph, join
+from oracles.potentials.mace_model import MaceCalculator
 
 T = TypeVar("T")
 Found = tuple[float, Array]
@@ -34,8 +34,6 @@ class BatchedMace:
 
     def __init__(self, calculator: MaceCalculator) -> None:
         self._calculator = calculator
-        weights = next(calculator.model.parameters())
-        self._dtype, self._device = weights.dtype, str(weights.device)
         self._most: int | None = None  # structures in a call, once more of them did not fit into memory
 
     def __call__(self, batch: Sequence[Atoms]) -> list[Found | SimulationError]:
@@ -72,16 +70,10 @@ class BatchedMace:
         return self(batch)
 
     def _together(self, batch: Sequence[Atoms]) -> list[Found | SimulationError]:
-        data = join([graph(atoms, self._calculator.model, self._dtype, self._device) for atoms in batch])
-        data["head"] = torch.full((len(batch),), self._calculator._head, device=self._device)
-        out = self._calculator.model(data, compute_force=True)
-        energies = out["energy"].detach().cpu().double().numpy()
-        forces = out["forces"].detach().cpu().double().numpy()
-        ends = np.cumsum([len(atoms) for atoms in batch])[:-1]
         found: list[Found | SimulationError] = []
-        for energy, force in zip(energies, np.split(forces, ends), strict=True):
-            if np.isfinite(energy) and np.isfinite(force).all():
-                found.append((float(energy), force))
+        for one in self._calculator.evaluate(batch):
+            if np.isfinite(one.energy) and np.isfinite(one.forces).all():
+                found.append((one.energy, one.forces))
             else:
                 found.append(SimulationError("the potential's energy or forces are not finite"))
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from activelearning.errors import ActiveLearningError
+from oracles.potentials.compiled import CompiledMace, Evaluation, is_compilable, kinds_of
 from oracles.potentials.contraction import use_scalar_contractions
 from oracles.potentials.convolution import use_scalar_convolutions
 from oracles.potentials.reliability import Reliability
@@ -242,10 +243,7 @@ def graph(atoms: Atoms, model: torch.nn.Module, dtype: torch.dtype, device: str 
 
     network: Any = model
     known = network.atomic_numbers.cpu().numpy()
-    kinds = np.searchsorted(known, atoms.numbers)
-    unknown = set(atoms.numbers.tolist()) - set(known.tolist())
-    if unknown:
-        raise ValueError("unknown elements: " + ", ".join(chemical_symbols[z] for z in sorted(unknown)))
+    kinds = kinds_of(atoms, known)
     sender, receiver, unit_shifts = neighbour_list("ijS", atoms=atoms, cutoff=float(network.r_max))
     cell = np.asarray(atoms.cell)
 
@@ -291,6 +289,13 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
     mace-torch's own calculator changes the process's default floating-point type, on which Gaussian processes in the
     same process depend, and takes a detour through data loaders at every step. This one is a pure function of the
     atoms: the neighbour list is made anew each time, so a trajectory that is resumed goes on bit for bit.
+
+    Args:
+        model: The MACE.
+        dtype: Its precision from here on.
+        device: Where it is evaluated.
+        reliability: Estimate of its errors, where there is one.
+        compiled: Whether compiled loops evaluate a model that has them (`oracles.potentials.compiled`), on a CPU.
     """
 
     implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
@@ -302,6 +307,7 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
         dtype: torch.dtype,
         device: str = "cpu",
         reliability: Reliability | None = None,
+        compiled: bool = True,
     ) -> None:
         super().__init__()
         self.reliability = reliability
@@ -317,6 +323,9 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
         heads = list(getattr(model, "heads", None) or ["Default"])
         named = [k for k, head in enumerate(heads) if str(head).lower() == "default"]
         self._head = named[0] if named else len(heads) - 1
+        self._compiled: Callable[[Atoms], Evaluation] | None = None
+        if compiled and device == "cpu" and is_compilable(self.model):
+            self._compiled = CompiledMace(self.model, dtype)
 
     @property
     def elements(self) -> frozenset[str]:
@@ -332,17 +341,41 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
         """Compute everything at once; the stress costs next to nothing beside the forces."""
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
-        data = graph(self.atoms, self.model, self._dtype, self._device)
-        data["head"] = torch.tensor([self._head], dtype=torch.int64, device=self._device)
-        out = self.model(data, compute_force=True, compute_stress=True)
-        self._node_features = out["node_feats"].detach()
-        energy = float(out["energy"].detach())
+        (found,) = self.evaluate([self.atoms])
+        self._node_features = found.features
         self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "forces": out["forces"].detach().cpu().double().numpy(),
-            "stress": full_3x3_to_voigt_6_stress(out["stress"].detach().cpu().double().numpy().reshape(3, 3)),
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "forces": found.forces,
+            "stress": full_3x3_to_voigt_6_stress(found.stress),
         }
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Evaluation]:
+        """What the model says of several structures, in order, by one call of it on a GPU.
+
+        Raises:
+            ValueError: an element is unknown to the model.
+        """
+        if self._compiled is not None:
+            return [self._compiled(atoms) for atoms in structures]
+        data = join([graph(atoms, self.model, self._dtype, self._device) for atoms in structures])
+        data["head"] = torch.full((len(structures),), self._head, dtype=torch.int64, device=self._device)
+        out = {
+            name: tensor.detach().cpu()
+            for name, tensor in self.model(data, compute_force=True, compute_stress=True).items()
+            if name in ("energy", "forces", "stress", "node_feats")
+        }
+        sizes = [len(atoms) for atoms in structures]
+        return [
+            Evaluation(float(energy), forces.double().numpy(), stress.double().numpy(), features)
+            for energy, forces, stress, features in zip(
+                out["energy"],
+                out["forces"].split(sizes),
+                out["stress"],
+                out["node_feats"].split(sizes),
+                strict=True,
+            )
+        ]
 
     def estimated_force_errors(self, atoms: Atoms) -> np.ndarray:
         """Expected error of each atom's force components against the teacher's, eV/Å, `n`.
