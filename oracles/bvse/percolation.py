@@ -9,20 +9,15 @@ no threshold is searched for, no supercell is needed, and networks that wind thr
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Vector = tuple[int, int, int]
+from oracles.compilation import compiled
 
-# A displacement (x, y, z) is kept as one whole number, x + y BASE + z BASE²: sums stay sums, and zero is zero.
-BASE = 1 << 20
-STEPS = np.array([step for step in itertools.product((-1, 0, 1), repeat=3) if any(step)], dtype=np.int64)
-CHUNK = 8192  # points whose neighbours are looked up at once
+Array = NDArray[np.float64]
 
 
 def percolation_energies(energies: Array, limit: float = math.inf) -> tuple[float, float, float]:
@@ -40,91 +35,84 @@ def percolation_energies(energies: Array, limit: float = math.inf) -> tuple[floa
     flat = energies.ravel()
     order = np.argsort(flat, kind="stable")
     order = order[: int(np.searchsorted(flat[order], limit, side="right"))]
-    found = [math.inf] * 3
-    clusters = _Clusters(len(order))
-    for energy, dimension in _dimensions(energies.shape, order, flat, clusters):
-        for d in range(dimension):
-            found[d] = min(found[d], energy)
-        if dimension == 3:
-            break
-    return found[0], found[1], found[2]
-
-
-def _dimensions(
-    shape: Sequence[int], order: NDArray[np.int64], flat: Array, clusters: _Clusters
-) -> Iterator[tuple[float, int]]:
-    """Energy and dimension each time that a cluster comes to wind along one more direction."""
     rank = np.full(len(flat), len(flat), dtype=np.int64)
     rank[order] = np.arange(len(order))
-    size = np.array(shape, dtype=np.int64)
-    for start in range(0, len(order), CHUNK):
-        block = order[start : start + CHUNK]
-        at = np.stack(np.unravel_index(block, tuple(shape)), axis=1)[:, None] + STEPS
-        cells = at // size
-        neighbours = rank[np.ravel_multi_index(tuple(np.moveaxis(at - cells * size, -1, 0)), tuple(shape))]
-        shifts = cells[..., 0] + cells[..., 1] * BASE + cells[..., 2] * BASE**2
-        here, step = np.nonzero(neighbours <= np.arange(start, start + len(block))[:, None])
-        edges = zip(
-            (here + start).tolist(),
-            neighbours[here, step].tolist(),
-            shifts[here, step].tolist(),
-            strict=True,
-        )
-        for point, neighbour, shift in edges:
-            dimension = clusters.join(point, neighbour, shift)
-            if dimension:
-                yield float(flat[order[point]]), dimension
+    first = _first_of_dimensions(np.array(energies.shape, dtype=np.int64), order, rank)
+    x, y, z = (math.inf if point < 0 else float(flat[order[point]]) for point in first)
+    return x, y, z
 
 
-class _Clusters:
-    """Union-find of points that know their displacement from their root."""
+@compiled()
+def _first_of_dimensions(shape: Any, order: Any, rank: Any) -> Any:
+    """In which place of the order the point is that makes a network of 1, 2, 3 dimensions; -1 where none does.
 
-    def __init__(self, n_points: int) -> None:
-        self._parent = list(range(n_points))
-        self._displacement = [0] * n_points  # in cells, from the parent
-        self._windings: dict[int, list[Vector]] = {}  # by root: independent loops that end in another cell
+    Args:
+        shape: Of the grid, `3`.
+        order: Points to be added, by their flat numbers.
+        rank: Place of each point of the grid in the order, or a number beyond all places, by its flat number.
+    """
+    n = len(order)
+    parent = np.arange(n)
+    displacement = np.zeros((n, 3), np.int64)  # in cells, from the parent
+    n_loops = np.zeros(n, np.int64)  # by root: independent ones that end in another cell
+    loops = np.zeros((n, 3, 3), np.int64)
+    found = np.full(3, -1)
+    here, there, cell = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for point in range(n):
+        k = order[point] % shape[2]
+        j = order[point] // shape[2] % shape[1]
+        i = order[point] // (shape[1] * shape[2])
+        for step in range(27):
+            x, y, z = i + step // 9 - 1, j + step // 3 % 3 - 1, k + step % 3 - 1
+            cell[0], cell[1], cell[2] = x // shape[0], y // shape[1], z // shape[2]
+            x, y, z = x - cell[0] * shape[0], y - cell[1] * shape[1], z - cell[2] * shape[2]
+            neighbour = rank[(x * shape[1] + y) * shape[2] + z]
+            if step == 13 or neighbour > point:
+                continue
+            root = _find(point, parent, displacement, here)
+            other = _find(neighbour, parent, displacement, there)
+            loop = here + cell - there
+            before = n_loops[root]
+            if root == other:
+                _add(loop, root, n_loops, loops)
+            else:
+                parent[other], displacement[other] = root, loop
+                for which in range(n_loops[other]):
+                    _add(loops[other, which], root, n_loops, loops)
+            for dimension in range(before, n_loops[root]):
+                if found[dimension] < 0:
+                    found[dimension] = point
+            if found[2] >= 0:
+                return found
+    return found
 
-    def join(self, point: int, neighbour: int, shift: int) -> int:
-        """Connect a point with its neighbour in the cell `shift`; the cluster's dimension where it grew, else 0."""
-        root, here = self._find(point)
-        other, there = self._find(neighbour)
-        loop = here + shift - there
-        if root == other:
-            return self._wind(root, [decode(loop)]) if loop else 0
-        self._parent[other] = root
-        self._displacement[other] = loop
-        return self._wind(root, self._windings.pop(other, []))
 
-    def _wind(self, root: int, loops: Sequence[Vector]) -> int:
-        known = self._windings.get(root, [])
-        before = len(known)
-        for loop in loops:
-            if len(known) < 3 and np.linalg.matrix_rank(np.array([*known, loop])) > len(known):
-                known = [*known, loop]
-        if len(known) == before:
-            return 0
-        self._windings[root] = known
-        return len(known)
-
-    def _find(self, point: int) -> tuple[int, int]:
-        """Root of a point, and the point's displacement from it; the path is shortened on the way."""
-        parent, displacement = self._parent, self._displacement
-        path = []
-        while parent[point] != point:
-            path.append(point)
-            point = parent[point]
-        total = 0
-        for step in reversed(path):
-            total += displacement[step]
-            parent[step], displacement[step] = point, total
-        return point, total
+@compiled()
+def _find(point: int, parent: Any, displacement: Any, total: Any) -> int:
+    """Root of a point; the point's displacement from it goes to `total`, and the path is halved on the way."""
+    total[:] = 0
+    while parent[point] != point:
+        above = parent[point]
+        if parent[above] != above:
+            displacement[point] += displacement[above]
+            parent[point] = parent[above]
+        total += displacement[point]
+        point = parent[point]
+    return point
 
 
-def decode(code: int) -> Vector:
-    """The displacement behind its whole number."""
-    values = []
-    for _ in range(3):
-        value = (code + BASE // 2) % BASE - BASE // 2
-        values.append(value)
-        code = (code - value) // BASE
-    return values[0], values[1], values[2]
+@compiled()
+def _add(loop: Any, root: int, n_loops: Any, loops: Any) -> None:
+    """Keep a loop of a cluster where it depends on none that are kept."""
+    n, known = n_loops[root], loops[root]
+    x = known[0, 1] * loop[2] - known[0, 2] * loop[1]
+    y = known[0, 2] * loop[0] - known[0, 0] * loop[2]
+    z = known[0, 0] * loop[1] - known[0, 1] * loop[0]
+    is_new = (
+        (n == 0 and (loop[0] != 0 or loop[1] != 0 or loop[2] != 0))
+        or (n == 1 and (x != 0 or y != 0 or z != 0))
+        or (n == 2 and known[1, 0] * x + known[1, 1] * y + known[1, 2] * z != 0)
+    )
+    if is_new:
+        loops[root, n] = loop
+        n_loops[root] = n + 1

@@ -12,11 +12,11 @@ x C`: values, and slopes times the distance of knots.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from oracles.compilation import compiled
 
 N_ORDERS = 3
 N_HARMONICS = N_ORDERS**2
@@ -25,21 +25,8 @@ _ROOT3, _ROOT5, _ROOT15 = math.sqrt(3.0), math.sqrt(5.0), math.sqrt(15.0)
 # Sums over channels may be taken in any order, or they could not be vector instructions; NaN and infinities stay.
 _FASTMATH = {"reassoc", "contract", "nsz"}
 
-
-def _compiled(**options: Any) -> Callable[[Any], Any]:
-    """numba's decorator, which has no types; what it compiles is kept on disk wherever it may write."""
-
-    def decorate(function: Any) -> Any:
-        try:
-            return njit(cache=True, fastmath=_FASTMATH, **options)(function)
-        except RuntimeError:  # neither beside this file nor in the user's folder
-            return njit(fastmath=_FASTMATH, **options)(function)
-
-    return decorate
-
-
-_kernel = _compiled(nogil=True)
-_inlined = _compiled(inline="always")
+_kernel = compiled(fastmath=_FASTMATH, nogil=True)
+_inlined = compiled(fastmath=_FASTMATH, inline="always")
 
 
 @_inlined

@@ -18,7 +18,7 @@ from activelearning.measurement import Censoring
 from oracles.bvse import BVSEOracle
 from oracles.bvse.barrier import Settings, barriers, primitive
 from oracles.bvse.landscape import LandscapeError, framework, grid_shape, pair_potential, site_energies
-from oracles.bvse.percolation import BASE, decode, percolation_energies
+from oracles.bvse.percolation import percolation_energies
 from oracles.potentials.student.structures import prototypes
 
 LI2S = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.71), ["S", "Li"], [[0, 0, 0], [0.25] * 3])
@@ -122,7 +122,7 @@ def brute_force(energies):
     return tuple(answers)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(30))
 def test_percolation_agrees_with_brute_force(seed):
     energies = np.random.default_rng(seed).random((3, 4, 3)) ** 2
     assert percolation_energies(energies) == brute_force(energies)
@@ -150,11 +150,6 @@ def test_percolation_sees_channels_planes_and_what_winds_through_several_cells()
     cavity[2:4, 2:4, 2:4] = open_
     assert percolation_energies(cavity, limit=5.0) == (math.inf,) * 3
     assert percolation_energies(cavity) == (9.0,) * 3
-
-
-@pytest.mark.parametrize("vector", [(0, 0, 0), (1, -2, 3), (-5, 0, 7), (0, -1, 0), (-99, 98, -97)])
-def test_displacements_are_read_back_from_their_number(vector):
-    assert decode(vector[0] + vector[1] * BASE + vector[2] * BASE**2) == vector
 
 
 @pytest.mark.parametrize("structure", [LI3N, LI3OBR], ids=["Li3N", "Li3OBr"])

@@ -319,7 +319,9 @@ def test_the_calculator_agrees_with_mace_torchs_own(student):
         atoms = rattled(argyrodite(primitive=True))
         ours = load_calculator("mace:student", dtype="float64")
         assert ours.get_potential_energy(atoms) == pytest.approx(theirs.get_potential_energy(atoms), abs=1e-6)
-        np.testing.assert_allclose(ours.get_forces(atoms), theirs.get_forces(atoms), atol=1e-5)  # ours has tables
+        np.testing.assert_allclose(
+            ours.get_forces(atoms), theirs.get_forces(atoms), atol=1e-5
+        )  # ours has tables
         np.testing.assert_allclose(ours.get_stress(atoms), theirs.get_stress(atoms), atol=1e-7)
     finally:
         torch.set_default_dtype(before)
