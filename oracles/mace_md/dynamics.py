@@ -23,7 +23,9 @@ def energy_and_forces(atoms: Atoms) -> tuple[float, Array]:
     """
     try:
         forces = np.asarray(atoms.get_forces(), dtype=np.float64)
-        energy = float(atoms.get_potential_energy())
+        # Beside the forces, where the calculator keeps it: to ask would compare all atoms with the last once more.
+        known = getattr(atoms.calc, "results", {}).get("energy")
+        energy = float(atoms.get_potential_energy() if known is None else known)
     except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
         if is_machine_trouble(error):
             raise
