@@ -200,17 +200,22 @@ def diffusion_table(rows: list[dict[str, Any]]) -> list[str]:
         return []
     lines = [
         "",
-        "Self-diffusion of lithium by the student over that by its teacher.",
+        "Self-diffusion of lithium by the student over that by its teacher, and whose framework "
+        "did not stand it: what lithium does can be compared there, too.",
         "",
-        "| crystal | K | log10 of the ratio | ± |",
-        "|---|---|---|---|",
+        "| crystal | K | log10 of the ratio | ± | framework lost by |",
+        "|---|---|---|---|---|",
     ]
-    for student, teacher in pairs:
+    for pair in pairs:
+        student, teacher = pair
         ratio, error = "", ""
-        if all(row["reason"] is None and not row["is_bound"] for row in (student, teacher)):
+        if all(row.get("log10_sigma_error") for row in pair):
             ratio = f"{np.log10(student['diffusion_cm2_per_s'] / teacher['diffusion_cm2_per_s']):+.2f}"
-            error = f"{np.hypot(student['std'], teacher['std']):.2f}"
-        lines.append(f"| {student['crystal']} | {student['params']['temperature']:g} | {ratio} | {error} |")
+            error = f"{np.hypot(student['log10_sigma_error'], teacher['log10_sigma_error']):.2f}"
+        lost = ", ".join(row["params"]["potential"] for row in pair if row["reason"] is not None)
+        lines.append(
+            f"| {student['crystal']} | {student['params']['temperature']:g} | {ratio} | {error} | {lost} |"
+        )
     return lines
 
 

@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 
 from activelearning.candidate import digest
-from activelearning.crystals.elements import element_rows
 from activelearning.errors import ActiveLearningError, InputError
 from oracles.ml_proxy.hull import Hull
 from oracles.ml_proxy.materials import CRYSTAL_COLUMNS, LATTICE, find_materials, read_materials
@@ -314,9 +313,8 @@ def tabulate(
     a hole of the potential: more than `BELOW` under the hull of known materials, or not settled.
     """
     known = read_materials(data, ["formation_energy_per_atom", "e_above_hull"])
-    symbols = np.array(list(element_rows()))
     hull = Hull(
-        [dict(zip(symbols[row > 0], row[row > 0].tolist(), strict=True)) for row in known.amounts],
+        known.compositions(),
         # Of a phase above the hull, the hull's energy at its composition is known all the same.
         known.values["formation_energy_per_atom"] - known.values["e_above_hull"],
     )

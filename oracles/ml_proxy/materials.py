@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from activelearning.candidate import digest
 from activelearning.crystals.descriptors import amounts_of, cell_volumes
+from activelearning.crystals.elements import element_rows
 from activelearning.errors import InputError
 
 ENVIRONMENT_VARIABLE = "ACTIVELEARNING_MP"
@@ -43,6 +44,13 @@ class MaterialsTable:
 
     def __len__(self) -> int:
         return len(self.amounts)
+
+    def compositions(self) -> list[dict[str, float]]:
+        """Atoms of each element in the conventional cells."""
+        symbols = np.array(list(element_rows()))
+        return [
+            dict(zip(symbols[row > 0].tolist(), row[row > 0].tolist(), strict=True)) for row in self.amounts
+        ]
 
     def joined(self, other: MaterialsTable) -> MaterialsTable:
         """This table's rows, then the other's; a column that only one of them has is NaN in the other's rows."""
