@@ -244,10 +244,12 @@ def _chgnet(device: str) -> Calculator:
     # CHGNet announces itself on standard output, which is not ours to write on.
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        from chgnet.model.dynamics import CHGNetCalculator
         from chgnet.model.model import CHGNet
 
+        from oracles.potentials.chgnet import LeanCHGNetCalculator
+
         model = CHGNet.load(model_name="0.3.0", use_device=device, verbose=False)
-        calculator: Any = CHGNetCalculator(model=model, use_device=device, on_isolated_atoms="ignore")
+        model.requires_grad_(False)
+        calculator: Any = LeanCHGNetCalculator(model=model, use_device=device, on_isolated_atoms="ignore")
     calculator.elements = CHGNET_ELEMENTS
     return calculator

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.optimize import FIRE
+from ase.stress import voigt_6_to_full_3x3_stress
 from scipy.stats import spearmanr
 
 from activelearning.errors import ConfigError
@@ -398,6 +399,25 @@ def test_binary_crystals_have_the_teachers_lattice_constant(student, chgnet, for
     assert a_teacher == pytest.approx(measured, rel=0.03)  # PBE, and CHGNet's own error
     assert a_student == pytest.approx(a_teacher, rel=0.06 if formula == "LiF" else 0.03)
     assert 0.5 * b_teacher < b_student < 2.0 * b_teacher  # the card says so
+
+
+def test_the_teacher_says_what_chgnet_s_own_calculator_does(chgnet):
+    from chgnet.model.dynamics import CHGNetCalculator
+
+    theirs = CHGNetCalculator(model=chgnet.model, use_device="cpu", on_isolated_atoms="ignore")
+    sheared = bulk("LiF", "rocksalt", a=4.1)
+    sheared.set_cell(sheared.cell.array @ [[1.02, 0.03, 0], [0, 0.98, 0.05], [0.01, 0, 1]], scale_atoms=True)
+    for atoms in (argyrodite(primitive=True), sheared, Atoms("Li", cell=[20.0] * 3, pbc=True)):
+        atoms = rattled(atoms)
+        assert chgnet.get_potential_energy(atoms) == pytest.approx(
+            theirs.get_potential_energy(atoms), abs=1e-5
+        )
+        np.testing.assert_allclose(chgnet.get_forces(atoms), theirs.get_forces(atoms), atol=1e-5)
+        stress = voigt_6_to_full_3x3_stress(chgnet.get_stress(atoms))
+        np.testing.assert_allclose(stress, theirs.get_stress(atoms), atol=1e-6)
+    np.testing.assert_allclose(
+        chgnet.get_property("magmoms", sheared), theirs.get_property("magmoms", sheared), atol=1e-5
+    )
 
 
 def test_the_student_follows_its_teacher_on_rattled_crystals(student, chgnet):
