@@ -12,9 +12,6 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from chgnet.model.dynamics import CHGNetCalculator
 from pymatgen.io.ase import AseAtomsAdaptor
 
-# Its volumes depend on the cell, and it takes them as numbers: no energy depends on them.
-warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True", module="chgnet")
-
 LEAN = {"energy", "free_energy", "forces", "stress"}
 
 
@@ -24,7 +21,7 @@ class LeanCHGNetCalculator(CHGNetCalculator):  # type: ignore[misc]
     Where more than `LEAN` is asked for, such as magnetic moments, it is left to that.
     """
 
-    def calculate(
+    def calculate(  # type: ignore[override]
         self,
         atoms: Atoms | None = None,
         properties: list[str] | None = None,
@@ -40,7 +37,9 @@ class LeanCHGNetCalculator(CHGNetCalculator):  # type: ignore[misc]
         structure = AseAtomsAdaptor.get_structure(self.atoms)
         graph = self.model.graph_converter(structure).to(self.device)
         places, cell = graph.atom_frac_coord.requires_grad_(True), graph.lattice.requires_grad_(True)
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            # The volume depends on the cell, too, and CHGNet takes it as a number; no energy depends on it.
+            warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
             energy = self.model([graph], task="e")["e"].sum() * len(structure)
             by_places, by_cell = torch.autograd.grad(
                 energy, [places, cell], allow_unused=True, materialize_grads=True
