@@ -31,7 +31,12 @@ def percolation_energies(energies: Array, limit: float = math.inf) -> tuple[floa
 
     Returns:
         The three energies, ascending; infinity where none up to the limit does.
+
+    Raises:
+        ValueError: the energies are not on a grid of three dimensions.
     """
+    if energies.ndim != 3:
+        raise ValueError(f"energies must be on a grid of three dimensions, not {energies.ndim}")
     flat = energies.ravel()
     order = np.argsort(flat, kind="stable")
     order = order[: int(np.searchsorted(flat[order], limit, side="right"))]

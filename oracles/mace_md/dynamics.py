@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator
 from activelearning.errors import is_machine_trouble
 from oracles.dynamics.motion import Array, Dynamics, Run, SimulationError, T, steps
 from oracles.mace_md.protocol import Protocol
+from oracles.potentials.mace_model import MaceCalculator
 
 
 def energy_and_forces(atoms: Atoms) -> tuple[float, Array]:
@@ -23,9 +24,10 @@ def energy_and_forces(atoms: Atoms) -> tuple[float, Array]:
     """
     try:
         forces = np.asarray(atoms.get_forces(), dtype=np.float64)
-        # Beside the forces, where the calculator keeps it: to ask would compare all atoms with the last once more.
-        known = getattr(atoms.calc, "results", {}).get("energy")
-        energy = float(atoms.get_potential_energy() if known is None else known)
+        if isinstance(atoms.calc, MaceCalculator):  # To ask would compare all atoms with the last once more.
+            energy = float(atoms.calc.results["energy"])
+        else:
+            energy = float(atoms.get_potential_energy())
     except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
         if is_machine_trouble(error):
             raise

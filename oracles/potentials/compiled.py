@@ -164,7 +164,7 @@ class CompiledMace:
         """Evaluate a structure.
 
         Raises:
-            ValueError: an element is unknown to the model.
+            ValueError: an element is unknown to the model, or positions or the cell are not finite.
         """
         kinds = kinds_of(atoms, self._numbers)
         edges = _edges(atoms, self._cutoff)
@@ -240,8 +240,19 @@ def kinds_of(atoms: Atoms, known: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.searchsorted(known, atoms.numbers)
 
 
+def neighbours(atoms: Atoms, cutoff: float, quantities: str) -> Any:
+    """matscipy's neighbour list.
+
+    Raises:
+        ValueError: positions or the cell are not finite. An atom nowhere would be a lone one, of finite energy.
+    """
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        raise ValueError("positions or the cell are not finite")
+    return neighbour_list(quantities, atoms=atoms, cutoff=cutoff)
+
+
 def _edges(atoms: Atoms, cutoff: float) -> _Edges:
-    receiver, sender, towards_sender = neighbour_list("ijD", atoms=atoms, cutoff=cutoff)
+    receiver, sender, towards_sender = neighbours(atoms, cutoff, "ijD")
     first = np.concatenate([[0], np.cumsum(np.bincount(receiver, minlength=len(atoms)))])
     return _Edges(first, sender.astype(np.int64), -towards_sender.reshape(-1, 3))
 

@@ -44,6 +44,12 @@ def _set_harmonics(x: Any, y: Any, z: Any, out: Any) -> None:
 
 
 @_inlined
+def _knot(place: Any, n_knots: Any) -> Any:
+    """The last knot before a place, if that is NaN, too: outside an array, any number might be found."""
+    return min(int(place), n_knots - 2) if 0.0 <= place < n_knots else n_knots - 2
+
+
+@_inlined
 def _set_weights(u: Any, out: Any) -> None:
     """Of values and slopes at both ends of an interval in a cubic Hermite spline at 0 <= u <= 1."""
     out[2] = u * u * (3.0 - 2.0 * u)
@@ -94,7 +100,7 @@ def convolve(
             x, y, z = vectors[e, 0], vectors[e, 1], vectors[e, 2]
             r = math.sqrt(x * x + y * y + z * z)
             _set_harmonics(x / r, y / r, z / r, harmonics)
-            knot = min(int(r / step), len(radial) - 2)
+            knot = _knot(r / step, len(radial))
             _set_weights(r / step - knot, weights)
             h = features[sender[e]]
             for order in range(N_ORDERS):
@@ -140,7 +146,7 @@ def convolve_back(
             r = math.sqrt(x * x + y * y + z * z)
             x, y, z = x / r, y / r, z / r
             _set_harmonics(x, y, z, harmonics)
-            knot = min(int(r / step), len(radial) - 2)
+            knot = _knot(r / step, len(radial))
             _set_weights(r / step - knot, weights)
             _set_slopes(r / step - knot, slopes)
             h, by_h = features[sender[e]], out_features[sender[e]]

@@ -24,7 +24,7 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from activelearning.errors import ActiveLearningError
-from oracles.potentials.compiled import CompiledMace, Evaluation, is_compilable, kinds_of
+from oracles.potentials.compiled import CompiledMace, Evaluation, is_compilable, kinds_of, neighbours
 from oracles.potentials.contraction import use_scalar_contractions
 from oracles.potentials.convolution import use_scalar_convolutions
 from oracles.potentials.reliability import Reliability
@@ -40,7 +40,7 @@ class Architecture:
     """What a MACE is made of, in plain values.
 
     Attributes:
-        atomic_numbers: Elements it knows, in the order of their one-hot code.
+        atomic_numbers: Elements it knows, rising, in the order of their one-hot code.
         channels: Scalar channels of each node.
         max_l: Highest order of the messages between nodes.
         max_ell: Highest order of the spherical harmonics of an edge.
@@ -237,14 +237,12 @@ def graph(atoms: Atoms, model: torch.nn.Module, dtype: torch.dtype, device: str 
     """One structure as tensors for a MACE: positions `n x 3`, edges `2 x n_edges`, one-hot codes `n x n_elements`.
 
     Raises:
-        ValueError: an element is unknown to the model.
+        ValueError: an element is unknown to the model, or positions or the cell are not finite.
     """
-    from matscipy.neighbours import neighbour_list
-
     network: Any = model
     known = network.atomic_numbers.cpu().numpy()
     kinds = kinds_of(atoms, known)
-    sender, receiver, unit_shifts = neighbour_list("ijS", atoms=atoms, cutoff=float(network.r_max))
+    sender, receiver, unit_shifts = neighbours(atoms, float(network.r_max), "ijS")
     cell = np.asarray(atoms.cell)
 
     def real(array: Any) -> torch.Tensor:
@@ -291,11 +289,14 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
     atoms: the neighbour list is made anew each time, so a trajectory that is resumed goes on bit for bit.
 
     Args:
-        model: The MACE.
+        model: The MACE. Later changes of it are not seen.
         dtype: Its precision from here on.
         device: Where it is evaluated.
         reliability: Estimate of its errors, where there is one.
         compiled: Whether compiled loops evaluate a model that has them (`oracles.potentials.compiled`), on a CPU.
+
+    Raises:
+        ValueError: the model's atomic numbers do not rise.
     """
 
     implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
@@ -316,6 +317,8 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
         # rounds otherwise: forces would depend on the calls before, and a resumed trajectory would part.
         torch.jit.set_fusion_strategy([])
         self.model: Any = model.to(device=device, dtype=dtype).eval()
+        if not (self.model.atomic_numbers.diff() > 0).all():
+            raise ValueError("the atomic numbers of a MACE must rise, each one once")
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
         self._dtype = dtype
@@ -324,7 +327,7 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
         named = [k for k, head in enumerate(heads) if str(head).lower() == "default"]
         self._head = named[0] if named else len(heads) - 1
         self._compiled: Callable[[Atoms], Evaluation] | None = None
-        if compiled and device == "cpu" and is_compilable(self.model):
+        if compiled and torch.device(device).type == "cpu" and is_compilable(self.model):
             self._compiled = CompiledMace(self.model, dtype)
 
     @property
@@ -354,7 +357,7 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
         """What the model says of several structures, in order, by one call of it on a GPU.
 
         Raises:
-            ValueError: an element is unknown to the model.
+            ValueError: an element is unknown to the model, or positions or the cell are not finite.
         """
         if self._compiled is not None:
             return [self._compiled(atoms) for atoms in structures]

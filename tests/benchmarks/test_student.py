@@ -54,22 +54,24 @@ def test_a_table_of_diffusion_pairs_runs_of_one_protocol():
         "params": params,
         "reason": None,
         "is_bound": False,
-        "std": 0.3,
+        "log10_sigma_error": 0.3,
         "diffusion_cm2_per_s": 1e-5,
     }
     teacher = student | {
         "params": params | {"potential": "chgnet"},
         "diffusion_cm2_per_s": 1e-6,
-        "std": 0.4,
+        "log10_sigma_error": 0.4,
     }
     shorter = teacher | {"params": teacher["params"] | {"time_ps": 5.0}}
     insulator = {"crystal": "LiF"}
     rows = [student, student | insulator, teacher | insulator, shorter]
     assert md_conductors.diffusion_table(rows) == []
     lines = md_conductors.diffusion_table([*rows, teacher])
-    assert lines[5:] == ["| Li3N | 1000 | +1.00 | 0.50 |"]
-    lines = md_conductors.diffusion_table([*rows, teacher | {"is_bound": True}])
-    assert lines[5:] == ["| Li3N | 1000 |  |  |"]
+    assert lines[5:] == ["| Li3N | 1000 | +1.00 | 0.50 |  |"]
+    lines = md_conductors.diffusion_table([*rows, teacher | {"is_bound": True, "log10_sigma_error": None}])
+    assert lines[5:] == ["| Li3N | 1000 |  |  |  |"]
+    lines = md_conductors.diffusion_table([*rows, teacher | {"reason": "framework melted"}])
+    assert lines[5:] == ["| Li3N | 1000 | +1.00 | 0.50 | chgnet |"]
 
 
 def test_the_measured_results_are_within_the_limits():

@@ -142,3 +142,30 @@ def test_models_that_are_not_ours_are_left_to_torch():
     assert not is_compilable(torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match="unknown elements: H, O"):
         load_calculator("mace:student-lipscl").evaluate([STRUCTURES["not periodic"]])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_atoms_that_are_nowhere_are_refused(compiled, number):
+    calculator = models("mace:student", "float32")[compiled]
+    atoms = argyrodite(primitive=True)
+    atoms.positions[3, 1] = number
+    with pytest.raises(ValueError, match="not finite"):
+        calculator.calculate(atoms)
+    atoms = argyrodite(primitive=True)
+    atoms.cell[1, 1] = number
+    with pytest.raises(ValueError, match="not finite"):
+        calculator.calculate(atoms)
+
+
+def test_atoms_in_one_place_have_no_finite_energy():
+    atoms = Atoms("LiS", np.zeros((2, 3)), cell=[9.0] * 3, pbc=True)
+    (found,) = models("mace:student", "float32")[1].evaluate([atoms])
+    assert not np.isfinite(found.energy)
+    assert not np.isfinite(found.forces).all()
+
+
+def test_atomic_numbers_must_rise():
+    model = build(Architecture((16, 3), channels=2))
+    with pytest.raises(ValueError, match="must rise"):
+        MaceCalculator(model, dtype=torch.float32)
