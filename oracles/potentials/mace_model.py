@@ -317,7 +317,8 @@ class MaceCalculator(Calculator):  # type: ignore[misc]
         # rounds otherwise: forces would depend on the calls before, and a resumed trajectory would part.
         torch.jit.set_fusion_strategy([])
         self.model: Any = model.to(device=device, dtype=dtype).eval()
-        if not (self.model.atomic_numbers.diff() > 0).all():
+        numbers: Any = self.model.atomic_numbers
+        if not (numbers.diff() > 0).all():
             raise ValueError("the atomic numbers of a MACE must rise, each one once")
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
