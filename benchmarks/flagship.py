@@ -55,11 +55,11 @@ PROTOCOL: dict[str, Any] = {
     "potential": "mace:student",
     "temperature": 600,
     "temperatures": [500, 600, 700],
-    "time_ps": 40,
-    "max_time_ps": 80,
+    "time_ps": 20,
+    "max_time_ps": 40,
     "equilibration_ps": 4,
     "min_cell_edge": 9,
-    "max_atoms": 300,
+    "max_atoms": 240,
 }
 RELAX_STEPS = 300
 N_REFERENCES = 300

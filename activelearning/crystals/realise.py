@@ -214,12 +214,11 @@ def _draw(candidate: CrystalCandidate, sequence: np.random.SeedSequence) -> Atom
 @cache
 def _bounded_random_crystal() -> type[Any]:
     """PyXtal's generator with `PLACEMENTS` attempts; its own 400 take minutes where a cell is dense."""
-    from pyxtal import operations
     from pyxtal.crystal import random_crystal
 
-    # For each point that it tries PyXtal makes a table of all pairs of elements, which it does not read then; that is
-    # half of its time.
-    operations.Tol_matrix = cache(operations.Tol_matrix)
+    from activelearning.crystals import pyxtal_loops
+
+    pyxtal_loops.install()
 
     class BoundedRandomCrystal(random_crystal):  # type: ignore[misc]
         def set_crystal(self) -> None:

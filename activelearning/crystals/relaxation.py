@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -105,16 +106,19 @@ def relax(
     optimiser = FIRE(FrechetCellFilter(moving) if relax_cell else moving, logfile=None)
     is_converged = False
     try:
-        for has_ended in optimiser.irun(fmax=fmax, steps=max_steps):
-            is_converged = bool(has_ended)
-            ratio = float(moving.get_volume()) / volume
-            # Looked at on the way: a potential may take ages over a cell of no volume.
-            if not 1.0 / MAX_VOLUME_CHANGE < ratio < MAX_VOLUME_CHANGE:
-                raise RelaxationError(
-                    f"{'falls apart' if ratio > 1.0 else 'collapses'} in relaxation: "
-                    f"{moving.get_volume() / len(moving):.1f} Å³ per atom after {optimiser.nsteps} steps"
-                )
-        energy = float(moving.get_potential_energy()) / len(moving)
+        with warnings.catch_warnings():
+            # Of scipy, at errors of 1e-13 in the logarithm of a strain.
+            warnings.filterwarnings("ignore", "logm result may be inaccurate")
+            for has_ended in optimiser.irun(fmax=fmax, steps=max_steps):
+                is_converged = bool(has_ended)
+                ratio = float(moving.get_volume()) / volume
+                # Looked at on the way: a potential may take ages over a cell of no volume.
+                if not 1.0 / MAX_VOLUME_CHANGE < ratio < MAX_VOLUME_CHANGE:
+                    raise RelaxationError(
+                        f"{'falls apart' if ratio > 1.0 else 'collapses'} in relaxation: "
+                        f"{moving.get_volume() / len(moving):.1f} Å³ per atom after {optimiser.nsteps} steps"
+                    )
+            energy = float(moving.get_potential_energy()) / len(moving)
     except RelaxationError:
         raise
     except (RuntimeError, ValueError, ArithmeticError, IndexError, np.linalg.LinAlgError) as error:
