@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, Literal
 
 from pymatgen.core import Structure
@@ -21,6 +21,7 @@ from oracles.base import Oracle
 from oracles.bvse.barrier import Barriers, Settings, barriers
 from oracles.bvse.landscape import LandscapeError, tables_checksum
 from oracles.potentials import check_potential, checksum, load_calculator, torch_threads, unsupported_elements
+from oracles.relaxed import keep_relaxed
 
 UNIT = "eV"
 
@@ -130,12 +131,12 @@ class BVSEOracle(Oracle):
         try:
             charges = self._charges(candidate)
             info["oxidation_states"] = charges
-            structure, how = self._structure(candidate)
+            structure, how, files = self._structure(candidate)
             info |= how
             found = barriers(structure, self.mobile_ion, charges, self.settings)
         except (RealisationError, LandscapeError) as error:
             return Measurement.failed(str(error), metadata=info, seconds=time.perf_counter() - started)
-        return self._measurement(found, info, time.perf_counter() - started)
+        return replace(self._measurement(found, info, time.perf_counter() - started), artifacts=files)
 
     def _measurement(self, found: Barriers, info: dict[str, Any], seconds: float) -> Measurement:
         barrier = found.by_dimension[self.dimension - 1]
@@ -163,12 +164,12 @@ class BVSEOracle(Oracle):
             raise LandscapeError(f"no choice of oxidation states makes {candidate.formula} neutral")
         return charges
 
-    def _structure(self, candidate: CrystalCandidate) -> tuple[Structure, dict[str, Any]]:
-        """An ordered crystal, and how it came about."""
+    def _structure(self, candidate: CrystalCandidate) -> tuple[Structure, dict[str, Any], tuple[str, ...]]:
+        """An ordered crystal, how it came about, and the file of what was relaxed for it."""
         if candidate.structure is not None:
             if not candidate.structure.is_ordered:
                 raise RealisationError("its structure has partial occupancies; order it first")
-            return candidate.structure, {}
+            return candidate.structure, {}, ()
         calculator = self._load()
         unknown = unsupported_elements(calculator, list(candidate.composition))
         if unknown:
@@ -181,7 +182,8 @@ class BVSEOracle(Oracle):
                 n_trials=self.n_realisations,
                 relaxation={"max_steps": self.relax_steps},
             )
-        return AseAtomsAdaptor.get_structure(relaxed.atoms), info
+        kept = keep_relaxed(self.context.workdir / self.key(candidate), relaxed.atoms)
+        return AseAtomsAdaptor.get_structure(relaxed.atoms), info, (kept,)
 
     def _load(self) -> Any:
         if self._calculator is None:

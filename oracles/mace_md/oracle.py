@@ -346,7 +346,7 @@ class MaceMDOracle(Oracle):
             return self._failed(candidate, f"the potential {self._name} does not cover {', '.join(unknown)}")
         atoms, info = runs.prepare(candidate, calculator)
         outcomes = yield from runs.run_all(atoms, info, calculator, needs_first=not self._answers_target)
-        return self._answer(info, outcomes)
+        return self._answer(info, outcomes, runs.relaxed)
 
     def _load(self) -> Any:
         if self._calculator is None:
@@ -356,7 +356,7 @@ class MaceMDOracle(Oracle):
     def _failed(self, candidate: CrystalCandidate, reason: str) -> Measurement:
         return Measurement.failed(reason, metadata={"formula": candidate.formula})
 
-    def _answer(self, info: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Measurement:
+    def _answer(self, info: Mapping[str, Any], outcomes: Sequence[Outcome], relaxed: str) -> Measurement:
         """One answer from all runs; the first is that at the temperature of the answer."""
         main = outcomes[0]
         line, refusal = self._line(outcomes)
@@ -370,7 +370,7 @@ class MaceMDOracle(Oracle):
                 metadata["arrhenius_refused"] = refusal
         rest: dict[str, Any] = {
             "metadata": metadata,
-            "artifacts": tuple(path for outcome in outcomes for path in outcome.artifacts),
+            "artifacts": (relaxed, *(path for outcome in outcomes for path in outcome.artifacts)),
             "cost": self.context.cost * sum(o.steps for o in outcomes) / self.plan.most_steps,
         }
         prop, values = self.context.property, {}

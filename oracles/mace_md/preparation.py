@@ -15,8 +15,8 @@ from oracles.mace_md.protocol import Protocol
 
 def prepare(
     candidate: CrystalCandidate, calculator: Calculator, protocol: Protocol, seed: int
-) -> tuple[Atoms, dict[str, Any]]:
-    """Atoms ready for dynamics, and what is worth knowing of how they came about.
+) -> tuple[Atoms, Atoms, dict[str, Any]]:
+    """The relaxed crystal, the atoms that are simulated, and what is worth knowing of how they came about.
 
     Raises:
         RealisationError: the crystal can't be turned into atoms, or they fall apart or collapse in relaxation.
@@ -37,4 +37,4 @@ def prepare(
         },
     )
     atoms, cell = supercell(best.atoms, protocol.min_cell_edge, protocol.max_atoms)
-    return atoms, info | cell
+    return best.atoms, atoms, info | cell

@@ -19,6 +19,7 @@ from oracles.dynamics.reading import Reading, read, write_artifacts, write_traje
 from oracles.mace_md.preparation import prepare
 from oracles.mace_md.protocol import Protocol
 from oracles.mace_md.reading import Progress, force_reliability
+from oracles.relaxed import NAME, keep_relaxed
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,11 @@ class CrystalRuns:
         self._prepared = folder / "prepared.npz"
 
     def prepare(self, candidate: CrystalCandidate, calculator: Calculator) -> tuple[Atoms, dict[str, Any]]:
-        """The cell that is simulated; kept, so that it is made once however often the evaluation is killed."""
-        if self._prepared.exists():
+        """The cell that is simulated; kept, so that it is made once however often the evaluation is killed.
+
+        The relaxed crystal that it repeats is written to `relaxed`.
+        """
+        if self._prepared.exists() and Path(self.relaxed).exists():
             with np.load(self._prepared, allow_pickle=False) as content:
                 plain = json.loads(str(content["plain"]))
                 if plain["fingerprint"] == self._fingerprint:
@@ -115,7 +119,8 @@ class CrystalRuns:
                         content["numbers"], positions=content["positions"], cell=content["cell"], pbc=True
                     )
                     return atoms, plain["info"]
-        atoms, info = prepare(candidate, calculator, self._plan.protocol, self._seed)
+        relaxed, atoms, info = prepare(candidate, calculator, self._plan.protocol, self._seed)
+        keep_relaxed(self._folder, relaxed)
         plain = {"fingerprint": self._fingerprint, "info": info}
         durable(
             self._prepared,
@@ -193,6 +198,11 @@ class CrystalRuns:
         return Outcome(
             temperature, reading, reading.invalid, run.step, metadata=metadata, artifacts=artifacts
         )
+
+    @property
+    def relaxed(self) -> str:
+        """Path of the relaxed crystal."""
+        return str(self._folder / NAME)
 
     def files(self, temperature: float) -> Path:
         """Folder of one temperature's files."""

@@ -258,6 +258,10 @@ def test_a_crystal_without_structure_is_realised_first(oracle):
     assert answer.values["bvse_barrier"].value == pytest.approx(0.35, abs=0.08)
     assert answer.metadata["relaxed_space_group"] == 225
     assert answer.metadata["realisation"] == 0
+    (kept,) = answer.artifacts
+    relaxed = Structure.from_file(kept)
+    assert relaxed.composition.as_dict() == given.composition
+    assert relaxed.volume == pytest.approx(given.volume * answer.metadata["relaxed_volume_ratio"], rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -45,20 +45,22 @@ def test_a_short_run_of_salt_gives_the_bound_of_no_hops(tmp_path):
     assert measurement.seconds > 0
 
 
-def test_artifacts_hold_the_curves_and_the_last_atoms_and_no_checkpoint_is_left(tmp_path):
+def test_artifacts_hold_the_relaxed_crystal_curves_and_last_atoms_and_no_checkpoint_is_left(tmp_path):
     tested = oracle(tmp_path)
     candidate = rocksalt()
     tested.expect({candidate.key: "abc123" + "0" * 58})
     (measurement,) = tested.evaluate([candidate])
-    curves, last = measurement.artifacts
+    relaxed, curves, last = measurement.artifacts
     with np.load(curves) as content:
         assert len(content["lag_ps"]) == len(content["mobile"]) == 11
         assert content["lag_ps"][-1] == pytest.approx(0.1)
         assert content["mobile"][0] == 0.0
         assert content["mobile"][5] > 0.0
     assert len(read(last)) == 8
+    assert read(relaxed).get_volume() == pytest.approx(measurement.metadata["volume"], rel=1e-6)
+    assert read(relaxed).symbols.count("Li") == 4
     folder = tmp_path / "md" / ("abc123" + "0" * 58)
-    assert [path.name for path in folder.iterdir()] == ["700K"]
+    assert sorted(path.name for path in folder.iterdir()) == ["700K", "relaxed.cif"]
     assert sorted(path.name for path in (folder / "700K").iterdir()) == ["final.extxyz", "msd.npz"]
 
 

@@ -103,7 +103,7 @@ def test_answers_are_those_of_each_alone(tmp_path):
             is other.values["log10_conductivity_700K"].censoring
         )
         assert one.metadata["mean_temperature"] == pytest.approx(other.metadata["mean_temperature"], rel=1e-6)
-        with np.load(one.artifacts[2]) as first, np.load(other.artifacts[2]) as second:
+        with np.load(one.artifacts[3]) as first, np.load(other.artifacts[3]) as second:
             np.testing.assert_allclose(first["positions"], second["positions"], atol=1e-4)
             np.testing.assert_allclose(first["observables"], second["observables"], rtol=1e-5)
 

@@ -63,7 +63,7 @@ def test_several_temperatures_give_the_value_at_one_and_at_300_k(tmp_path):
     assert all(p["haven_ratio"] > 0 and p["haven_relative_error"] > 0 for p in points)
     assert here.value == points[0]["log10_sigma"] == measurement.metadata["log10_sigma"]
     assert measurement.cost == pytest.approx(1.0)
-    assert len(measurement.artifacts) == 8
+    assert len(measurement.artifacts) == 9
 
 
 def test_the_line_itself_can_be_the_answer(tmp_path):
