@@ -292,9 +292,10 @@ def account(
         runs = "; ".join(
             _run(run) for run in sorted(told["dynamics"]["runs"], key=lambda run: run["temperature"])
         )
+        moved = told["dynamics"]["reason"] or runs
         lines.append(
             f"| {candidate_text(winner['candidate'])} | {winner['value']:.2f} ± {winner['std'] or 0.0:.2f} | "
-            f"{runs or told['dynamics']['reason']} | {energy} | {room} | {above} | "
+            f"{moved} | {energy} | {room} | {above} | "
             f"{', '.join(told['known']) or 'neither'} |"
         )
     return lines
