@@ -197,6 +197,9 @@ def main() -> None:
     write_table(rows, RESULTS / "evaluations.csv", "csv")
     winners = best(database, CAMPAIGN, arguments.best)
     by_key = {crystal.key: crystal for crystal in crystals(database, CAMPAIGN)}
+    unknown = [winner["key"] for winner in winners if winner["key"] not in by_key]
+    if unknown:
+        raise SystemExit(f"the store has no relaxed atoms of {', '.join(unknown)}: run the campaign anew")
     chosen = {winner["key"]: by_key[winner["key"]].cif for winner in winners}
     for old in RESULTS.glob("*.cif"):
         old.unlink()

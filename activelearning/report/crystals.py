@@ -10,7 +10,9 @@ from sqlalchemy import select
 from activelearning.candidate import CrystalCandidate, candidate_from_dict
 from activelearning.report.reading import header
 from activelearning.store.database import Database
-from activelearning.store.models import Artifact, Evaluation, State
+from activelearning.store.models import Artifact, Campaign, Evaluation, State
+
+CHUNK = 500  # keys in one question to the store
 
 
 @dataclass(frozen=True)
@@ -31,28 +33,35 @@ class Crystal:
 def crystals(database: Database, name: str) -> list[Crystal]:
     """Every successful evaluation's crystal whose atoms are known, in the order of commitment.
 
-    Atoms are those that the oracle kept as a `.cif` file with its answer (realised and relaxed), else the
-    candidate's own; a candidate measured by several oracles appears once for each that has atoms of its own.
+    Atoms are those that the oracle kept as a `.cif` file with its answer (realised and relaxed), if need be in the
+    campaign that the answer is shared from, else the candidate's own; a candidate measured by several oracles appears
+    once for each that has atoms of its own.
 
     Raises:
         InputError: the store holds no such campaign.
     """
     with database.read() as session:
-        campaign = header(session, name)
+        header(session, name)
         evaluations = session.scalars(
             select(Evaluation)
             .where(Evaluation.campaign == name, Evaluation.state == State.SUCCEEDED)
             .order_by(Evaluation.round, Evaluation.position)
         ).all()
-        files: dict[str, str] = {}
-        kept = (
-            select(Artifact.evaluation_key, Artifact.path)
-            .join(Evaluation, Evaluation.key == Artifact.evaluation_key)
-            .where(Evaluation.campaign == name, Artifact.path.endswith(".cif"))
-            .order_by(Artifact.path)
-        )
-        for key, path in session.execute(kept):
-            files.setdefault(key, path)
+        answers = {e.key: str(e.details.get("shared_from", e.key)) for e in evaluations}
+        files: dict[str, Path] = {}
+        keys = sorted(set(answers.values()))
+        for start in range(0, len(keys), CHUNK):
+            kept = (
+                select(Artifact.evaluation_key, Campaign.artifacts, Artifact.path)
+                .join(Evaluation, Evaluation.key == Artifact.evaluation_key)
+                .join(Campaign, Campaign.name == Evaluation.campaign)
+                .where(
+                    Artifact.evaluation_key.in_(keys[start : start + CHUNK]), Artifact.path.endswith(".cif")
+                )
+                .order_by(Artifact.path)
+            )
+            for key, folder, path in session.execute(kept):
+                files.setdefault(key, Path(folder) / path)
     found = []
     seen: set[str] = set()
     for evaluation in evaluations:
@@ -60,7 +69,7 @@ def crystals(database: Database, name: str) -> list[Crystal]:
             continue
         candidate = candidate_from_dict(evaluation.candidate)
         assert isinstance(candidate, CrystalCandidate)
-        file = Path(campaign.artifacts) / files[evaluation.key] if evaluation.key in files else None
+        file = files.get(answers[evaluation.key])
         if file is not None and file.is_file():
             found.append(Crystal(evaluation.key, candidate, file.read_text(encoding="utf-8")))
         elif candidate.structure is not None and candidate.key not in seen:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any, Literal
 
+from ase import Atoms
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
@@ -128,14 +129,22 @@ class BVSEOracle(Oracle):
             return Measurement.failed(f"the oracle 'bvse' needs crystals, not a {type(candidate).__name__}")
         started = time.perf_counter()
         info: dict[str, Any] = {"formula": candidate.formula}
+        files: tuple[str, ...] = ()
         try:
             charges = self._charges(candidate)
             info["oxidation_states"] = charges
-            structure, how, files = self._structure(candidate)
+            structure, relaxed, how = self._structure(candidate)
             info |= how
+            if relaxed is not None:
+                try:
+                    files = (keep_relaxed(self.context.workdir / self.key(candidate), relaxed),)
+                except OSError as error:  # no reason to lose the answer
+                    info["relaxed_not_kept"] = str(error)
             found = barriers(structure, self.mobile_ion, charges, self.settings)
         except (RealisationError, LandscapeError) as error:
-            return Measurement.failed(str(error), metadata=info, seconds=time.perf_counter() - started)
+            return Measurement.failed(
+                str(error), metadata=info, seconds=time.perf_counter() - started, artifacts=files
+            )
         return replace(self._measurement(found, info, time.perf_counter() - started), artifacts=files)
 
     def _measurement(self, found: Barriers, info: dict[str, Any], seconds: float) -> Measurement:
@@ -164,12 +173,12 @@ class BVSEOracle(Oracle):
             raise LandscapeError(f"no choice of oxidation states makes {candidate.formula} neutral")
         return charges
 
-    def _structure(self, candidate: CrystalCandidate) -> tuple[Structure, dict[str, Any], tuple[str, ...]]:
-        """An ordered crystal, how it came about, and the file of what was relaxed for it."""
+    def _structure(self, candidate: CrystalCandidate) -> tuple[Structure, Atoms | None, dict[str, Any]]:
+        """An ordered crystal; where it was relaxed for this, its atoms; and how it came about."""
         if candidate.structure is not None:
             if not candidate.structure.is_ordered:
                 raise RealisationError("its structure has partial occupancies; order it first")
-            return candidate.structure, {}, ()
+            return candidate.structure, None, {}
         calculator = self._load()
         unknown = unsupported_elements(calculator, list(candidate.composition))
         if unknown:
@@ -182,8 +191,7 @@ class BVSEOracle(Oracle):
                 n_trials=self.n_realisations,
                 relaxation={"max_steps": self.relax_steps},
             )
-        kept = keep_relaxed(self.context.workdir / self.key(candidate), relaxed.atoms)
-        return AseAtomsAdaptor.get_structure(relaxed.atoms), info, (kept,)
+        return AseAtomsAdaptor.get_structure(relaxed.atoms), relaxed.atoms, info
 
     def _load(self) -> Any:
         if self._calculator is None:

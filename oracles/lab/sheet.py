@@ -16,7 +16,7 @@ from activelearning.report.reading import header
 from activelearning.report.results import best_rows
 from activelearning.report.text import candidate_text, number_text, value_text
 from activelearning.store.database import Database
-from activelearning.store.models import Artifact, Campaign, Evaluation, LabRequest
+from activelearning.store.models import Artifact, Campaign, Evaluation, LabRequest, State
 from oracles.lab.requests import OPEN, find, with_results
 from oracles.units import is_logarithm
 
@@ -221,14 +221,21 @@ def _cif(session: Session, row: LabRequest, crystal: CrystalCandidate) -> tuple[
             Evaluation.candidate_key == crystal.key,
             Artifact.path.endswith(".cif"),
         )
-        .order_by(Evaluation.round, Evaluation.position, Artifact.path)
+        # The dearest answer's: it took the most pains with them.
+        .order_by(
+            (Evaluation.state == State.SUCCEEDED).desc(),
+            Evaluation.cost_reserved.desc(),
+            Evaluation.round,
+            Evaluation.position,
+            Artifact.path,
+        )
     )
     campaign = session.get(Campaign, row.campaign)
     for path, fidelity in session.execute(kept) if campaign is not None else ():
         assert campaign is not None
         file = Path(campaign.artifacts) / path
         if file.is_file():
-            return file.read_text(encoding="utf-8"), f"as the fidelity {fidelity!r} simulated them"
+            return file.read_text(encoding="utf-8"), f"as relaxed for the fidelity {fidelity!r}"
     if crystal.lattice is None:
         return None, ""
     return _cell_cif(crystal), "not known: the CIF holds cell and symmetry only"

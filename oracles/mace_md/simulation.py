@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,25 +111,30 @@ class CrystalRuns:
 
         The relaxed crystal that it repeats is written to `relaxed`.
         """
-        if self._prepared.exists() and Path(self.relaxed).exists():
-            with np.load(self._prepared, allow_pickle=False) as content:
-                plain = json.loads(str(content["plain"]))
-                if plain["fingerprint"] == self._fingerprint:
-                    atoms = Atoms(
-                        content["numbers"], positions=content["positions"], cell=content["cell"], pbc=True
-                    )
-                    return atoms, plain["info"]
-        relaxed, atoms, info = prepare(candidate, calculator, self._plan.protocol, self._seed)
+        found = self._load_prepared()
+        if found is None:
+            self.clear()  # runs of other atoms, should there be any
+            found = prepare(candidate, calculator, self._plan.protocol, self._seed)
+            relaxed, atoms, info = found
+            durable(
+                self._prepared,
+                plain=np.array(json.dumps({"fingerprint": self._fingerprint, "info": info})),
+                **_arrays("relaxed", relaxed),
+                **_arrays("atoms", atoms),
+            )
+        relaxed, atoms, info = found
         keep_relaxed(self._folder, relaxed)
-        plain = {"fingerprint": self._fingerprint, "info": info}
-        durable(
-            self._prepared,
-            plain=np.array(json.dumps(plain)),
-            numbers=atoms.numbers,
-            positions=atoms.positions,
-            cell=atoms.cell.array,
-        )
         return atoms, info
+
+    def _load_prepared(self) -> tuple[Atoms, Atoms, dict[str, Any]] | None:
+        if not self._prepared.exists():
+            return None
+        with np.load(self._prepared, allow_pickle=False) as content:
+            plain = json.loads(str(content["plain"]))
+            if plain["fingerprint"] != self._fingerprint or "relaxed_cell" not in content:
+                return None
+            relaxed, atoms = (_atoms(name, content) for name in ("relaxed", "atoms"))
+            return relaxed, atoms, plain["info"]
 
     def run_all(
         self, atoms: Atoms, info: dict[str, Any], calculator: Calculator, *, needs_first: bool
@@ -225,6 +230,23 @@ class CrystalRuns:
         if found.relative_error is None:
             return False
         return wanted is None or found.relative_error <= wanted
+
+
+def _arrays(name: str, atoms: Atoms) -> dict[str, Any]:
+    return {
+        f"{name}_numbers": atoms.numbers,
+        f"{name}_positions": atoms.positions,
+        f"{name}_cell": atoms.cell.array,
+    }
+
+
+def _atoms(name: str, arrays: Mapping[str, Any]) -> Atoms:
+    return Atoms(
+        arrays[f"{name}_numbers"],
+        positions=arrays[f"{name}_positions"],
+        cell=arrays[f"{name}_cell"],
+        pbc=True,
+    )
 
 
 def _pointless(temperature: float, outcomes: Sequence[Outcome]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,35 @@ def test_a_sheet_says_what_to_make(run: Run, asked: list[str], tmp_path: Path) -
     assert "_cell_length_a" in (tmp_path / "one.cif").read_text()
     found = run("lab", "sheet", asked[0], "--json").json
     assert (found["priority"], found["predicted"]) == (1, None)
+
+
+def test_a_sheet_has_the_atoms_of_the_dearest_answer(run: Run, asked: list[str], tmp_path: Path) -> None:
+    from activelearning.store.database import open_database
+    from activelearning.store.models import Artifact, Campaign, Evaluation
+
+    folder = tmp_path / "atoms"
+    folder.mkdir()
+    with closing(open_database("sqlite:///activelearning.db")) as database, database.write() as session:
+        row = session.get(Evaluation, asked[0])
+        session.get(Campaign, row.campaign).artifacts = str(folder)
+        columns = {c.name: getattr(row, c.name) for c in Evaluation.__table__.columns}
+        for position, (name, cost, state) in enumerate(
+            [("bvse", 0.1, "succeeded"), ("md", 5.0, "succeeded"), ("dft", 9.0, "failed")], start=100
+        ):
+            session.add(
+                Evaluation(
+                    **columns
+                    | {"key": name, "content_key": name, "position": position, "fidelity": name}
+                    | {"cost_reserved": cost, "state": state}
+                )
+            )
+            session.flush()
+            (folder / f"{name}.cif").write_text(f"data_{name}\n")
+            session.add(Artifact(evaluation_key=name, path=f"{name}.cif", sha256="0" * 64, size=1))
+    ran = run("lab", "sheet", asked[0], "--cif", "one.cif")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "one.cif").read_text() == "data_md\n"
+    assert "as relaxed for the fidelity 'md'" in ran.out
 
 
 def test_rejections_and_materials_that_nobody_asked_for(run: Run, asked: list[str], tmp_path: Path) -> None:

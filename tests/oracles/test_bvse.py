@@ -264,6 +264,26 @@ def test_a_crystal_without_structure_is_realised_first(oracle):
     assert relaxed.volume == pytest.approx(given.volume * answer.metadata["relaxed_volume_ratio"], rel=1e-6)
 
 
+def test_a_relaxed_crystal_that_cannot_be_kept_costs_no_answer(oracle, tmp_path):
+    given = CrystalCandidate(
+        225, {"Li": 8, "S": 4}, (5.71,) * 3 + (90,) * 3, wyckoff={"Li": ("c",), "S": ("a",)}
+    )
+    (tmp_path / given.key).write_text("a file, where a folder should be")
+    answer = oracle(n_realisations=1, relax_steps=0).evaluate_one(given)
+    assert answer.is_success
+    assert answer.artifacts == ()
+    assert given.key in answer.metadata["relaxed_not_kept"]
+
+
+def test_a_landscape_that_fails_keeps_the_relaxed_crystal(oracle):
+    given = CrystalCandidate(
+        225, {"Li": 8, "S": 4}, (5.71,) * 3 + (90,) * 3, wyckoff={"Li": ("c",), "S": ("a",)}
+    )
+    answer = oracle(n_realisations=1, relax_steps=0, max_grid_points=100).evaluate_one(given)
+    assert "above max_grid_points = 100" in answer.reason
+    assert len(Structure.from_file(answer.artifacts[0])) == 12
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

@@ -196,6 +196,26 @@ def test_growth_and_temperatures_resume_bit_for_bit(tmp_path, calls):
     assert calls + again.n_calls <= whole_calculator.n_calls + PARAMS["checkpoint_every"] + 4
 
 
+def test_runs_of_atoms_that_are_not_known_any_more_begin_anew(tmp_path):
+    params = {"time_ps": 1.0, "checkpoint_every": 50}
+
+    class Dying(Lattice):
+        def calculate(self, *arguments, **named):
+            if self.n_calls == 300:
+                raise StoppedError
+            super().calculate(*arguments, **named)
+
+    whole = oracle(tmp_path / "whole", **params).evaluate_one(crystal())
+    with pytest.raises(StoppedError):
+        oracle(tmp_path / "killed", Dying(), **params).evaluate_one(crystal())
+    (prepared,) = (tmp_path / "killed").rglob("prepared.npz")
+    prepared.unlink()
+    again = Lattice()
+    found = oracle(tmp_path / "killed", again, **params).evaluate_one(crystal())
+    assert (found.values, found.metadata) == (whole.values, whole.metadata)
+    assert again.n_calls > 500
+
+
 def test_a_run_that_ran_out_of_memory_goes_on_when_it_is_asked_again(tmp_path):
     class Full(Lattice):
         def calculate(self, *arguments, **named):

@@ -88,7 +88,8 @@ class Writer:
         cost = {"cheap": 0.1, "dear": 1.0}[fidelity]
         prop = {"cheap": "z", "dear": "y"}[fidelity]
         is_open = state in ("intent", "submitted", "running")
-        facts = {"predicted_mean": None, "predicted_std": None, "reason": None, "claimed_by": None, **row}
+        facts = {"predicted_mean": None, "predicted_std": None, "reason": None, "claimed_by": None}
+        facts |= {"details": {}} | row
         with self.database.write() as session:
             session.add(
                 Evaluation(
@@ -109,7 +110,6 @@ class Writer:
                     cost_reserved=cost,
                     cost_paid=None if is_open else cost,
                     external_id=None,
-                    details={},
                     seconds=None,
                     created_at=AT,
                     finished_at=None if is_open else AT,
@@ -347,6 +347,25 @@ def test_crystals_come_with_the_atoms_that_were_measured(database: Database, tmp
     again = Structure.from_str(found[1].cif, fmt="cif")
     assert again.composition.reduced_formula == "LiCl"
     assert len(again) == 8
+
+
+def test_an_answer_that_is_shared_has_the_atoms_of_the_one_that_was_measured(
+    database: Database, tmp_path: Path
+) -> None:
+    salt = CrystalCandidate(225, {"Li": 4, "Cl": 4}, (5.14, 5.14, 5.14, 90.0, 90.0, 90.0))
+    first, second = (
+        Writer(database, name, artifacts=str(tmp_path / name)) for name in ("measured", "sharing")
+    )
+    for rows in (first, second):
+        rows.round(0)
+    measured = first.evaluation(0, "dear", 2.0, candidate=salt)
+    shared = second.evaluation(0, "dear", 2.0, candidate=salt, details={"shared_from": measured})
+    (tmp_path / "measured").mkdir()
+    (tmp_path / "measured" / "relaxed.cif").write_text("data_of_the_measured")
+    with database.write() as session:
+        session.add(Artifact(evaluation_key=measured, path="relaxed.cif", sha256="0" * 64, size=1))
+    (found,) = crystals(database, "sharing")
+    assert (found.key, found.cif) == (shared, "data_of_the_measured")
 
 
 def test_texts_for_people() -> None:
