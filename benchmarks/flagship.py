@@ -9,8 +9,8 @@ with other random numbers, and from there the conductivity at 300 K where three 
 distance from the convex hull, relaxed by CHGNet, with reference energies fitted to the Materials Project
 (`ACTIVELEARNING_MP`), whose hull it is. Told is whether the composition is among these or OBELiX's.
 
-Writes `benchmarks/results/li_conductors/`: `README.md`, all evaluations of sampled crystals as `evaluations.csv`, the best crystals as
-CIFs, `trace.png`, and the judgements, which are not made again, as `judged.json`.
+Writes `benchmarks/results/li_conductors/`: `README.md`, all evaluations of sampled crystals as `evaluations.csv`, the
+best crystals as CIFs, `trace.png`, and the judgements, which are not made again, as `judged.json`.
 """
 
 from __future__ import annotations
