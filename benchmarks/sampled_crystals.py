@@ -194,7 +194,8 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def _kind(reason: str) -> str:
-    """A reason without its numbers, elements' pairs and lists."""
+    """A reason without its crystal, numbers, elements' pairs and lists."""
+    reason = re.sub(r"^.* in space group \d+ has no realisation in .*?: ", "no realisation, ", reason)
     text = re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "#", reason)
     return re.split(r"[;:(]", text)[0].strip()[:110]
 

@@ -15,3 +15,9 @@ def test_files_are_named_by_what_crystals_and_answers_depend_on(monkeypatch):
     names.append(benchmark.run_name(10, 0))
     assert len(set(names)) == len(names)
     assert benchmark.run_name(10, 0) == names[-1]
+
+
+def test_reasons_are_told_by_their_kind():
+    said = "Cl2 Ge6 in space group 11 has no realisation in 1 trial on its cell of 1200 Å³: no places; more."
+    assert benchmark._kind(said) == "no realisation, no places"
+    assert benchmark._kind("unstable: 3042 K after 33 steps at 600 K") == "unstable"
