@@ -241,7 +241,8 @@ def write_sources(
         "# Sources of OBELiX's conductivities against the measurement",
         "",
         f"{date}; {machine}. {len(asked)} materials of {len(pool.candidates)}, drawn at random. A bound counts as its "
-        "value. Made by `python benchmarks/obelix_retrospective.py sources`.",
+        "value. Measurements: OBELiX (arXiv 2502.14234), CC BY 4.0. Made by "
+        "`python benchmarks/obelix_retrospective.py sources`.",
         "",
         "| source | answers | bounds among them | rank correlation with the measurement | seconds an answer, median |",
         "|---|---|---|---|---|",
