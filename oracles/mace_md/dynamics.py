@@ -23,10 +23,12 @@ def energy_and_forces(atoms: Atoms) -> tuple[float, Array]:
             it is: it says nothing of the crystal.)
     """
     try:
-        forces = np.asarray(atoms.get_forces(), dtype=np.float64)
-        if isinstance(atoms.calc, MaceCalculator):  # To ask would compare all atoms with the last once more.
-            energy = float(atoms.calc.results["energy"])
+        if isinstance(atoms.calc, MaceCalculator):
+            # ASE would compare the atoms with the last ones, and copy them.
+            (found,) = atoms.calc.evaluate([atoms])
+            energy, forces = found.energy, found.forces
         else:
+            forces = np.asarray(atoms.get_forces(), dtype=np.float64)
             energy = float(atoms.get_potential_energy())
     except (RuntimeError, ValueError, ArithmeticError, IndexError) as error:
         if is_machine_trouble(error):

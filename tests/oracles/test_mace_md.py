@@ -101,16 +101,16 @@ def test_an_interrupted_evaluation_goes_on_bit_for_bit(tmp_path, calls):
 
     dying = oracle(tmp_path / "killed")
     calculator = dying._load()
-    compute, done = calculator.calculate, 0
+    compute, done = calculator.evaluate, 0
 
-    def dies(*arguments, **named):
+    def dies(structures):
         nonlocal done
         done += 1
         if done > calls:
             raise StoppedError
-        compute(*arguments, **named)
+        return compute(structures)
 
-    calculator.calculate = dies
+    calculator.evaluate = dies
     with pytest.raises(StoppedError):
         dying.evaluate_one(candidate)
     assert plain(oracle(tmp_path / "killed").evaluate_one(candidate)) == whole
@@ -155,8 +155,8 @@ def test_kill_9_and_again(tmp_path):
 
     resumed = oracle(tmp_path / "killed", **KILLED_PARAMS)
     calculator = resumed._load()
-    compute, calls = calculator.calculate, []
-    calculator.calculate = lambda *a, **k: (calls.append(1), compute(*a, **k))
+    compute, calls = calculator.evaluate, []
+    calculator.evaluate = lambda structures: (calls.append(1), compute(structures))[1]
     assert plain(resumed.evaluate_one(candidate)) == whole
     # The run at 700 K is done, the one at 800 K goes on: one call for where it stands, one for each step to its end.
     # And the student is asked about its own errors on the first sample of both.
