@@ -12,12 +12,15 @@ NAME = "relaxed.cif"
 
 
 def keep_relaxed(folder: Path, atoms: Atoms) -> str:
-    """Write all atoms of a cell, in no space group, to `relaxed.cif` in a folder; returns the path."""
+    """Write all atoms of a cell, in no space group, to `relaxed.cif` in a folder; returns the path.
+
+    Raises:
+        OSError: the file can't be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    partial = (
-        folder / f"{NAME}.{uuid4().hex}"
-    )  # two processes may be at one evaluation, after a claim is taken over
+    # A name of its own: two processes may be at one evaluation, after a claim is taken over.
+    partial = folder / f"{NAME}.{uuid4().hex}"
     try:
         partial.write_text(str(AseAtomsAdaptor.get_structure(atoms).to(fmt="cif")), encoding="utf-8")
         partial.replace(path)

@@ -20,25 +20,28 @@ def install() -> None:
     distances, length = operations.distance_matrix, operations.distance
     projection = symmetry.Wyckoff_position.project
 
-    def distance_matrix(first: Any, second: Any, lattice: Any, PBC: Any = None, **options: Any) -> Any:
-        if _is_periodic(PBC) and lattice is not None and not options:
-            return shortest_distances(np.asarray(first, float), np.asarray(second, float), lattice)
-        return distances(first, second, lattice, PBC=PBC, **options)
+    # With PyXtal's own parameters: others in this process may call them, too.
+    def distance_matrix(
+        pts1: Any, pts2: Any, lattice: Any, PBC: Any = None, single: bool = False, metric: str = "euclidean"
+    ) -> Any:
+        if _is_periodic(PBC) and lattice is not None and not single and metric == "euclidean":
+            return shortest_distances(np.asarray(pts1, float), np.asarray(pts2, float), lattice)
+        return distances(pts1, pts2, lattice, PBC, single, metric)
 
-    def distance(vector: Any, lattice: Any, PBC: Any = None) -> Any:
+    def distance(xyz: Any, lattice: Any, PBC: Any = None) -> Any:
         if _is_periodic(PBC):
-            vector = np.asarray(vector, float)
+            xyz = np.asarray(xyz, float)
             # In PyXtal's order of sums: of equals, images of one site, it chooses by the last bit.
-            return np.linalg.norm((_CELLS + (vector - np.floor(vector))) @ lattice, axis=1).min()
-        return length(vector, lattice, PBC=PBC)
+            return np.linalg.norm((_CELLS + (xyz - np.floor(xyz))) @ lattice, axis=1).min()
+        return length(xyz, lattice, PBC)
 
-    def project(self: Any, point: Any, cell: Any = None, PBC: Any = None, **options: Any) -> Any:
-        if _is_periodic(PBC) and cell is not None and not options:
-            operation = self.get_euclidean_generator(cell, 0) if self.euclidean else self.ops[0]
+    def project(self: Any, point: Any, cell: Any = None, PBC: Any = None, id: int = 0) -> Any:
+        if _is_periodic(PBC) and cell is not None:
+            operation = self.get_euclidean_generator(cell, id) if self.euclidean else self.ops[id]
             return projected(
                 np.asarray(point, float), operation.rotation_matrix, operation.translation_vector, cell
             )
-        return projection(self, point, cell, PBC, **options)
+        return projection(self, point, cell, PBC, id)
 
     for module in (operations, symmetry, wyckoff_site):
         module.distance_matrix = distance_matrix
@@ -65,10 +68,13 @@ def projected(point: Any, rotation: Any, translation: Any, lattice: Any) -> Any:
     and takes the nearest; so does this, or its draws would be others.
     """
     shifts = translation + _CELLS
-    points = point - np.floor(point) - np.cumsum(shifts, axis=0)
-    columns = rotation.T
-    lengths = np.linalg.norm(columns, axis=1)
-    directions = columns[lengths > 1e-3] / lengths[lengths > 1e-3, None]
-    images = (points @ directions.T) @ directions + shifts
+    # One after the other, and axis by axis, as PyXtal does: at special points ties go by the last bit.
+    points = np.subtract.accumulate(np.vstack([point - np.floor(point), shifts]))[1:]
+    images = np.zeros_like(points)
+    for axis in rotation.T:
+        length = np.sqrt(axis.dot(axis))
+        if length > 1e-3:
+            images += axis * (points @ axis / length**2)[:, None]
+    images += shifts
     nearest = images[np.argmin(np.linalg.norm((images - points) @ lattice, axis=1))]
     return nearest - np.floor(nearest)

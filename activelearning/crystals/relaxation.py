@@ -107,8 +107,8 @@ def relax(
     is_converged = False
     try:
         with warnings.catch_warnings():
-            # Of scipy, at errors of 1e-13 in the logarithm of a strain.
-            warnings.filterwarnings("ignore", "logm result may be inaccurate")
+            # Of scipy, at errors of some 1e-13 in the logarithm of a strain.
+            warnings.filterwarnings("ignore", r"logm result may be inaccurate, approximate err = \S+e-1\d\b")
             for has_ended in optimiser.irun(fmax=fmax, steps=max_steps):
                 is_converged = bool(has_ended)
                 ratio = float(moving.get_volume()) / volume

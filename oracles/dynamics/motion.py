@@ -8,7 +8,8 @@ On disk a run is a small file of state replaced atomically, and files of samples
 every checkpoint, so that the memory of the dynamics does not grow with the run; what reads them in between
 (`oracles.dynamics.reading`) does need memory for the positions of ions and molecules. Samples beyond what the state
 counts were written by a process that died before it replaced the state; they are cut off when the run goes on.
-Where there are fewer than the state counts, files were damaged, and the run is begun anew.
+Where there are fewer than the state counts, files were damaged, and the run is begun anew. Where they grow fewer while
+the run goes on, another process is at it: one that lost its claim to the evaluation and has finished it nevertheless.
 
 This file is copied into jobs that run without this package (see `oracles.dft.runner`), so it imports nothing but the
 standard library, numpy and ASE.
@@ -20,6 +21,7 @@ import json
 import logging
 import math
 import os
+import uuid
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +43,10 @@ N_OBSERVABLES = 3  # potential and total energy (eV), temperature (K)
 
 class SimulationError(Exception):
     """The atoms or the potential went where no crystal goes; the message says how."""
+
+
+class SamplesLostError(Exception):
+    """Another process removed or cut a run's samples: nothing of the run can be relied on any more."""
 
 
 @dataclass(frozen=True)
@@ -242,13 +248,23 @@ def _collide(atoms: Atoms, ratio: float) -> bool:
 def durable(path: Path, **arrays: NDArray[np.generic]) -> None:
     """Write arrays as `.npz`, in place of an earlier file only once they are on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    # A name of its own: two processes may be at one evaluation, after a claim is taken over.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove what `durable` wrote, and what a killed process left of it."""
+    for file in (path, *path.parent.glob(f"{path.name}.*.partial")):
+        file.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -280,7 +296,11 @@ class RunFolder:
         self._observables = folder / "observables.f64"
 
     def save(self, run: Run) -> None:
-        """Make the run durable, and forget its samples, which are then on disk."""
+        """Make the run durable, and forget its samples, which are then on disk.
+
+        Raises:
+            SamplesLostError: samples saved earlier are gone, or another process removes what is written now.
+        """
         self._state.parent.mkdir(parents=True, exist_ok=True)
         n_saved = run.n_samples - len(run.pending)
         positions = b"".join(np.ascontiguousarray(s.positions).tobytes() for s in run.pending)
@@ -297,15 +317,18 @@ class RunFolder:
             "rng": run.rng.bit_generator.state,
             "info": run.info,
         }
-        durable(
-            self._state,
-            plain=np.array(json.dumps(plain)),
-            numbers=run.atoms.numbers,
-            cell=run.atoms.cell.array,
-            start=run.atoms.positions,
-            positions=run.positions,
-            momenta=run.momenta,
-        )
+        try:
+            durable(
+                self._state,
+                plain=np.array(json.dumps(plain)),
+                numbers=run.atoms.numbers,
+                cell=run.atoms.cell.array,
+                start=run.atoms.positions,
+                positions=run.positions,
+                momenta=run.momenta,
+            )
+        except FileNotFoundError as error:
+            raise SamplesLostError(str(error)) from error
         run.pending = []
 
     def load(self) -> Run | None:
@@ -364,13 +387,16 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove the run's files."""
-        for path in (self._state, self._positions, self._observables, self._state.with_suffix(".partial")):
+        remove(self._state)
+        for path in (self._positions, self._observables):
             path.unlink(missing_ok=True)
 
 
 def _append(path: Path, offset: int, data: bytes) -> None:
     """Put data at an offset, cut off what is beyond, and see it on disk."""
     with open(path, "r+b" if path.exists() else "w+b") as file:
+        if file.seek(0, os.SEEK_END) < offset:  # or the gap would be read as zeros
+            raise SamplesLostError(f"{path} holds fewer than the {offset} bytes written to it")
         file.seek(offset)
         file.write(data)
         file.truncate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +15,23 @@ from ase.calculators.calculator import Calculator
 
 from activelearning.candidate import CrystalCandidate, digest
 from oracles.dynamics.diffusion import FitSettings
-from oracles.dynamics.motion import Dynamics, Run, RunFolder, SimulationError, durable, steps
+from oracles.dynamics.motion import (
+    Dynamics,
+    Run,
+    RunFolder,
+    SamplesLostError,
+    SimulationError,
+    durable,
+    remove,
+    steps,
+)
 from oracles.dynamics.reading import Reading, read, write_artifacts, write_trajectory
 from oracles.mace_md.preparation import prepare
 from oracles.mace_md.protocol import Protocol
 from oracles.mace_md.reading import Progress, force_reliability
 from oracles.relaxed import NAME, keep_relaxed
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -161,7 +173,23 @@ class CrystalRuns:
     def run(
         self, temperature: float, atoms: Atoms, info: dict[str, Any], calculator: Calculator
     ) -> Dynamics[Outcome]:
-        """One temperature, from its last checkpoint on; a run grows until it is precise enough or as long as it may."""
+        """One temperature, from its last checkpoint on; a run grows until it is precise enough or as long as it may.
+
+        Where another process takes the run's files away, it is begun anew, once.
+
+        Raises:
+            SamplesLostError: they were taken away a second time.
+        """
+        try:
+            return (yield from self._run(temperature, atoms, info, calculator))
+        except SamplesLostError as error:
+            _log.warning("%s at %g K is begun anew: %s", info["formula"], temperature, error)
+        self.folder(temperature).clear()
+        return (yield from self._run(temperature, atoms, info, calculator))
+
+    def _run(
+        self, temperature: float, atoms: Atoms, info: dict[str, Any], calculator: Calculator
+    ) -> Dynamics[Outcome]:
         plan = self._plan
         protocol = replace(plan.protocol, temperature=temperature)
         folder, files = self.folder(temperature), self.files(temperature)
@@ -219,7 +247,7 @@ class CrystalRuns:
 
     def clear(self) -> None:
         """Remove what is of use only to go on."""
-        self._prepared.unlink(missing_ok=True)
+        remove(self._prepared)
         for temperature in self._plan.temperatures:
             self.folder(temperature).clear()
 

@@ -16,6 +16,7 @@ CELLS = {
     167: (5.0, 5.0, 13.0, 90, 90, 120),
     194: (3.9, 3.9, 12.0, 90, 90, 120),
     216: (9.9, 9.9, 9.9, 90, 90, 90),
+    225: (5.1, 5.1, 5.1, 90, 90, 90),
     227: (8.4, 8.4, 8.4, 90, 90, 90),
 }
 CODE = """
@@ -36,8 +37,12 @@ for number, cell in json.loads(sys.argv[2]).items():
     found[number] = {
         "distances": symmetry.distance_matrix(first.copy(), second.copy(), lattice).tolist(),
         "in a plane": symmetry.distance_matrix(first.copy(), second.copy(), lattice, PBC=[1, 1, 0]).tolist(),
+        "shortest": float(symmetry.distance_matrix(first.copy(), second.copy(), lattice, [1, 1, 1], True)),
+        "squared": symmetry.distance_matrix(first, second, lattice, metric="sqeuclidean").tolist(),
         "distance": symmetry.distance(second[0].copy(), lattice).tolist(),
         "points": [position.project(rng.uniform(size=3), lattice, [1, 1, 1]).tolist() for position in group],
+        "by its second operation": group[0].project(rng.uniform(size=3), lattice, [1, 1, 1], 1).tolist(),
+        "special points": [position.project(np.array([0.25, 0.5, 0.75]), lattice).tolist() for position in group],
         "of a molecule": group[0].project(rng.uniform(size=3), lattice, [0, 0, 0]).tolist(),
     }
 print(json.dumps(found))
@@ -60,10 +65,11 @@ def answers():
 @pytest.mark.parametrize("group", CELLS)
 def test_answers_are_pyxtals(answers, group):
     ours, theirs = (answers[whose][str(group)] for whose in ("ours", "PyXtal's"))
-    for quantity in ("distances", "in a plane", "distance", "of a molecule"):
+    for quantity in ("distances", "in a plane", "shortest", "squared", "distance", "of a molecule"):
         np.testing.assert_allclose(ours[quantity], theirs[quantity], rtol=0, atol=1e-12)
-    apart = np.array(ours["points"]) - theirs["points"]
-    np.testing.assert_allclose(apart, np.rint(apart), rtol=0, atol=1e-12)
+    for points in ("points", "special points", "by its second operation"):
+        apart = np.array(ours[points]) - theirs[points]
+        np.testing.assert_allclose(apart, np.rint(apart), rtol=0, atol=1e-12)
 
 
 # Groups in which images of one site are exact ties, that rounding decides.

@@ -116,6 +116,29 @@ def test_an_interrupted_evaluation_goes_on_bit_for_bit(tmp_path, calls):
     assert plain(oracle(tmp_path / "killed").evaluate_one(candidate)) == whole
 
 
+def test_an_evaluation_whose_files_another_process_removes_is_begun_anew(tmp_path, caplog):
+    candidate = crystal(argyrodite(primitive=True))
+    whole = plain(oracle(tmp_path / "whole").evaluate_one(candidate))
+
+    robbed = oracle(tmp_path / "robbed")
+    calculator = robbed._load()
+    compute, done = calculator.evaluate, 0
+
+    def removes(structures):
+        nonlocal done
+        done += 1
+        if done == 40:
+            (state,) = (tmp_path / "robbed").rglob("checkpoint.npz")
+            for path in state.parent.iterdir():
+                path.unlink()
+        return compute(structures)
+
+    calculator.evaluate = removes
+    with caplog.at_level("WARNING", logger="oracles.mace_md.simulation"):
+        assert plain(robbed.evaluate_one(candidate)) == whole
+    assert "begun anew" in caplog.text
+
+
 KILLED = """
 import sys
 from pathlib import Path

@@ -19,6 +19,7 @@ from oracles.dynamics.integrity import trend
 from oracles.dynamics.motion import (
     Run,
     RunFolder,
+    SamplesLostError,
     SimulationError,
     degrees_of_freedom,
     kinetic_energy,
@@ -325,6 +326,31 @@ def test_a_run_whose_samples_are_missing_is_begun_anew(tmp_path, caplog, name, s
     assert_holds(folder, again, whole)
 
 
+def test_samples_that_another_process_takes_away_are_not_read_as_zeros(tmp_path):
+    """One that lost its claim finishes all the same, and clears the folder of the one that took the run over."""
+    folder = RunFolder(tmp_path, "print")
+    run = begin()
+    advance(run, lennard_jones(), PROTOCOL, until=70, checkpoint=folder.save, checkpoint_every=35)
+    RunFolder(tmp_path, "print").clear()
+    with pytest.raises(SamplesLostError, match="holds fewer than the"):
+        advance(run, lennard_jones(), PROTOCOL, until=105, checkpoint=folder.save, checkpoint_every=35)
+    assert folder.load() is None
+
+
+def test_a_state_that_another_process_takes_away_while_it_is_written(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path, "print")
+    sync = os.fsync
+
+    def too_late(descriptor):
+        sync(descriptor)
+        for partial in tmp_path.glob("*.partial"):
+            partial.unlink()
+
+    monkeypatch.setattr(os, "fsync", too_late)
+    with pytest.raises(SamplesLostError):
+        folder.save(begin())
+
+
 def test_the_name_of_a_new_state_is_seen_on_disk(tmp_path, monkeypatch):
     """The folder is synchronised, after the file has its name."""
     seen = []
@@ -349,7 +375,7 @@ def test_a_checkpoint_of_other_parameters_is_not_taken_up(tmp_path):
 def test_a_half_written_state_is_ignored(tmp_path):
     folder = RunFolder(tmp_path, "print")
     folder.save(begin())
-    (tmp_path / "checkpoint.partial").write_bytes(b"torn")
+    (tmp_path / "checkpoint.npz.0123.partial").write_bytes(b"torn")
     assert folder.load().step == 0
     folder.clear()
     assert not list(tmp_path.iterdir())
