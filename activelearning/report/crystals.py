@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from activelearning.candidate import CrystalCandidate, candidate_from_dict
 from activelearning.report.reading import header
@@ -47,21 +49,7 @@ def crystals(database: Database, name: str) -> list[Crystal]:
             .where(Evaluation.campaign == name, Evaluation.state == State.SUCCEEDED)
             .order_by(Evaluation.round, Evaluation.position)
         ).all()
-        answers = {e.key: str(e.details.get("shared_from", e.key)) for e in evaluations}
-        files: dict[str, Path] = {}
-        keys = sorted(set(answers.values()))
-        for start in range(0, len(keys), CHUNK):
-            kept = (
-                select(Artifact.evaluation_key, Campaign.artifacts, Artifact.path)
-                .join(Evaluation, Evaluation.key == Artifact.evaluation_key)
-                .join(Campaign, Campaign.name == Evaluation.campaign)
-                .where(
-                    Artifact.evaluation_key.in_(keys[start : start + CHUNK]), Artifact.path.endswith(".cif")
-                )
-                .order_by(Artifact.path)
-            )
-            for key, folder, path in session.execute(kept):
-                files.setdefault(key, Path(folder) / path)
+        files = kept_crystals(session, evaluations)
     found = []
     seen: set[str] = set()
     for evaluation in evaluations:
@@ -69,10 +57,32 @@ def crystals(database: Database, name: str) -> list[Crystal]:
             continue
         candidate = candidate_from_dict(evaluation.candidate)
         assert isinstance(candidate, CrystalCandidate)
-        file = files.get(answers[evaluation.key])
-        if file is not None and file.is_file():
+        file = files.get(evaluation.key)
+        if file is not None:
             found.append(Crystal(evaluation.key, candidate, file.read_text(encoding="utf-8")))
         elif candidate.structure is not None and candidate.key not in seen:
             seen.add(candidate.key)
             found.append(Crystal(evaluation.key, candidate, str(candidate.structure.to(fmt="cif"))))
     return found
+
+
+def kept_crystals(session: Session, evaluations: Sequence[Evaluation]) -> dict[str, Path]:
+    """CIF files that oracles kept with their answers, by the evaluation's key; of those that are there.
+
+    Those of an answer that is shared are in the campaign that it is shared from.
+    """
+    answers = {e.key: str(e.details.get("shared_from", e.key)) for e in evaluations}
+    files: dict[str, Path] = {}
+    keys = sorted(set(answers.values()))
+    for start in range(0, len(keys), CHUNK):
+        kept = (
+            select(Artifact.evaluation_key, Campaign.artifacts, Artifact.path)
+            .join(Evaluation, Evaluation.key == Artifact.evaluation_key)
+            .join(Campaign, Campaign.name == Evaluation.campaign)
+            .where(Artifact.evaluation_key.in_(keys[start : start + CHUNK]), Artifact.path.endswith(".cif"))
+            .order_by(Artifact.path)
+        )
+        for key, folder, path in session.execute(kept):
+            if (file := Path(folder) / path).is_file():
+                files.setdefault(key, file)
+    return {key: files[answer] for key, answer in answers.items() if answer in files}

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from activelearning.candidate import CrystalCandidate, candidate_from_dict
+from activelearning.report.crystals import kept_crystals
 from activelearning.report.reading import header
 from activelearning.report.results import best_rows
 from activelearning.report.text import candidate_text, number_text, value_text
 from activelearning.store.database import Database
-from activelearning.store.models import Artifact, Campaign, Evaluation, LabRequest, State
+from activelearning.store.models import Campaign, Evaluation, LabRequest, State
 from oracles.lab.requests import OPEN, find, with_results
 from oracles.units import is_logarithm
 
@@ -213,29 +213,22 @@ def _cif(session: Session, row: LabRequest, crystal: CrystalCandidate) -> tuple[
     """The crystal as CIF, and where its atoms are from."""
     if crystal.structure is not None:
         return str(crystal.structure.to(fmt="cif")), "the campaign's own"
-    kept = (
-        select(Artifact.path, Evaluation.fidelity)
-        .join(Evaluation, Evaluation.key == Artifact.evaluation_key)
-        .where(
-            Evaluation.campaign == row.campaign,
-            Evaluation.candidate_key == crystal.key,
-            Artifact.path.endswith(".cif"),
-        )
+    evaluations = session.scalars(
+        select(Evaluation)
+        .where(Evaluation.campaign == row.campaign, Evaluation.candidate_key == crystal.key)
         # The dearest answer's: it took the most pains with them.
         .order_by(
             (Evaluation.state == State.SUCCEEDED).desc(),
             Evaluation.cost_reserved.desc(),
             Evaluation.round,
             Evaluation.position,
-            Artifact.path,
         )
-    )
-    campaign = session.get(Campaign, row.campaign)
-    for path, fidelity in session.execute(kept) if campaign is not None else ():
-        assert campaign is not None
-        file = Path(campaign.artifacts) / path
-        if file.is_file():
-            return file.read_text(encoding="utf-8"), f"as relaxed for the fidelity {fidelity!r}"
+    ).all()
+    files = kept_crystals(session, evaluations)
+    for evaluation in evaluations:
+        if evaluation.key in files:
+            text = files[evaluation.key].read_text(encoding="utf-8")
+            return text, f"as relaxed for the fidelity {evaluation.fidelity!r}"
     if crystal.lattice is None:
         return None, ""
     return _cell_cif(crystal), "not known: the CIF holds cell and symmetry only"

@@ -241,7 +241,7 @@ def test_a_sheet_says_what_to_make(run: Run, asked: list[str], tmp_path: Path) -
 
 def test_a_sheet_has_the_atoms_of_the_dearest_answer(run: Run, asked: list[str], tmp_path: Path) -> None:
     from activelearning.store.database import open_database
-    from activelearning.store.models import Artifact, Campaign, Evaluation
+    from activelearning.store.models import Artifact, Campaign, Evaluation, Round
 
     folder = tmp_path / "atoms"
     folder.mkdir()
@@ -266,6 +266,33 @@ def test_a_sheet_has_the_atoms_of_the_dearest_answer(run: Run, asked: list[str],
     assert ran.code == 0, ran.err
     assert (tmp_path / "one.cif").read_text() == "data_md\n"
     assert "as relaxed for the fidelity 'md'" in ran.out
+    # A dearer one was given to another campaign, and is shared: its atoms lie there.
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "relaxed.cif").write_text("data_theirs\n")
+    with closing(open_database("sqlite:///activelearning.db")) as database, database.write() as session:
+        campaign = session.get(Campaign, columns["campaign"])
+        other = {c.name: getattr(campaign, c.name) for c in Campaign.__table__.columns}
+        session.add(Campaign(**other | {"name": "other", "artifacts": str(theirs)}))
+        session.flush()
+        session.add(Round(campaign="other", index=0, summary={}, timings={}, committed_at="2026-01-01"))
+        session.flush()
+        known = columns | {
+            "content_key": "dear",
+            "fidelity": "dear",
+            "cost_reserved": 7.0,
+            "state": "succeeded",
+        }
+        session.add(Evaluation(**known | {"key": "theirs", "campaign": "other"}))
+        session.add(
+            Evaluation(**known | {"key": "ours", "position": 103, "details": {"shared_from": "theirs"}})
+        )
+        session.flush()
+        session.add(Artifact(evaluation_key="theirs", path="relaxed.cif", sha256="0" * 64, size=1))
+    ran = run("lab", "sheet", asked[0], "--cif", "one.cif")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "one.cif").read_text() == "data_theirs\n"
+    assert "as relaxed for the fidelity 'dear'" in ran.out
 
 
 def test_rejections_and_materials_that_nobody_asked_for(run: Run, asked: list[str], tmp_path: Path) -> None:
