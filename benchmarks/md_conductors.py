@@ -139,7 +139,12 @@ def main() -> None:
             "equilibration_ps": 2.0,
             "min_cell_edge": EDGES.get(name, EDGE),
         }
-        asked = {"crystal": name, "weights": checksum(potential), "params": params}
+        asked = {
+            "crystal": name,
+            "weights": checksum(potential),
+            "version": MaceMDOracle.version,
+            "params": params,
+        }
         if not any(asked.items() <= row.items() for row in rows):
             missing.append(asked)
     with multiprocessing.get_context("spawn").Pool(arguments.processes, maxtasksperchild=1) as pool:
@@ -152,7 +157,9 @@ def main() -> None:
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread each, shared with other work",
                 "runs": rows,
             }
-            path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            partial.replace(path)
             path.with_suffix(".md").write_text("\n".join(table(result)) + "\n")
 
 
@@ -165,21 +172,17 @@ def table(result: dict[str, Any]) -> list[str]:
     lines = [
         f"Conductors and insulators in molecular dynamics, {result['date']}, {result['machine']}.",
         "",
-        "| crystal | potential | K | ps | atoms | log10 σ (S/cm) | ± | D (cm²/s) | hops | framework moved (Å) | "
-        "CPU ms a step |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| crystal | potential | K | ps | atoms | log10 σ (S/cm) | ± | D (cm²/s) | hops | framework moved (Å) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["runs"]:
         params = row["params"]
-        answer, std, numbers = row["reason"], "", " | | | "
+        answer, std, numbers = row["reason"], "", " | | "
         if row["reason"] is None:
             answer = f"{'< ' if row['is_bound'] else ''}{row['log10_sigma']:.2f}"
             std = f"{row['std']:.2f}" if row["std"] else ""
         if "steps" in row:
-            numbers = (
-                f"{row['diffusion_cm2_per_s']:.1e} | {row['n_hops']:.0f} | {row['framework_displacement']:.1f} | "
-                f"{1e3 * row['cpu_seconds'] / row['steps']:.1f}"
-            )
+            numbers = f"{row['diffusion_cm2_per_s']:.1e} | {row['n_hops']:.0f} | {row['framework_displacement']:.1f}"
         lines.append(
             f"| {row['crystal']} | {params['potential']} | {params['temperature']:g} | {params['time_ps']:g} | "
             f"{row.get('n_atoms', '')} | {answer} | {std} | {numbers} |"

@@ -250,7 +250,7 @@ def write_sources(
     sources: dict[str, dict[str, Any]] = {}
     for name, found in answers.items():
         valued = {key: one for key, one in found.items() if one["value"] is not None}
-        seconds = [one["seconds"] for one in found.values() if one.get("seconds") is not None]
+        seconds = [one["seconds"] for one in valued.values() if one.get("seconds") is not None]
         rank = rank_correlation([(one["value"], measured[key]) for key, one in valued.items()])
         sources[name] = rank | {
             "bounds": sum(one.get("bound", "0") != "0" for one in valued.values()),
@@ -284,7 +284,7 @@ def write_sources(
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Spearman's coefficient of at least four pairs, with its 95 % interval."""
+    """Spearman's coefficient, with its 95 % interval."""
     rho = float(stats.spearmanr(*np.array(pairs).T).statistic)
     low, high = _interval(rho, len(pairs))
     return {"n": len(pairs), "spearman": rho, "low": low, "high": high}
@@ -443,6 +443,9 @@ def _first(costs: Sequence[float], found: Sequence[int], wanted: float) -> float
 
 def _interval(rho: float, n: int) -> tuple[float, float]:
     """95 % interval of a rank correlation, by Fisher's transformation with the variance of Bonett & Wright (2000)."""
+    if n < 4:
+        return -1.0, 1.0  # nothing is known
+    rho = float(np.clip(rho, -1.0 + 1e-12, 1.0 - 1e-12))
     half = 1.96 * math.sqrt((1.0 + rho**2 / 2.0) / (n - 3))
     return math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)
 

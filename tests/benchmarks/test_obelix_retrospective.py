@@ -78,3 +78,11 @@ def test_the_interval_of_a_rank_correlation():
     found = retrospective.rank_correlation([(float(k), float(k % 5)) for k in range(20)])
     assert found["low"] < found["spearman"] < found["high"]
     assert found["n"] == 20
+
+
+@pytest.mark.parametrize(
+    ("rho", "n", "low", "high"), [(0.5, 30, 0.15, 0.74), (0.5, 3, -1, 1), (1.0, 9, 1, 1)]
+)
+def test_intervals_of_rank_correlations(rho, n, low, high):
+    """(0.5, 30): tanh(atanh(0.5) ± 1.96 sqrt(1.125 / 27))."""
+    assert retrospective._interval(rho, n) == pytest.approx((low, high), abs=0.02)
