@@ -14,10 +14,11 @@ protocol and weights, are not asked for again. `sources` tells how each source r
 so far, which are a random sample, and what it costs, in `benchmarks/results/obelix_sources.{json,md}`. `campaigns`
 looks answers up, and pays for them; each is kept in `--work`, from where an interrupted benchmark goes on.
 
-Methods, with the same budget and paired seeds: `joint` (all sources), `without_md`, `single_fidelity` (the laboratory
-alone), `proxy_order` (materials in the order of the proxy's predictions), `random`. Told is how many of the
-best twentieth of the materials are found, by what was spent, and the rank correlation of each source with the
-measurements, in `benchmarks/results/obelix_retrospective.{json,md,png}`.
+Methods, with the same budget and paired seeds: `joint` (all sources), `information` (the same by the default
+acquisition, `mf_gibbon`), `without_md`, `single_fidelity` (the laboratory alone), `proxy_order` (materials in the order
+of the proxy's predictions), `random`. Told is when the first of the best twentieth of the materials is measured, how
+many of them are by what was spent, the best that is, and the rank correlation of each source with the measurements, in
+`benchmarks/results/obelix_retrospective.{json,md,png}`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ ANSWERS = RESULTS / "obelix_answers.json"
 COMPUTED = ("bvse", "md")
 LAB = "lab"
 BEST_SHARE = 0.05
-METHODS = ("joint", "without_md", "single_fidelity", "proxy_order", "random")
+METHODS = ("joint", "information", "without_md", "single_fidelity", "proxy_order", "random")
 KINDS = {"none": "0", "upper": "1", "lower": "-1"}
 
 
@@ -157,12 +158,10 @@ def config_of(method: str, seed: int, tables: Path, table: Path) -> dict[str, An
     value = shipped(CONFIG)
     value |= {"name": f"retrospective-{method}-{seed}", "seed": seed}
     value["space"] = {"type": "pool", "file": str(tables / "pool.csv")}
-    kept = {
-        "joint": None,
-        "without_md": {"proxy", "bvse", LAB},
-        "single_fidelity": {LAB},
-        "random": {LAB},
-    }[method]
+    every = {"proxy", *COMPUTED, LAB}
+    kept = {"without_md": every - {"md"}, "single_fidelity": {LAB}, "random": {LAB}}.get(method, every)
+    design = value["initial_design"]["per_fidelity"]
+    value["initial_design"] = {"per_fidelity": {name: n for name, n in design.items() if name in kept}}
     value["fidelities"] = [
         {
             **{k: v for k, v in f.items() if k not in ("timeout", "max_in_flight")},
@@ -175,8 +174,10 @@ def config_of(method: str, seed: int, tables: Path, table: Path) -> dict[str, An
             },
         }
         for f in value["fidelities"]
-        if kept is None or f["name"] in kept
+        if f["name"] in kept
     ]
+    if method == "information":
+        value |= {"acquisition": {**value["acquisition"], "type": "mf_gibbon"}}
     if method == "random":
         value |= {"acquisition": {**value["acquisition"], "type": "random"}, "sampler": {"type": "random"}}
     return value
@@ -209,7 +210,7 @@ def campaign(job: tuple[str, int, str, str, str]) -> None:
     with Engine.open(config, folder=Path.cwd(), store=f"sqlite:///{store.resolve()}") as engine:
         run(engine)
         spent = [p.spent for p in trace(engine.database, config.name)]
-        asked = [(candidate.key, name) for candidate, name, _ in engine.repository.answers()]
+        asked = [(candidate.key, name) for candidate, name, _ in engine.repository.outcomes()]
     path.write_text(
         json.dumps({"lab": [[c, key] for c, (key, name) in zip(spent, asked, strict=True) if name == LAB]})
     )
@@ -376,18 +377,18 @@ def write_results(work: Path, tables: Path, table: Path, pool: PoolSpace, seeds:
     cost = {f["name"]: f["cost"] for f in shipped(CONFIG)["fidelities"]}
     # The whole pool is asked of the proxy first.
     ordered = [[len(rows) * cost["proxy"] + (k + 1) * cost[LAB], row["key"]] for k, row in enumerate(order)]
-    curves = {
-        method: np.array(
-            [
-                found_by(
-                    json.loads(campaign_file(method, s, tables, table, work).read_text())["lab"], best, costs
-                )
-                for s in range(seeds)
-            ]
-        )
+    # Of each campaign what the laboratory was asked, and when.
+    asked = {
+        method: [
+            json.loads(campaign_file(method, s, tables, table, work).read_text())["lab"] for s in range(seeds)
+        ]
         for method in METHODS
         if method != "proxy_order"
-    } | {"proxy_order": np.array([found_by(ordered, best, costs)])}
+    } | {"proxy_order": [[[spent, key] for spent, key in ordered if spent <= total]]}
+    curves = {
+        method: np.array([found_by(lab, best, costs) for lab in campaigns])
+        for method, campaigns in asked.items()
+    }
     sources = {
         name: rank_correlation([(float(row[name]), measured[row["key"]]) for row in rows if row[name]])
         for name in ("proxy", *COMPUTED)
@@ -395,8 +396,10 @@ def write_results(work: Path, tables: Path, table: Path, pool: PoolSpace, seeds:
     figures = {
         method: {
             "found": curve.mean(axis=0).tolist(),
+            "first": [_first(costs, one, 1) for one in curve],
             "half": [_first(costs, one, len(best) / 2) for one in curve],
             "end": curve[:, -1].tolist(),
+            "best": [max(measured[key] for _, key in lab) for lab in asked[method]],
         }
         for method, curve in curves.items()
     }
@@ -406,17 +409,22 @@ def write_results(work: Path, tables: Path, table: Path, pool: PoolSpace, seeds:
         "",
         f"{date}; {machine}. {len(pool.candidates)} materials, {len(best)} of them the best twentieth; a budget of "
         f"{total:g} laboratory measurements; {seeds} seeds. Made by `python benchmarks/obelix_retrospective.py`, which "
-        "says what the methods are.",
+        "says what the methods are. Spent: median, in measurements, and quartiles.",
         "",
-        "| method | found of the best, half the budget | all of it | spent when half of them are found |",
-        "|---|---|---|---|",
+        "| method | spent when the first of the best is measured | when half of them are | "
+        "found by half the budget, mean | by all of it | best measured, median |",
+        "|---|---|---|---|---|---|",
     ]
     for method in METHODS:
-        found, half = figures[method]["found"], figures[method]["half"]
-        known = [h for h in half if h is not None]
-        spent = "never" if len(known) <= len(half) / 2 else f"{np.median([h or math.inf for h in half]):.1f}"
-        lines.append(f"| {method} | {found[len(costs) // 2 - 1]:.1f} | {found[-1]:.1f} | {spent} |")
+        one = figures[method]
+        lines.append(
+            f"| {method} | {_spent(one['first'])} | {_spent(one['half'])} | {one['found'][len(costs) // 2 - 1]:.1f} | "
+            f"{one['found'][-1]:.1f} | {np.median(one['best']):.2f} |"
+        )
+    names = {row.key: f"{row.formula} ({measured[row.key]:.2f})" for row in pool.rows}
     lines += [
+        "",
+        f"The best, log10 σ in brackets: {'; '.join(names[k] for k in sorted(best, key=lambda k: -measured[k]))}.",
         "",
         "| source | materials with an answer | rank correlation with the measurement |",
         "|---|---|---|",
@@ -439,6 +447,15 @@ def write_results(work: Path, tables: Path, table: Path, pool: PoolSpace, seeds:
 
 def _first(costs: Sequence[float], found: Sequence[int], wanted: float) -> float | None:
     return next((cost for cost, n in zip(costs, found, strict=True) if n >= wanted), None)
+
+
+def _spent(costs: Sequence[float | None]) -> str:
+    """Median and quartiles, of runs that may not have come so far."""
+    low, middle, high = np.percentile(
+        [math.inf if cost is None else cost for cost in costs], [25, 50, 75], method="inverted_cdf"
+    )
+    shown = [f"{cost:.1f}" if math.isfinite(cost) else "never" for cost in (middle, low, high)]
+    return shown[0] if len(costs) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def _interval(rho: float, n: int) -> tuple[float, float]:

@@ -5,6 +5,8 @@ from pathlib import Path
 import obelix_retrospective as retrospective
 import pytest
 
+from activelearning.campaign.config import parse_config
+
 
 @pytest.fixture
 def answers(tmp_path, monkeypatch):
@@ -86,3 +88,35 @@ def test_the_interval_of_a_rank_correlation():
 def test_intervals_of_rank_correlations(rho, n, low, high):
     """(0.5, 30): tanh(atanh(0.5) ± 1.96 sqrt(1.125 / 27))."""
     assert retrospective._interval(rho, n) == pytest.approx((low, high), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("costs", "said"),
+    [
+        ([4.25], "4.2"),
+        ([3.0, 1.0, 2.0, 5.0, 4.0], "3.0 (2.0 to 4.0)"),
+        ([3.0, None, 2.0, None], "3.0 (2.0 to never)"),
+        ([None, None, None, 2.0], "never (2.0 to never)"),
+    ],
+)
+def test_campaigns_that_never_came_so_far_count(costs, said):
+    assert retrospective._spent(costs) == said
+
+
+def test_methods_differ_by_their_sources_and_acquisition(tmp_path):
+    def of(method):
+        return retrospective.config_of(method, 3, tmp_path, tmp_path / "answers.csv")
+
+    names = {
+        method: [f["name"] for f in of(method)["fidelities"]] for method in ("joint", "without_md", "random")
+    }
+    assert names == {
+        "joint": ["proxy", "bvse", "md", "lab"],
+        "without_md": ["proxy", "bvse", "lab"],
+        "random": ["lab"],
+    }
+    for method, kept in names.items():
+        assert set(of(method)["initial_design"]["per_fidelity"]) == set(kept)
+        parse_config(of(method))
+    assert of("information")["fidelities"] == of("joint")["fidelities"]
+    assert of("information")["acquisition"]["type"] == "mf_gibbon" != of("joint")["acquisition"]["type"]
