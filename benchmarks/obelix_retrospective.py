@@ -238,11 +238,12 @@ def write_sources(
     measured = {key: float(row["measured"]) for key, row in asked.items()}
     formulas = {c.key: c.formula for c in pool.rows if isinstance(c, CrystalCandidate)}
     date, machine = _stamp()
+    n, n_all = len(asked), len(pool.candidates)
+    which = f"all {n} materials" if n == n_all else f"{n} materials of {n_all}, drawn at random"
     lines = [
         "# Sources of OBELiX's conductivities against the measurement",
         "",
-        f"{date}; {machine}. {len(asked)} materials of {len(pool.candidates)}, drawn at random. A bound counts as its "
-        "value. Measurements: OBELiX (arXiv 2502.14234), CC BY 4.0. Made by "
+        f"{date}; {machine}. Of {which}. A bound counts as its value. Measurements: OBELiX (arXiv 2502.14234), CC BY 4.0. Made by "
         "`python benchmarks/obelix_retrospective.py sources`.",
         "",
         "| source | answers | bounds among them | rank correlation with the measurement | seconds an answer, median |",
