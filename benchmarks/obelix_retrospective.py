@@ -243,8 +243,8 @@ def write_sources(
     lines = [
         "# Sources of OBELiX's conductivities against the measurement",
         "",
-        f"{date}; {machine}. Of {which}. A bound counts as its value. Measurements: OBELiX (arXiv 2502.14234), CC BY 4.0. Made by "
-        "`python benchmarks/obelix_retrospective.py sources`.",
+        f"{date}; {machine}. Of {which}. A bound counts as its value. Measurements: OBELiX (arXiv 2502.14234), "
+        "CC BY 4.0. Made by `python benchmarks/obelix_retrospective.py sources`.",
         "",
         "| source | answers | bounds among them | rank correlation with the measurement | seconds an answer, median |",
         "|---|---|---|---|---|",
