@@ -456,7 +456,7 @@ def _spent(costs: Sequence[float | None]) -> str:
         [math.inf if cost is None else cost for cost in costs], [25, 50, 75], method="inverted_cdf"
     )
     shown = [f"{cost:.1f}" if math.isfinite(cost) else "never" for cost in (middle, low, high)]
-    return shown[0] if len(costs) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
+    return shown[0] if len(set(shown)) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def _interval(rho: float, n: int) -> tuple[float, float]:

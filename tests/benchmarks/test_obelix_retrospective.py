@@ -97,6 +97,7 @@ def test_intervals_of_rank_correlations(rho, n, low, high):
         ([3.0, 1.0, 2.0, 5.0, 4.0], "3.0 (2.0 to 4.0)"),
         ([3.0, None, 2.0, None], "3.0 (2.0 to never)"),
         ([None, None, None, 2.0], "never (2.0 to never)"),
+        ([None, None], "never"),
     ],
 )
 def test_campaigns_that_never_came_so_far_count(costs, said):
