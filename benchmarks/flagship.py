@@ -275,7 +275,7 @@ def draw(database: Database) -> None:
     lost = [x for x, a in zip(spent, answers, strict=True) if a["value"] is None]
     axes.plot(lost, [low] * len(lost), "x", color="0.6", clip_on=False, label="none: melted, or no atoms")
     axes.set(xlabel="spent (longest evaluations by dynamics)", ylabel="log10 σ at 600 K (S/cm)")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     figure.savefig(RESULTS / "trace.png", dpi=150)
     plt.close(figure)
 
