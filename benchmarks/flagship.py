@@ -301,11 +301,11 @@ def account(
     for round_ in rounds(database, CAMPAIGN):
         mine = [row for row in rows if row["round"] == round_["round"]]
         asked = [sum(row["fidelity"] == name for row in mine) for name in ("proxy", "bvse", "md")]
-        told = [row for row in mine if row["fidelity"] == "md"]
+        moved = [row for row in mine if row["fidelity"] == "md"]
         kinds = [
-            sum(row["value"] is not None and row["censoring"] == "none" for row in told),
-            sum(row["value"] is not None and row["censoring"] != "none" for row in told),
-            sum(row["state"] == "failed" for row in told),
+            sum(row["value"] is not None and row["censoring"] == "none" for row in moved),
+            sum(row["value"] is not None and row["censoring"] != "none" for row in moved),
+            sum(row["state"] == "failed" for row in moved),
         ]
         top = "" if round_["best"] is None else f"{round_['best']:.2f}"
         numbers = f"{', '.join(map(str, asked))} | {', '.join(map(str, kinds))}"
@@ -326,16 +326,17 @@ def account(
         runs = "; ".join(
             _run(run) for run in sorted(now["dynamics"]["runs"], key=lambda run: run["temperature"])
         )
-        moved = now["dynamics"]["reason"] or runs
+        longer = now["dynamics"]["reason"] or runs
         lines.append(
             f"| {candidate_text(winner['candidate'])} | {winner['value']:.2f} ± {winner['std'] or 0.0:.2f} | "
             f"{then['framework_displacement']:.1f} | {then['n_atoms']}, {now['dynamics']['n_atoms']} | "
-            f"{moved} | {energy} | {room} | {above} | {', '.join(now['known']) or 'neither'} |"
+            f"{longer} | {energy} | {room} | {above} | {', '.join(now['known']) or 'neither'} |"
         )
     lines += [
         "",
         "The error of a distance from the hull is the mean absolute error of CHGNet's formation energies with these "
-        "references.",
+        "references. The hull is that of the tables, a part of the Materials Project: what they lack can make a "
+        "distance too small, or negative.",
     ]
     return lines
 
