@@ -279,7 +279,9 @@ def test_the_student_conserves_energy():
     ).protocol
     calculator = load_calculator("mace:student")
     atoms = relax(argyrodite(primitive=True), calculator, max_steps=200, keep_symmetry=False).atoms
-    run = Run.begin(atoms, 850.0, 0, {})  # half of it goes into the springs, which give some back as symmetry breaks
+    run = Run.begin(
+        atoms, 850.0, 0, {}
+    )  # half of it goes into the springs, which give some back as symmetry breaks
     advance(run, calculator, protocol, until=4000)
     totals = np.array([sample.total for sample in run.pending]) / len(run.atoms)
     assert abs(trend(np.arange(len(totals)) * 0.02, totals)) < 1e-3
