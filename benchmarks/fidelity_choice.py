@@ -58,6 +58,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from kept import keep_json
 from scipy import stats
 from tasks import Task
 from top_k import top_k
@@ -228,9 +229,7 @@ def run_one(job: Job) -> None:
     found["config"] = digest_of(job, task)
     found["cpu_seconds"] = time.process_time() - begin
     found["optimum"], found["total"] = task.optimum, task.total
-    partial = job.path.with_suffix(".partial")
-    partial.write_text(json.dumps(found))
-    partial.replace(job.path)
+    keep_json(job.path, found)
     points = [p for p in found["points"] if p[1] is not None]
     print(
         f"{job.task} / {job.method} / seed {job.seed}: regret {task.regret(points[-1][1]):.3g} at "

@@ -32,6 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from kept import keep_json
 from pymatgen.core import Composition, Structure
 
 from activelearning.candidate import CrystalCandidate, digest
@@ -180,9 +181,7 @@ def judge(found: Mapping[str, str], path: Path, processes: int) -> dict[str, dic
                     "hull": stability[key],
                     "known": [name for name, formulas in compositions.items() if formula in formulas],
                 }
-                partial = path.with_suffix(".partial")
-                partial.write_text(json.dumps({"identity": identity, "crystals": judged}, indent=1) + "\n")
-                partial.replace(path)
+                keep_json(path, {"identity": identity, "crystals": judged})
     return {key: judged[key] for key in found}
 
 

@@ -31,6 +31,7 @@ import student_stability
 import torch
 from ase import Atoms
 from ase.build import bulk
+from kept import keep_json
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from student_speed import beta_li3ps4
@@ -157,9 +158,7 @@ def main() -> None:
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread each, shared with other work",
                 "runs": rows,
             }
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-            partial.replace(path)
+            keep_json(path, result)
             path.with_suffix(".md").write_text("\n".join(table(result)) + "\n")
 
 

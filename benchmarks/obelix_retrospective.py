@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept import keep_json
 from scipy import stats
 from shipped_source import answer_of, oracle_of, shipped
 from shipped_source import identity_of as oracle_identity
@@ -113,10 +114,7 @@ def answered() -> dict[str, dict[str, dict[str, Any]]]:
 
 def keep(said: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     """Write all answers so far."""
-    value = {name: {"identity": identity_of(name), "said": found} for name, found in said.items()}
-    partial = ANSWERS.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    partial.replace(ANSWERS)
+    keep_json(ANSWERS, {name: {"identity": identity_of(name), "said": found} for name, found in said.items()})
 
 
 # -- campaigns --------------------------------------------------------------------------------------------------------
@@ -211,9 +209,7 @@ def campaign(job: tuple[str, int, str, str, str]) -> None:
         run(engine)
         spent = [p.spent for p in trace(engine.database, config.name)]
         asked = [(candidate.key, name) for candidate, name, _ in engine.repository.outcomes()]
-    path.write_text(
-        json.dumps({"lab": [[c, key] for c, (key, name) in zip(spent, asked, strict=True) if name == LAB]})
-    )
+    keep_json(path, {"lab": [[c, key] for c, (key, name) in zip(spent, asked, strict=True) if name == LAB]})
     for leftover in store.parent.glob(f"{store.name}*"):
         leftover.unlink()
     print(f"{method} / seed {seed}: {len(asked)} answers, {spent[-1]:.1f} spent", flush=True)

@@ -28,6 +28,7 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.optimize import FIRE
 from ase.spacegroup import crystal
+from kept import keep_json
 
 from oracles.dynamics.motion import Run, SimulationError, kinetic_energy
 from oracles.mace_md import MaceMDOracle
@@ -202,7 +203,7 @@ def write(protocol: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> N
         **protocol,
         "crystals": rows,
     }
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    keep_json(path, result)
     lines = [
         f"{protocol['time_ps']:g} ps of mace:student at 1000 K and 2 fs, and the drift of its total energy at 600 K "
         f"and 1 fs over {protocol['drift_ps']:g} ps, {result['date']}, {result['machine']}.",
