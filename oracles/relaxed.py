@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import uuid4
 
 from ase import Atoms
 from pymatgen.io.ase import AseAtomsAdaptor
+
+from oracles.dynamics.motion import replacing
 
 NAME = "relaxed.cif"
 
@@ -17,13 +18,7 @@ def keep_relaxed(folder: Path, atoms: Atoms) -> str:
     Raises:
         OSError: the file can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    # A name of its own: two processes may be at one evaluation, after a claim is taken over.
-    partial = folder / f"{NAME}.{uuid4().hex}"
-    try:
+    with replacing(path) as partial:
         partial.write_text(str(AseAtomsAdaptor.get_structure(atoms).to(fmt="cif")), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return str(path)

@@ -22,7 +22,8 @@ import logging
 import math
 import os
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -247,22 +248,30 @@ def _collide(atoms: Atoms, ratio: float) -> bool:
 
 def durable(path: Path, **arrays: NDArray[np.generic]) -> None:
     """Write arrays as `.npz`, in place of an earlier file only once they are on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: two processes may be at one evaluation, after a claim is taken over.
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
     _sync_folder(path.parent)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of another once all is written; its folder is made.
+
+    It has a name of its own: two processes may be at one evaluation, after a claim is taken over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def remove(path: Path) -> None:
-    """Remove what `durable` wrote, and what a killed process left of it."""
+    """Remove a file written by `replacing`, and what killed processes left of it."""
     for file in (path, *path.parent.glob(f"{path.name}.*.partial")):
         file.unlink(missing_ok=True)
 
