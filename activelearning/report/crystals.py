@@ -13,8 +13,7 @@ from activelearning.candidate import CrystalCandidate, candidate_from_dict
 from activelearning.report.reading import header
 from activelearning.store.database import Database
 from activelearning.store.models import Artifact, Campaign, Evaluation, State
-
-CHUNK = 500  # keys in one question to the store
+from activelearning.store.rows import chunks
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,12 @@ def kept_crystals(session: Session, evaluations: Sequence[Evaluation]) -> dict[s
     """
     answers = {e.key: str(e.details.get("shared_from", e.key)) for e in evaluations}
     files: dict[str, Path] = {}
-    keys = sorted(set(answers.values()))
-    for start in range(0, len(keys), CHUNK):
+    for keys in chunks(sorted(set(answers.values()))):
         kept = (
             select(Artifact.evaluation_key, Campaign.artifacts, Artifact.path)
             .join(Evaluation, Evaluation.key == Artifact.evaluation_key)
             .join(Campaign, Campaign.name == Evaluation.campaign)
-            .where(Artifact.evaluation_key.in_(keys[start : start + CHUNK]), Artifact.path.endswith(".cif"))
+            .where(Artifact.evaluation_key.in_(keys), Artifact.path.endswith(".cif"))
             .order_by(Artifact.path)
         )
         for key, folder, path in session.execute(kept):

@@ -21,7 +21,7 @@ def locked_rows(session: Session, keys: Iterable[str]) -> dict[str, Evaluation]:
     """
     wanted = list(dict.fromkeys(keys))
     found: dict[str, Evaluation] = {}
-    for chunk in _chunks(sorted(wanted)):
+    for chunk in chunks(sorted(wanted)):
         query = select(Evaluation).where(Evaluation.key.in_(chunk)).order_by(Evaluation.key).with_for_update()
         found.update((row.key, row) for row in session.scalars(query))
         for log in _LOGS:
@@ -56,6 +56,7 @@ def _lengths(session: Session, log: type[Transition] | type[LedgerEntry]) -> dic
     return lengths
 
 
-def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+def chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Keys in parts that one query can take."""
     for begin in range(0, len(keys), _CHUNK):
         yield keys[begin : begin + _CHUNK]

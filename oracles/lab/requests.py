@@ -14,13 +14,12 @@ from activelearning.errors import InputError
 from activelearning.measurement import Censoring, MeasuredValue
 from activelearning.store.database import Database
 from activelearning.store.models import LabFile, LabRequest, LabResult
+from activelearning.store.rows import chunks
 from oracles.lab.results import combine
 from oracles.units import convert
 
 OPEN, ANSWERED, REJECTED, CANCELLED = "open", "answered", "rejected", "cancelled"
 CAMPAIGN, PERSON = "campaign", "person"
-# Keys in one query; databases limit the number of its parameters.
-_CHUNK = 500
 _FIELDS = ("value", "std", "unit", "censoring", "method", "note", "recorded_by", "cost", "recorded_at")
 
 
@@ -144,9 +143,7 @@ def with_results(session: Session, rows: Iterable[LabRequest]) -> list[Request]:
     requests = list(rows)
     results: dict[str, list[LabResult]] = {}
     files: dict[str, dict[int, list[LabFile]]] = {}
-    keys = [row.key for row in requests]
-    for start in range(0, len(keys), _CHUNK):
-        chunk = keys[start : start + _CHUNK]
+    for chunk in chunks([row.key for row in requests]):
         for result in session.scalars(
             select(LabResult).where(LabResult.key.in_(chunk)).order_by(LabResult.key, LabResult.sequence)
         ):
@@ -166,8 +163,8 @@ def with_results(session: Session, rows: Iterable[LabRequest]) -> list[Request]:
 def requests_of(session: Session, keys: Sequence[str]) -> list[Request]:
     """Requests by their whole keys; unknown ones are left out."""
     rows: list[LabRequest] = []
-    for start in range(0, len(keys), _CHUNK):
-        rows += session.scalars(select(LabRequest).where(LabRequest.key.in_(keys[start : start + _CHUNK])))
+    for chunk in chunks(keys):
+        rows += session.scalars(select(LabRequest).where(LabRequest.key.in_(chunk)))
     return with_results(session, rows)
 
 
