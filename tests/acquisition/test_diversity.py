@@ -119,7 +119,7 @@ def test_a_pool_without_likeness_is_chosen_by_score_alone() -> None:
         assert found == by_score
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     budget=st.floats(0.0, 8.0),
     dear=st.integers(0, 4),

@@ -64,7 +64,7 @@ def by_one_pass(a: list[float], b: list[float]) -> float:
     return total
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=7))
 def test_rise_is_the_integral(lines: list[tuple[float, float]]) -> None:
     a, b = (list(part) for part in zip(*lines, strict=True))

@@ -114,7 +114,7 @@ SPACES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(SPACES)
 def test_masks_let_through_exactly_the_valid_compositions(space):
     states = space["states"]
@@ -213,7 +213,7 @@ def test_a_required_element_is_never_skipped(number):
     assert all(counts[1] > 0 for counts in finished)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     numbers=st.lists(
         st.sampled_from([2, 47, 84, 123, 195, 200, 207, 216, 221, 225, 227, 230]),

@@ -116,7 +116,7 @@ def test_jacobian_agrees_with_differences(name, system):
 RANGES = st.tuples(st.floats(0.5, 8.0), st.floats(1.02, 8.0)).map(lambda p: (p[0], p[0] * p[1]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     lengths=RANGES,
     angles=st.tuples(st.floats(25.0, 118.0), st.floats(1.0, 100.0)).map(

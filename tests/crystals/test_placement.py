@@ -57,7 +57,7 @@ def brute_distances(cell: Cell, first: np.ndarray, second: np.ndarray) -> np.nda
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 230), st.integers(0, 2**32 - 1))
 def test_distances_are_those_of_brute_force(number, seed):
     rng = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ def test_distances_are_those_of_brute_force(number, seed):
     assert (found[~near] >= reach).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 230), st.integers(0, 2**32 - 1))
 def test_covered_cells_are_those_of_brute_force(number, seed):
     rng = np.random.default_rng(seed)
@@ -89,7 +89,7 @@ def test_covered_cells_are_those_of_brute_force(number, seed):
         assert np.array_equal(covered[k, cells][clear], (gaps < 0)[clear])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 230), st.integers(0, 2**32 - 1))
 def test_distances_within_an_orbit_hold_throughout_a_cell(number, seed):
     rng = np.random.default_rng(seed)
@@ -120,7 +120,7 @@ def test_distances_within_an_orbit_hold_throughout_a_cell(number, seed):
         ).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_a_domain_is_a_bijection_with_its_jacobian(n_free, seed):
     rng = np.random.default_rng(seed)

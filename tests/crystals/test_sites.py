@@ -83,7 +83,7 @@ def test_atoms_of_all_positions_are_orbits_of_spglibs_operations():
             assert (np.abs(gaps).max(axis=-1) < 1e-6).sum() == len(atoms), "atoms coincide"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(number=st.integers(1, 230), seed=st.integers(0, 2**32 - 1))
 def test_spglib_finds_at_least_the_groups_symmetry(number, seed):
     """A structure of one or two random orbits has all operations of its group, by spglib's own analysis."""

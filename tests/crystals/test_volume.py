@@ -78,7 +78,7 @@ def test_lengths_move_the_interval_no_farther_than_they_must():
     assert high > 27.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     shortest=st.floats(0.5, 20.0),
     ratio=st.floats(1.02, 10.0),

@@ -45,7 +45,7 @@ def charge(composition: dict[str, int], chosen: tuple[int, ...]) -> int:
     return sum(n * q for n, q in zip(composition.values(), chosen, strict=True))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(COMPOSITIONS)
 def test_the_charge_left_over_is_that_of_brute_force(composition: dict[str, int]) -> None:
     least = min(abs(charge(composition, chosen)) for chosen in choices(composition))
@@ -53,7 +53,7 @@ def test_the_charge_left_over_is_that_of_brute_force(composition: dict[str, int]
     assert told(bound("charge_imbalance"), composition) == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(COMPOSITIONS)
 def test_a_rule_is_kept_where_smact_says_so(composition: dict[str, int]) -> None:
     chi = [Element(symbol).X for symbol in composition]

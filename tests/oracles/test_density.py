@@ -38,7 +38,7 @@ def density(oracle: DensityOracle, crystal: CrystalCandidate) -> float:
 
 
 @given(st.lists(CRYSTALS, min_size=1, max_size=4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_it_is_the_density_of_pymatgen(crystals):
     answers = make().evaluate(crystals)
     for crystal, answer in zip(crystals, answers, strict=True):
@@ -50,7 +50,7 @@ def test_it_is_the_density_of_pymatgen(crystals):
 
 
 @given(st.lists(CRYSTALS, min_size=1, max_size=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_an_answer_does_not_depend_on_its_batch(crystals):
     oracle = make(noise_std=0.1)
     batch = [answer.values["density"].value for answer in oracle.evaluate(crystals)]

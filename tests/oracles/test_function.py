@@ -131,7 +131,7 @@ def test_reversed_is_the_negative(name, level):
 
 
 @given(seed=st.integers(0, 2**32 - 1), source=st.sampled_from(SOURCES), n=st.integers(1, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_an_answer_does_not_depend_on_its_batch(seed, source, n):
     name, level = source
     oracle = make(function=name, fidelity=level, noise_std=0.1)

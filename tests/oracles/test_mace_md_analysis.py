@@ -20,7 +20,7 @@ from oracles.dynamics.analysis import (
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 40), st.integers(1, 5), st.integers(0, 2**31))
 def test_msd_by_fft_equals_the_sum_over_all_origins(n_frames, n_ions, seed):
     positions = np.random.default_rng(seed).normal(5.0, 3.0, size=(n_frames, n_ions, 3))

@@ -51,7 +51,7 @@ def test_rows_on_a_threshold_go_the_same_way():
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(1, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_answer_does_not_depend_on_its_batch(seed, n):
     x, y = data(80)
     forest = Forest.from_sklearn(

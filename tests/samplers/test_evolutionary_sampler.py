@@ -77,7 +77,7 @@ SPACES = {name: small_crystals(**options) for name, options in CRYSTAL_SPACES.it
 
 
 @pytest.mark.parametrize("name", SPACES)
-@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(seed=st.integers(0, 2**32), n_fidelities=st.sampled_from([None, 3]))
 def test_every_crystal_is_of_its_space(name, seed, n_fidelities):
     space = SPACES[name]
@@ -111,7 +111,7 @@ def test_a_part_of_a_space_is_not_left():
         space.validate(proposal.candidate)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32), high=st.floats(1e-3, 1e6))
 def test_every_point_is_in_its_box(seed, high):
     space = BoxSpace([(-1.0, 1.0), (0.0, high), (high, 2.0 * high)])

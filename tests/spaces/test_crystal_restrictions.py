@@ -138,7 +138,7 @@ def keeps(number, counts, r):
     )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(restrictions=RESTRICTIONS)
 def test_a_restricted_space_holds_exactly_what_keeps_the_restrictions(base, restrictions):
     space, everything = base

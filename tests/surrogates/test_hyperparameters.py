@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from surrogates.data import Data, GaussianData
@@ -16,7 +16,6 @@ def coordinates(n_features: int = 2, n_fidelities: int = 3, target: int = 1) -> 
     return Coordinates.of(n_features, n_fidelities, target)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-4.0, 4.0), min_size=6, max_size=6))
 def test_every_point_is_a_correlation_matrix(values: list[float]) -> None:
     c = coordinates(n_fidelities=4, target=2)
