@@ -171,7 +171,7 @@ def laboratory_markdown(campaign: str, requests: Sequence[Mapping[str, Any]], ur
 
 def _best(best: Mapping[str, Any] | None) -> str:
     if best is None:
-        return "nothing measured at the target fidelity yet"
+        return "no value at the target fidelity yet"
     if "hypervolume" in best:
         return f"{value_text(best['hypervolume'])}, of {best['size']} candidates"
     return f"{value_text(best['value'], best['std'])} at {candidate_text(best['candidate'])}"

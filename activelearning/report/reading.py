@@ -189,9 +189,16 @@ def target_results(campaign: Header) -> ColumnElement[bool]:
     good.
     """
     return and_(
+        at_target(campaign),
+        or_(MeasurementRow.censoring != campaign.optimistic, MeasurementRow.censoring.is_(None)),
+    )
+
+
+def at_target(campaign: Header) -> ColumnElement[bool]:
+    """Condition on `Evaluation` joined with `MeasurementRow`: answers about the objective at the target fidelity."""
+    return and_(
         Evaluation.campaign == campaign.name,
         Evaluation.fidelity == campaign.target,
         Evaluation.state == State.SUCCEEDED,
         MeasurementRow.property == campaign.objective,
-        or_(MeasurementRow.censoring != campaign.optimistic, MeasurementRow.censoring.is_(None)),
     )

@@ -8,7 +8,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from activelearning.report.front import MeasuredCandidate, TargetResult, read_archive
-from activelearning.report.reading import Header, header, target_results
+from activelearning.report.reading import Header, at_target, header, target_results
 from activelearning.store.database import Database
 from activelearning.store.models import Evaluation, MeasurementRow
 
@@ -67,6 +67,28 @@ def best_rows(session: Session, campaign: Header, n: int) -> list[dict[str, Any]
         .limit(n)
     )
     return [_result(evaluation, measured) for evaluation, measured in session.execute(query)]
+
+
+def bounds(database: Database, name: str) -> list[float]:
+    """Answers at the target of a lone goal that only say what a candidate does not reach, in order of commitment.
+
+    They are what `best` leaves out: upper bounds when maximising, lower ones when minimising. Empty for a campaign
+    with several goals.
+
+    Raises:
+        InputError: the store holds no such campaign.
+    """
+    with database.read() as session:
+        campaign = header(session, name)
+        if not campaign.has_one_goal:
+            return []
+        query = (
+            select(MeasurementRow.value)
+            .join(Evaluation, MeasurementRow.evaluation_key == Evaluation.key)
+            .where(at_target(campaign), MeasurementRow.censoring == campaign.optimistic)
+            .order_by(Evaluation.round, Evaluation.position)
+        )
+        return list(session.scalars(query))
 
 
 def _result(evaluation: Evaluation, measured: MeasurementRow) -> dict[str, Any]:

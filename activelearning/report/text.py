@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from activelearning.measurement import Censoring
@@ -63,10 +63,14 @@ def _judged(figures: Mapping[str, Any]) -> str:
     )
 
 
-def best_text(best: Mapping[str, Any] | None) -> str:
-    """The best of a status in one line: value and candidate or, of several objectives, hypervolume and size."""
+def best_text(best: Mapping[str, Any] | None, bounds: Sequence[float] = ()) -> str:
+    """The best of a status in one line: value and candidate or, of several objectives, hypervolume and size.
+
+    Without a best, the answers that are no more than `bounds` are counted.
+    """
     if best is None:
-        return "nothing measured at the target fidelity yet"
+        known = f", {len(bounds)} {'bound' if len(bounds) == 1 else 'bounds'}" if bounds else ""
+        return f"no value at the target fidelity yet{known}"
     if "hypervolume" in best:
         candidates = "1 candidate" if best["size"] == 1 else f"{best['size']} candidates"
         return f"hypervolume {value_text(best['hypervolume'])} of {candidates} that none beats"

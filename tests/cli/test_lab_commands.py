@@ -39,6 +39,7 @@ def test_a_campaign_waits_for_the_laboratory_and_goes_on(
     waiting = standing["evaluations"]["lab"]["submitted"]
     assert standing["budget"]["reserved"] == waiting >= 2
     assert standing["best"] is None
+    assert run("best", "lab-search").err == "No value at the target fidelity yet.\n"
 
     requests = run("lab", "list", "--json").json
     assert len(requests) == waiting

@@ -18,7 +18,7 @@ from activelearning import report
 from activelearning.candidate import BoxCandidate, Candidate, CrystalCandidate
 from activelearning.errors import InputError
 from activelearning.report.crystals import crystals
-from activelearning.report.text import candidate_text, value_text
+from activelearning.report.text import best_text, candidate_text, value_text
 from activelearning.store.database import Database, open_database
 from activelearning.store.models import (
     Artifact,
@@ -207,6 +207,20 @@ def test_a_bound_counts_where_the_truth_is_at_least_as_good(database: Database) 
     rows.evaluation(0, "dear", -9.0, censoring="lower")  # at least -9: says nothing good
     assert [row["value"] for row in report.best(database, "down", 5)] == [0.5, 1.0]
     assert [point.best for point in report.trace(database, "down")] == [1.0, 0.5, 0.5]
+
+
+def test_bounds_are_what_best_leaves_out(database: Database, campaign: Writer) -> None:
+    assert report.bounds(database, "search") == [9.0]
+    down = Writer(database, "down", "minimize")
+    assert report.bounds(database, "down") == []
+    down.round(0)
+    for value, censoring in ((1.0, "none"), (0.5, "upper"), (-9.0, "lower"), (-8.0, "lower")):
+        down.evaluation(0, "dear", value, censoring=censoring)
+    down.evaluation(0, "cheap", -7.0, censoring="lower")
+    assert report.bounds(database, "down") == [-9.0, -8.0]
+    assert [row["value"] for row in report.best(database, "down")] == [0.5, 1.0]
+    assert best_text(None, report.bounds(database, "down")) == "no value at the target fidelity yet, 2 bounds"
+    assert best_text(None, report.bounds(database, "search")).endswith("yet, 1 bound")
 
 
 def test_export_has_one_row_for_each_evaluation_in_order(database: Database, campaign: Writer) -> None:
