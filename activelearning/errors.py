@@ -4,6 +4,8 @@ Each message is one readable paragraph that names the key, file or plug-in at fa
 The command line prints it without a traceback and exits with the error's `exit_code`.
 """
 
+import errno
+
 
 class ActiveLearningError(Exception):
     """Base of every error raised on purpose by this project."""
@@ -49,9 +51,16 @@ class OracleError(ActiveLearningError):
     """An oracle broke its contract (NaN, too few values, wrong type)."""
 
 
+class MachineError(ActiveLearningError):
+    """The machine failed an oracle, which says nothing of what it was asked: evaluations stay open, at no cost."""
+
+
 class SamplerError(ActiveLearningError):
     """A sampler was given a reward, a state or a request that it can't work with."""
 
+
+# No room, no room for this user, no writing at all, no more open files for this process or this machine.
+_STORAGE_CODES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 # PyTorch knows some of its troubles by a class and others by their text alone, as do programs built upon it.
 _MEMORY_CLASSES = {"MemoryError", "OutOfMemoryError"}
@@ -70,6 +79,16 @@ _DEVICE_TEXTS = (
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the machine, or of its accelerator, is used up."""
     return _is_of(error, _MEMORY_CLASSES, _MEMORY_TEXTS)
+
+
+def is_out_of_storage(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that files can't be written or opened any more."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _STORAGE_CODES:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def is_machine_trouble(error: BaseException) -> bool:

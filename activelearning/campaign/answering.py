@@ -11,7 +11,7 @@ from typing import Any
 
 from activelearning.candidate import Candidate, CrystalCandidate
 from activelearning.contracts.oracle import OracleLike
-from activelearning.errors import ActiveLearningError
+from activelearning.errors import ActiveLearningError, MachineError, is_out_of_storage
 from activelearning.measurement import MeasuredValue, Measurement
 
 ORDERING_KEY = "ordering"  # where an answer's metadata tell how partial occupancies became whole atoms
@@ -25,7 +25,7 @@ def ask(
     candidates: Sequence[Candidate],
     keys: Sequence[str],
 ) -> list[Measurement]:
-    """Evaluate candidates; whatever happens there is one measurement for each.
+    """Evaluate candidates; whatever the oracle does there is one measurement for each.
 
     A batch that raises is asked again one by one, so that one bad candidate does not fail the others.
 
@@ -36,6 +36,9 @@ def ask(
         unit: Unit that the campaign states for it, or None.
         candidates: What to measure.
         keys: Keys of the evaluations, in the same order.
+
+    Raises:
+        MachineError: files can't be written any more: nothing is known of any of the candidates.
     """
     if takes_average(oracle) or not any(needs_order(candidate) for candidate in candidates):
         return _ask(oracle, name, prop, unit, candidates, keys)
@@ -90,10 +93,16 @@ def _ask(
         oracle.expect({candidate.key: key for candidate, key in zip(candidates, keys, strict=True)})
         answers = list(oracle.evaluate(candidates))
     except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())
+        if is_out_of_storage(error):
+            # Taken for an answer, it would fail and charge one candidate after the other.
+            raise MachineError(
+                f"The machine keeps no more files of the oracle {name!r}: {text}. What was asked of it stays open and "
+                f"costs nothing; once that is mended, `activelearning run` goes on."
+            ) from error
         if len(candidates) > 1:
             pairs = zip(candidates, keys, strict=True)
             return [_ask(oracle, name, prop, unit, [candidate], [key])[0] for candidate, key in pairs]
-        text = " ".join(str(error).split())
         return [Measurement.failed(f"the oracle {name!r} raised {type(error).__name__}: {text}")]
     seconds = (time.perf_counter() - begin) / max(len(candidates), 1)
     if len(answers) != len(candidates):

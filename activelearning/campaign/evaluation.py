@@ -87,12 +87,14 @@ class Evaluator:
         # One at a time, and kept now and then: a process that is lost loses little.
         waiting: list[tuple[Evaluation, Measurement]] = []
         kept = time.monotonic()
-        for row in asked:
-            waiting += self._ask(source, [row])
-            if time.monotonic() - kept >= KEEP_SECONDS:
-                self.finish(source, waiting, worker=self._worker)
-                waiting, kept = [], time.monotonic()
-        self.finish(source, waiting, worker=self._worker)
+        try:
+            for row in asked:
+                waiting += self._ask(source, [row])
+                if time.monotonic() - kept >= KEEP_SECONDS:
+                    self.finish(source, waiting, worker=self._worker)
+                    waiting, kept = [], time.monotonic()
+        finally:  # what was answered before a Ctrl-C, too
+            self.finish(source, waiting, worker=self._worker)
 
     @staticmethod
     def _ask(source: Source, rows: Sequence[Evaluation]) -> list[tuple[Evaluation, Measurement]]:

@@ -18,7 +18,7 @@ from typing import Any
 from activelearning.campaign.worker import receive, send
 from activelearning.candidate import Candidate
 from activelearning.contracts.oracle import OracleContext
-from activelearning.errors import OracleError
+from activelearning.errors import MachineError, OracleError
 from activelearning.measurement import Measurement
 
 START_SECONDS = (
@@ -115,11 +115,18 @@ class WorkerProcess:
         return f"it {how} (its output is in {self._log.name})"
 
     def ask(self, candidate: Candidate, key: str, timeout: float | None) -> tuple[Measurement, bool]:
-        """Evaluate one candidate; returns the measurement and whether the process can be used again."""
+        """Evaluate one candidate; returns the measurement and whether the process can be used again.
+
+        Raises:
+            MachineError: the machine failed the oracle; the process is ended.
+        """
         self._send((candidate, key))
         answer = self._next(timeout)
         if isinstance(answer, Measurement):
             return answer, True
+        if isinstance(answer, MachineError):
+            self.kill()
+            raise answer
         if isinstance(answer, TimeoutError):
             self.kill()
             reason = f"the oracle {self._name!r} timed out after {timeout:g} s"
@@ -236,11 +243,14 @@ class WorkerPool:
             worker = self._take()
         except OracleError as error:
             return Measurement.failed(str(error))
-        measurement, reusable = worker.ask(candidate, key, self._timeout)
-        with self._lock:
-            self._busy.discard(worker)
-            if reusable:
-                self._idle.append(worker)
+        reusable = False
+        try:
+            measurement, reusable = worker.ask(candidate, key, self._timeout)
+        finally:
+            with self._lock:
+                self._busy.discard(worker)
+                if reusable:
+                    self._idle.append(worker)
         if measurement.seconds is None:
             return replace(measurement, seconds=time.perf_counter() - begin)
         return measurement

@@ -93,6 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     from activelearning.campaign.answering import ask
     from activelearning.campaign.sections import construct
+    from activelearning.errors import MachineError
 
     try:
         oracle = construct(
@@ -106,8 +107,14 @@ def main() -> None:
     context = setup["context"]
     while True:
         candidate, key = inbox.get()
-        (measurement,) = ask(oracle, setup["oracle"], context.property, context.unit, [candidate], [key])
-        send(frames, measurement)
+        try:
+            (answer,) = ask(oracle, setup["oracle"], context.property, context.unit, [candidate], [key])
+        except MachineError as error:
+            send(
+                frames, MachineError(str(error))
+            )  # without its cause, which need not be one for another process
+        else:
+            send(frames, answer)
 
 
 if __name__ == "__main__":

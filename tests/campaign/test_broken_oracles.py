@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from activelearning.campaign.tick import run, tick
+from activelearning.errors import MachineError
 
 # The second of the three evaluations of the initial design at `low` goes wrong.
 TEMPLATE = """
@@ -270,3 +271,27 @@ def test_what_came_one_by_one_is_not_asked_again(bench: Any, monkeypatch: pytest
     keys = asked.read_text().split()
     assert len(keys) == len(set(keys)) + 1  # the one at work when it was interrupted
     assert {row.state for row in bench.evaluations()} == {"succeeded"}
+
+
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_a_full_disk_stops_the_campaign_and_fails_no_evaluation(bench: Any, is_batched: bool) -> None:
+    full = 'if Low.n == 3 and not os.path.exists("room"): raise OSError(28, "No space left on device")'
+    one, batch = ONE, f"for c in candidates:\n            Low.n += 1\n            {full}\n        {BATCH}"
+    body = batch.format(wrong="pass") if is_batched else one.replace("if Low.n == 2:", full).format(wrong="")
+    method = "evaluate" if is_batched else "evaluate_one"
+    source = TEMPLATE.format(method=method, s="s" if is_batched else "", body=body)
+    bench.write("oracle.py", source.replace('"room"', repr(str(bench.folder / "room"))))
+    config = bench.config(
+        {"initial_design": {"per_fidelity": {"low": 3, "high": 1}}, "stopping.max_rounds": 1}
+    )
+    said = r"'oracle\.py:Low': \[Errno 28\] No space left on device\. What"
+    with bench.open(config) as engine, pytest.raises(MachineError, match=said):
+        run(engine)
+    low = [row.state for row in bench.evaluations() if row.fidelity == "low"]
+    assert low == (["running"] * 3 if is_batched else ["succeeded", "succeeded", "running"])
+
+    (bench.folder / "room").touch()
+    with bench.open(config) as engine:
+        assert run(engine).reason == "all 1 rounds are done"
+    assert {row.state for row in bench.evaluations()} == {"succeeded"}
+    assert all(row.details == {} for row in bench.evaluations())  # nobody took anything over

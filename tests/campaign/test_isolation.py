@@ -15,10 +15,11 @@ from activelearning.campaign.isolation import OracleSpec, WorkerPool
 from activelearning.campaign.tick import run, tick
 from activelearning.candidate import BoxCandidate
 from activelearning.contracts.oracle import OracleContext
+from activelearning.errors import MachineError
 from activelearning.measurement import Measurement
 
 ORACLE = """
-import ctypes, os, signal, subprocess, sys, time
+import ctypes, errno, os, signal, subprocess, sys, time
 from pathlib import Path
 from oracles import Oracle
 
@@ -60,6 +61,11 @@ class Scripted(Oracle):
             while len(set((self.folder / "pids").read_text().split())) < 3:
                 assert time.monotonic() < until
                 time.sleep(0.02)
+        elif what == 10:
+            try:
+                raise OSError(errno.ENOSPC, "No space left on device", "trajectory.npz")
+            except OSError as error:
+                raise ValueError("the trajectory can't be kept") from error
         return value
 
 
@@ -120,6 +126,21 @@ def test_hangs_and_crashes_fail_one_evaluation_each(tmp_path: Path) -> None:
     # One process as long as nothing kills it: it raised twice and went on.
     assert [pids.index(pid) for pid in pids] == [0, 0, 0, 0, 0, 5, 5, 7, 7, 9]
     assert all(_gone(int(pid), 1.0) for pid in pids)
+
+
+def test_a_full_disk_is_no_answer_about_a_candidate(tmp_path: Path) -> None:
+    pool = _pool(tmp_path)
+    answers: dict[str, Measurement] = {}
+    work = [(BoxCandidate((float(what), 3.0)), f"key-{i}") for i, what in enumerate((0, 10, 0))]
+    try:
+        with pytest.raises(
+            MachineError, match=r"'scripted\.py:Scripted': the trajectory can't be kept\. What"
+        ):
+            pool.run(work, lambda _key: True, answers.__setitem__)
+    finally:
+        pool.close()
+    assert list(answers) == ["key-0"]
+    assert all(_gone(int(pid), 1.0) for pid in (tmp_path / "pids").read_text().split())
 
 
 def test_much_output_stops_nothing(tmp_path: Path) -> None:
