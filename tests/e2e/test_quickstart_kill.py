@@ -22,8 +22,10 @@ SHORTENED = {
     "budget": "{total: 3.1, per_round: 1.05}",
     "fidelities.1.max_in_flight": "1",
     "fidelities.1.params.time_ps": "0.2",
+    "fidelities.1.params.max_time_ps": "0.2",
     "fidelities.1.params.equilibration_ps": "0.05",
     "fidelities.1.params.n_realisations": "1",
+    "fidelities.1.params.n_relaxed": "1",
     "fidelities.1.params.relax_steps": "5",
     "fidelities.1.params.checkpoint_every": "20",
 }
