@@ -5,6 +5,7 @@ The command line prints it without a traceback and exits with the error's `exit_
 """
 
 import errno
+from collections.abc import Iterator
 
 
 class ActiveLearningError(Exception):
@@ -59,8 +60,16 @@ class SamplerError(ActiveLearningError):
     """A sampler was given a reward, a state or a request that it can't work with."""
 
 
-# No room, no room for this user, no writing at all, no more open files for this process or this machine.
-_STORAGE_CODES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
+# No room, or none for this user; a file system that only reads, fails or went away; no more open files.
+_STORAGE_CODES = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+}
 
 # PyTorch knows some of its troubles by a class and others by their text alone, as do programs built upon it.
 _MEMORY_CLASSES = {"MemoryError", "OutOfMemoryError"}
@@ -81,19 +90,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     return _is_of(error, _MEMORY_CLASSES, _MEMORY_TEXTS)
 
 
-def is_out_of_storage(error: BaseException) -> bool:
-    """Whether an error, or one that led to it, says that files can't be written or opened any more."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _STORAGE_CODES:
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
 def is_machine_trouble(error: BaseException) -> bool:
     """Whether an error is the machine's and says nothing of what was computed: no memory, or a device that fails."""
     return is_out_of_memory(error) or _is_of(error, _DEVICE_CLASSES, _DEVICE_TEXTS)
+
+
+def is_broken_machine(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, will be met again: no file can be written, or a device fails.
+
+    Lack of memory is none: something smaller may fit.
+    """
+    return any(
+        (isinstance(cause, OSError) and cause.errno in _STORAGE_CODES)
+        or (not is_out_of_memory(cause) and is_machine_trouble(cause))
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that a traceback of it would show."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
 def _is_of(error: BaseException, classes: set[str], texts: tuple[str, ...]) -> bool:

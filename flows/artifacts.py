@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from activelearning.campaign.engine import Engine
-from activelearning.report import batch, diagnostics, rounds, status, trace
+from activelearning.report import batch, diagnostics, rounds, status, trace, why_no_best
 from activelearning.report.text import candidate_text, number_text, value_text
 from flows.plots import best_against_cost, data_uri
 from flows.server import PrefectError, require_api
@@ -42,11 +42,13 @@ def publish(engine: Engine, index: int) -> None:
         label = f"hypervolume of {', '.join(objective.property for objective in sought)}"
     picture = best_against_cost(trace(database, name), label=label, total=engine.config.budget.total)
     shown = f"Campaign {name}, round {index}"
+    standing = status(database, name)
+    best = why_no_best(database, name) if standing["best"] is None else best_markdown(standing["best"])
     asked = list_requests(database, campaign=name, state=None)
     try:
         require_api()
         create_markdown_artifact(
-            summary_markdown(status(database, name), rounds(database, name), label, picture)
+            summary_markdown(standing, rounds(database, name), label, best, picture)
             + model_markdown(diagnostics(database, name)),
             key=artifact_key(name, "round"),
             description=f"{shown}: budget, best so far, best against cost, every round, the model",
@@ -81,7 +83,11 @@ def table_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def summary_markdown(
-    standing: Mapping[str, Any], committed: Sequence[Mapping[str, Any]], label: str, picture: bytes
+    standing: Mapping[str, Any],
+    committed: Sequence[Mapping[str, Any]],
+    label: str,
+    best: str,
+    picture: bytes,
 ) -> str:
     """The campaign so far as Markdown: budget, best result, a picture (PNG), and a table of its rounds."""
     budget = standing["budget"]
@@ -91,7 +97,7 @@ def summary_markdown(
         f"**Budget** {budget['spent']:g} spent, {budget['reserved']:g} reserved, {budget['remaining']:g} of "
         f"{budget['total']:g} left",
         "",
-        f"**Best {label}** {_best(standing['best'])}",
+        f"**Best {label}** {best}",
         "",
         f"![best {label} against cumulative cost]({data_uri(picture)})",
         "",
@@ -103,8 +109,10 @@ def summary_markdown(
             f"{fidelity}: " + ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
             for fidelity, states in sorted(row["evaluations"].items())
         )
-        best = value_text(row["best"])
-        lines.append(f"| {row['round']} | {evaluations} | {row['cost_paid']:g} | {row['spent']:g} | {best} |")
+        so_far = value_text(row["best"])
+        lines.append(
+            f"| {row['round']} | {evaluations} | {row['cost_paid']:g} | {row['spent']:g} | {so_far} |"
+        )
     return "\n".join(lines)
 
 
@@ -169,9 +177,8 @@ def laboratory_markdown(campaign: str, requests: Sequence[Mapping[str, Any]], ur
     return "\n".join(lines)
 
 
-def _best(best: Mapping[str, Any] | None) -> str:
-    if best is None:
-        return "no value at the target fidelity yet"
+def best_markdown(best: Mapping[str, Any]) -> str:
+    """The best of a status, as the page of a round has it."""
     if "hypervolume" in best:
         return f"{value_text(best['hypervolume'])}, of {best['size']} candidates"
     return f"{value_text(best['value'], best['std'])} at {candidate_text(best['candidate'])}"

@@ -11,9 +11,10 @@ from typing import Any
 
 from activelearning.candidate import Candidate, CrystalCandidate
 from activelearning.contracts.oracle import OracleLike
-from activelearning.errors import ActiveLearningError, MachineError, is_out_of_storage
+from activelearning.errors import ActiveLearningError, MachineError, is_broken_machine
 from activelearning.measurement import MeasuredValue, Measurement
 
+STAYS_OPEN = "What was asked stays open and costs nothing; once that is mended, `activelearning run` goes on."
 ORDERING_KEY = "ordering"  # where an answer's metadata tell how partial occupancies became whole atoms
 
 
@@ -38,7 +39,7 @@ def ask(
         keys: Keys of the evaluations, in the same order.
 
     Raises:
-        MachineError: files can't be written any more: nothing is known of any of the candidates.
+        MachineError: files can't be written any more, or the device fails: nothing is known of any of the candidates.
     """
     if takes_average(oracle) or not any(needs_order(candidate) for candidate in candidates):
         return _ask(oracle, name, prop, unit, candidates, keys)
@@ -94,11 +95,11 @@ def _ask(
         answers = list(oracle.evaluate(candidates))
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
-        if is_out_of_storage(error):
-            # Taken for an answer, it would fail and charge one candidate after the other.
+        if is_broken_machine(error):
+            # Taken for an answer, it would fail and charge one candidate after the other. Lack of memory is one: it is
+            # the crystal's size that this machine can't do.
             raise MachineError(
-                f"The machine keeps no more files of the oracle {name!r}: {text}. What was asked of it stays open and "
-                f"costs nothing; once that is mended, `activelearning run` goes on."
+                f"The machine fails the oracle {name!r}: {type(error).__name__}: {text}. {STAYS_OPEN}"
             ) from error
         if len(candidates) > 1:
             pairs = zip(candidates, keys, strict=True)

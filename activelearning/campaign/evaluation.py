@@ -6,9 +6,12 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from activelearning.campaign.answering import ask, checked
 from activelearning.campaign.isolation import WorkerPool
@@ -93,8 +96,12 @@ class Evaluator:
                 if time.monotonic() - kept >= KEEP_SECONDS:
                     self.finish(source, waiting, worker=self._worker)
                     waiting, kept = [], time.monotonic()
-        finally:  # what was answered before a Ctrl-C, too
-            self.finish(source, waiting, worker=self._worker)
+        except BaseException:
+            # A full disk may be the store's, too; the first error is the one to tell.
+            with suppress(SQLAlchemyError):
+                self.finish(source, waiting, worker=self._worker)
+            raise
+        self.finish(source, waiting, worker=self._worker)
 
     @staticmethod
     def _ask(source: Source, rows: Sequence[Evaluation]) -> list[tuple[Evaluation, Measurement]]:

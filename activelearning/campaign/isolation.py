@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from activelearning.campaign.answering import STAYS_OPEN
 from activelearning.campaign.worker import receive, send
 from activelearning.candidate import Candidate
 from activelearning.contracts.oracle import OracleContext
@@ -77,6 +78,9 @@ class WorkerProcess:
         }
         self._send(setup)
         greeting = self._next(START_SECONDS)
+        if isinstance(greeting, MachineError):
+            self.kill()
+            raise MachineError(f"The oracle {spec.oracle!r} can't be made: {greeting}. {STAYS_OPEN}")
         if not isinstance(greeting, dict) or "ready" not in greeting:
             said = greeting["error"] if isinstance(greeting, dict) else None
             if isinstance(greeting, TimeoutError):
@@ -118,14 +122,13 @@ class WorkerProcess:
         """Evaluate one candidate; returns the measurement and whether the process can be used again.
 
         Raises:
-            MachineError: the machine failed the oracle; the process is ended.
+            MachineError: the machine failed the oracle.
         """
         self._send((candidate, key))
         answer = self._next(timeout)
         if isinstance(answer, Measurement):
             return answer, True
         if isinstance(answer, MachineError):
-            self.kill()
             raise answer
         if isinstance(answer, TimeoutError):
             self.kill()
@@ -243,14 +246,21 @@ class WorkerPool:
             worker = self._take()
         except OracleError as error:
             return Measurement.failed(str(error))
-        reusable = False
+        except OSError as error:
+            raise MachineError(
+                f"A worker process of the oracle {self._spec.oracle!r} can't be started: {error}. {STAYS_OPEN}"
+            ) from error
         try:
             measurement, reusable = worker.ask(candidate, key, self._timeout)
-        finally:
+        except BaseException:
+            worker.kill()
             with self._lock:
                 self._busy.discard(worker)
-                if reusable:
-                    self._idle.append(worker)
+            raise
+        with self._lock:
+            self._busy.discard(worker)
+            if reusable:
+                self._idle.append(worker)
         if measurement.seconds is None:
             return replace(measurement, seconds=time.perf_counter() - begin)
         return measurement

@@ -93,7 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     from activelearning.campaign.answering import ask
     from activelearning.campaign.sections import construct
-    from activelearning.errors import MachineError
+    from activelearning.errors import MachineError, is_broken_machine
 
     try:
         oracle = construct(
@@ -101,7 +101,8 @@ def main() -> None:
         )
         oracle.bind(setup["context"])
     except Exception as error:
-        send(frames, {"error": f"{type(error).__name__}: {error}"})
+        text = f"{type(error).__name__}: {error}"
+        send(frames, MachineError(text) if is_broken_machine(error) else {"error": text})
         return
     send(frames, {"ready": True})
     context = setup["context"]
@@ -110,9 +111,8 @@ def main() -> None:
         try:
             (answer,) = ask(oracle, setup["oracle"], context.property, context.unit, [candidate], [key])
         except MachineError as error:
-            send(
-                frames, MachineError(str(error))
-            )  # without its cause, which need not be one for another process
+            # Without its cause, which another process may not be able to read.
+            send(frames, MachineError(str(error)))
         else:
             send(frames, answer)
 

@@ -42,7 +42,8 @@ def status(name: CampaignArgument, json: JsonOption = False, store: StoreOption 
     with open_store(store) as database:
         standing = report.status(database, name)
         model = {} if json else report.diagnostics(database, name)
-        bounds = [] if json else report.bounds(database, name)
+        best = standing["best"]
+        said = report.why_no_best(database, name) if best is None else best_text(best)
     if json:
         print_json(standing)
         return
@@ -57,7 +58,7 @@ def status(name: CampaignArgument, json: JsonOption = False, store: StoreOption 
     for fidelity, states in standing["evaluations"].items():
         counts = ", ".join(f"{n} {state}" for state, n in states.items()) or "none"
         typer.echo(f"evaluations  {fidelity}: {counts}")
-    typer.echo(f"best         {best_text(standing['best'], bounds)}")
+    typer.echo(f"best         {said}")
     for fidelity, judged in model.items():
         typer.echo(f"model        {fidelity}: {diagnostics_text(judged)}")
 
@@ -70,18 +71,16 @@ def best(
 ) -> None:
     """List the best candidates measured at the target fidelity; of several objectives, those that none beats."""
     from activelearning import report
-    from activelearning.report.text import best_text
 
     with open_store(store) as database:
         rows = report.best(database, name, n)
-        bounds = [] if rows else report.bounds(database, name)
+        reason = "" if rows else report.why_no_best(database, name)
     if json:
         print_json(rows)
     elif rows:
         print_table(_shown(rows))
     else:
-        text = best_text(None, bounds)
-        typer.echo(f"{text[0].upper()}{text[1:]}.", err=True)
+        typer.echo(f"{reason[0].upper()}{reason[1:]}.", err=True)
 
 
 def _shown(rows: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -4,7 +4,7 @@ from activelearning.report.diagnostics import diagnostics
 from activelearning.report.prequential import Forecast, forecasts
 from activelearning.report.progress import TracePoint, batch, rounds, trace
 from activelearning.report.reading import campaign_names
-from activelearning.report.results import EXPORT_COLUMNS, best, bounds, export_rows
+from activelearning.report.results import EXPORT_COLUMNS, best, export_rows, why_no_best
 from activelearning.report.status import status
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "TracePoint",
     "batch",
     "best",
-    "bounds",
     "campaign_names",
     "diagnostics",
     "export_rows",
@@ -21,4 +20,5 @@ __all__ = [
     "rounds",
     "status",
     "trace",
+    "why_no_best",
 ]

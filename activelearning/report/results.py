@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from activelearning.report.front import MeasuredCandidate, TargetResult, read_archive
+from activelearning.report.front import MeasuredCandidate, TargetResult, read_archive, target_answers
 from activelearning.report.reading import Header, at_target, header, target_results
 from activelearning.store.database import Database
 from activelearning.store.models import Evaluation, MeasurementRow
@@ -69,26 +69,27 @@ def best_rows(session: Session, campaign: Header, n: int) -> list[dict[str, Any]
     return [_result(evaluation, measured) for evaluation, measured in session.execute(query)]
 
 
-def bounds(database: Database, name: str) -> list[float]:
-    """Answers at the target of a lone goal that only say what a candidate does not reach, in order of commitment.
-
-    They are what `best` leaves out: upper bounds when maximising, lower ones when minimising. Empty for a campaign
-    with several goals.
+def why_no_best(database: Database, name: str) -> str:
+    """What to say of a campaign for which `best` has nothing.
 
     Raises:
         InputError: the store holds no such campaign.
     """
     with database.read() as session:
         campaign = header(session, name)
+        if campaign.constraints and target_answers(session, campaign):
+            return "no candidate is known to keep every constraint yet"
         if not campaign.has_one_goal:
-            return []
-        query = (
-            select(MeasurementRow.value)
-            .join(Evaluation, MeasurementRow.evaluation_key == Evaluation.key)
-            .where(at_target(campaign), MeasurementRow.censoring == campaign.optimistic)
-            .order_by(Evaluation.round, Evaluation.position)
+            return "no candidate is measured at every target fidelity yet"
+        # Answers that only say what a candidate does not reach.
+        query = select(func.count()).where(
+            MeasurementRow.evaluation_key == Evaluation.key,
+            at_target(campaign),
+            MeasurementRow.censoring == campaign.optimistic,
         )
-        return list(session.scalars(query))
+        n = session.scalar(query) or 0
+    known = f", {n} {'bound' if n == 1 else 'bounds'}" if n else ""
+    return f"no value at the target fidelity yet{known}"
 
 
 def _result(evaluation: Evaluation, measured: MeasurementRow) -> dict[str, Any]:

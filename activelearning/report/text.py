@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from activelearning.measurement import Censoring
@@ -63,14 +63,8 @@ def _judged(figures: Mapping[str, Any]) -> str:
     )
 
 
-def best_text(best: Mapping[str, Any] | None, bounds: Sequence[float] = ()) -> str:
-    """The best of a status in one line: value and candidate or, of several objectives, hypervolume and size.
-
-    Without a best, the answers that are no more than `bounds` are counted.
-    """
-    if best is None:
-        known = f", {len(bounds)} {'bound' if len(bounds) == 1 else 'bounds'}" if bounds else ""
-        return f"no value at the target fidelity yet{known}"
+def best_text(best: Mapping[str, Any]) -> str:
+    """The best of a status in one line: value and candidate or, of several objectives, hypervolume and size."""
     if "hypervolume" in best:
         candidates = "1 candidate" if best["size"] == 1 else f"{best['size']} candidates"
         return f"hypervolume {value_text(best['hypervolume'])} of {candidates} that none beats"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from activelearning.campaign.tick import run, tick
-from activelearning.errors import MachineError
+from activelearning.errors import MachineError, is_broken_machine
 
 # The second of the three evaluations of the initial design at `low` goes wrong.
 TEMPLATE = """
@@ -273,6 +274,28 @@ def test_what_came_one_by_one_is_not_asked_again(bench: Any, monkeypatch: pytest
     assert {row.state for row in bench.evaluations()} == {"succeeded"}
 
 
+@pytest.mark.parametrize(
+    ("error", "is_broken"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (RuntimeError("CUDA error: unspecified launch failure"), True),
+        (OSError(errno.ENOENT, "No such file"), False),
+        (MemoryError(), False),
+        (RuntimeError("CUDA out of memory"), False),
+        (OSError("1024 requested and 0 written"), False),  # without a code it may be anything
+    ],
+)
+def test_what_would_meet_the_next_candidate_too_is_told_from_the_rest(
+    error: Exception, is_broken: bool
+) -> None:
+    assert is_broken_machine(error) == is_broken
+    wrapped, hidden = ValueError("it"), ValueError("it")
+    wrapped.__cause__ = error
+    hidden.__context__, hidden.__suppress_context__ = error, True  # raise … from None
+    assert is_broken_machine(wrapped) == is_broken
+    assert not is_broken_machine(hidden)
+
+
 @pytest.mark.parametrize("is_batched", [False, True])
 def test_a_full_disk_stops_the_campaign_and_fails_no_evaluation(bench: Any, is_batched: bool) -> None:
     full = 'if Low.n == 3 and not os.path.exists("room"): raise OSError(28, "No space left on device")'
@@ -284,10 +307,11 @@ def test_a_full_disk_stops_the_campaign_and_fails_no_evaluation(bench: Any, is_b
     config = bench.config(
         {"initial_design": {"per_fidelity": {"low": 3, "high": 1}}, "stopping.max_rounds": 1}
     )
-    said = r"'oracle\.py:Low': \[Errno 28\] No space left on device\. What"
+    said = r"'oracle\.py:Low': OSError: \[Errno 28\] No space left on device\. What"
     with bench.open(config) as engine, pytest.raises(MachineError, match=said):
         run(engine)
     low = [row.state for row in bench.evaluations() if row.fidelity == "low"]
+    assert bench.rows("SELECT SUM(spent) AS spent FROM ledger")[0]["spent"] < 1.6
     assert low == (["running"] * 3 if is_batched else ["succeeded", "succeeded", "running"])
 
     (bench.folder / "room").touch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -72,6 +74,11 @@ class Scripted(Oracle):
 class Slow(Oracle):
     def __init__(self):
         raise RuntimeError("no licence")
+
+
+class Homeless(Oracle):
+    def __init__(self):
+        raise OSError(errno.EROFS, "Read-only file system")
 """
 
 
@@ -134,13 +141,34 @@ def test_a_full_disk_is_no_answer_about_a_candidate(tmp_path: Path) -> None:
     work = [(BoxCandidate((float(what), 3.0)), f"key-{i}") for i, what in enumerate((0, 10, 0))]
     try:
         with pytest.raises(
-            MachineError, match=r"'scripted\.py:Scripted': the trajectory can't be kept\. What"
+            MachineError, match=r"'scripted\.py:Scripted': ValueError: the trajectory can't be kept\. What"
         ):
             pool.run(work, lambda _key: True, answers.__setitem__)
     finally:
         pool.close()
     assert list(answers) == ["key-0"]
     assert all(_gone(int(pid), 1.0) for pid in (tmp_path / "pids").read_text().split())
+
+
+def test_a_worker_that_the_machine_can_not_start_fails_no_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, said in (
+        ("Homeless", r"can't be made: .*Read-only"),
+        ("Scripted", "can't be started: .*open files"),
+    ):
+        if name == "Scripted":
+
+            def full() -> tuple[int, int]:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+            monkeypatch.setattr(os, "pipe", full)
+        pool = _pool(tmp_path, cls=name)
+        answers: dict[str, Measurement] = {}
+        with pytest.raises(MachineError, match=said):
+            pool.run([(BoxCandidate((0.0, 0.0)), "key")], lambda _key: True, answers.__setitem__)
+        assert answers == {}
+        pool.close()
 
 
 def test_much_output_stops_nothing(tmp_path: Path) -> None:

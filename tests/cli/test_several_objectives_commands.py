@@ -103,12 +103,14 @@ def test_status_best_and_export(run: Run, config: Path, tmp_path: Path) -> None:
 def test_the_round_page_shows_the_hypervolume(config: Path) -> None:
     from activelearning import report
     from activelearning.store.database import open_database
-    from flows.artifacts import summary_markdown
+    from flows.artifacts import best_markdown, summary_markdown
 
     database = open_database(store_of(config))
     standing, rounds = report.status(database, "pair"), report.rounds(database, "pair")
     database.close()
-    page = summary_markdown(standing, rounds, "hypervolume of branin, currin", b"")
+    page = summary_markdown(
+        standing, rounds, "hypervolume of branin, currin", best_markdown(standing["best"]), b""
+    )
     shown = f"{standing['best']['hypervolume']:.4g}"
     assert f"**Best hypervolume of branin, currin** {shown}, of {standing['best']['size']} candidates" in page
     assert rounds[-1]["best"] == pytest.approx(standing["best"]["hypervolume"])

@@ -18,7 +18,7 @@ from activelearning import report
 from activelearning.candidate import BoxCandidate, Candidate, CrystalCandidate
 from activelearning.errors import InputError
 from activelearning.report.crystals import crystals
-from activelearning.report.text import best_text, candidate_text, value_text
+from activelearning.report.text import candidate_text, value_text
 from activelearning.store.database import Database, open_database
 from activelearning.store.models import (
     Artifact,
@@ -209,18 +209,34 @@ def test_a_bound_counts_where_the_truth_is_at_least_as_good(database: Database) 
     assert [point.best for point in report.trace(database, "down")] == [1.0, 0.5, 0.5]
 
 
-def test_bounds_are_what_best_leaves_out(database: Database, campaign: Writer) -> None:
-    assert report.bounds(database, "search") == [9.0]
-    down = Writer(database, "down", "minimize")
-    assert report.bounds(database, "down") == []
+def test_where_there_is_no_best_it_is_said_why(database: Database) -> None:
+    up, down = Writer(database, "up"), Writer(database, "down", "minimize")
+    assert report.why_no_best(database, "up") == "no value at the target fidelity yet"
+    up.round(0)
+    up.evaluation(0, "dear", 9.0, censoring="upper")
+    up.evaluation(0, "cheap", 9.0, censoring="upper")
+    up.evaluation(0, "dear", state="failed", reason="melted")
+    assert report.best(database, "up") == []
+    assert report.why_no_best(database, "up") == "no value at the target fidelity yet, 1 bound"
     down.round(0)
-    for value, censoring in ((1.0, "none"), (0.5, "upper"), (-9.0, "lower"), (-8.0, "lower")):
-        down.evaluation(0, "dear", value, censoring=censoring)
-    down.evaluation(0, "cheap", -7.0, censoring="lower")
-    assert report.bounds(database, "down") == [-9.0, -8.0]
-    assert [row["value"] for row in report.best(database, "down")] == [0.5, 1.0]
-    assert best_text(None, report.bounds(database, "down")) == "no value at the target fidelity yet, 2 bounds"
-    assert best_text(None, report.bounds(database, "search")).endswith("yet, 1 bound")
+    for bound in (-9.0, -8.0):
+        down.evaluation(0, "dear", bound, censoring="lower")
+    assert report.best(database, "down") == []
+    assert report.why_no_best(database, "down") == "no value at the target fidelity yet, 2 bounds"
+
+    held = Writer(database, "held")
+    with database.write() as session:
+        row = session.get_one(Campaign, "held")
+        row.config = {**row.config, "constraints": [{"property": "z", "at_least": 1.0}]}
+    assert report.why_no_best(database, "held") == "no candidate is measured at every target fidelity yet"
+    held.round(0)
+    both = BoxCandidate((0.5,))
+    held.evaluation(0, "dear", 3.0, candidate=both)
+    held.evaluation(0, "cheap", 0.5, candidate=both)
+    assert report.best(database, "held") == []
+    assert report.why_no_best(database, "held") == "no candidate is known to keep every constraint yet"
+    held.evaluation(0, "cheap", 1.5, candidate=both)
+    assert [row["value"] for row in report.best(database, "held")] == [3.0]
 
 
 def test_export_has_one_row_for_each_evaluation_in_order(database: Database, campaign: Writer) -> None:
