@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 import torch
+from kept import keep_json
 
 from activelearning.campaign.shipped import find_config
 from activelearning.candidate import CrystalCandidate
@@ -106,7 +107,7 @@ def run(part: str, work: Path, n: int) -> None:
     }
     timing = work / part / "timing.json"
     if not timing.is_file():  # a run that only draws again says nothing of the training
-        timing.write_text(json.dumps(used))
+        keep_json(timing, used)
 
 
 def expected_distinct(part: str, work: Path) -> dict[str, Any]:

@@ -47,7 +47,7 @@ PUBLISHED_GROUPS = numbers(
 )
 PUBLISHED_ELEMENTS = "H Li B C N O F Na Mg Al Si P S Cl K V Mn Fe Co Ni Cu Se".split()
 SPACES: dict[str, dict[str, Any]] = {
-    "quickstart (Li-P-S-Cl, 24 atoms, 230 groups)": {"elements": ["Li", "P", "S", "Cl"], "max_atoms": 24},
+    "Li-P-S-Cl (24 atoms, 230 groups)": {"elements": ["Li", "P", "S", "Cl"], "max_atoms": 24},
     "published (22 elements, 80 atoms, 113 groups)": {
         "elements": PUBLISHED_ELEMENTS,
         "space_groups": PUBLISHED_GROUPS,

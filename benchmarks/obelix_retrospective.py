@@ -448,11 +448,17 @@ def _first(costs: Sequence[float], found: Sequence[int], wanted: float) -> float
 
 def _spent(costs: Sequence[float | None]) -> str:
     """Median and quartiles, of runs that may not have come so far."""
-    low, middle, high = np.percentile(
-        [math.inf if cost is None else cost for cost in costs], [25, 50, 75], method="inverted_cdf"
-    )
+    known = sorted(math.inf if cost is None else cost for cost in costs)
+    middle, low, high = (_quantile(known, share) for share in (0.5, 0.25, 0.75))
     shown = [f"{cost:.1f}" if math.isfinite(cost) else "never" for cost in (middle, low, high)]
     return shown[0] if len(set(shown)) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Between neighbours along a line, as NumPy's default, of numbers that may be infinite."""
+    below, rest = divmod(share * (len(ordered) - 1), 1.0)
+    low = ordered[int(below)]
+    return low if rest == 0.0 or math.isinf(low) else low + rest * (ordered[int(below) + 1] - low)
 
 
 def _interval(rho: float, n: int) -> tuple[float, float]:

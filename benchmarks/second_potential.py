@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from kept import keep_json
 
 from oracles.ml_proxy.ensemble import EnsembleModel
 from oracles.ml_proxy.label import Crystal, check, label, read_crystals, read_lines
@@ -110,7 +111,7 @@ def known_materials(
     if not kept.is_file():
         low, high = np.percentile([len(cell) for cell in cells], (25, 75)).round().astype(int).tolist()
         found = check(data, N_KNOWN, seed, elements, (low, high))
-        kept.write_text(json.dumps({"atoms": [low, high], **found}))
+        keep_json(kept, {"atoms": [low, high], **found})
     return dict(json.loads(kept.read_text()))
 
 

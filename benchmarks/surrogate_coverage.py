@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kept import keep_json
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -232,7 +233,7 @@ def run_one(job: tuple[str, str, int, int, str]) -> None:
     torch.set_num_threads(1)
     universe = _universe(name, seed, work)
     found = measure(universe, design, n, seed)
-    path.write_text(json.dumps(found))
+    keep_json(path, found)
     said = {k: (v["coverage_90"], round(v["error"], 2)) for k, v in found["fidelities"].items()}
     print(f"{name} / {design} / n = {n} / seed {seed}: {said}, {found['seconds']:.0f} CPU-s", flush=True)
 

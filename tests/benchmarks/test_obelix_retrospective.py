@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import obelix_retrospective as retrospective
 import pytest
 
@@ -95,8 +96,10 @@ def test_intervals_of_rank_correlations(rho, n, low, high):
     [
         ([4.25], "4.2"),
         ([3.0, 1.0, 2.0, 5.0, 4.0], "3.0 (2.0 to 4.0)"),
-        ([3.0, None, 2.0, None], "3.0 (2.0 to never)"),
-        ([None, None, None, 2.0], "never (2.0 to never)"),
+        ([4.0, 1.0, 3.0, 2.0], "2.5 (1.8 to 3.2)"),
+        ([3.0, None, 2.0], "3.0 (2.5 to never)"),
+        ([3.0, None, 2.0, None], "never (2.8 to never)"),
+        ([None, None, None, 2.0], "never"),
         ([None, None], "never"),
     ],
 )
@@ -121,3 +124,9 @@ def test_methods_differ_by_their_sources_and_acquisition(tmp_path):
         parse_config(of(method))
     assert of("information")["fidelities"] == of("joint")["fidelities"]
     assert of("information")["acquisition"]["type"] == "mf_gibbon" != of("joint")["acquisition"]["type"]
+
+
+def test_quantiles_are_numpy_s() -> None:
+    values = list(np.random.default_rng(0).normal(size=11))
+    quantiles = [retrospective._quantile(sorted(values), share) for share in (0.0, 0.13, 0.5, 1.0)]
+    assert quantiles == pytest.approx(np.quantile(values, (0.0, 0.13, 0.5, 1.0)))

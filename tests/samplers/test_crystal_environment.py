@@ -36,7 +36,7 @@ def roll(environment, n, seed):
 
 
 @pytest.fixture(scope="module")
-def quickstart():
+def small_space():
     return CrystalEnvironment(CrystalSpace(["Li", "P", "S", "Cl"], max_atoms=24), 2)
 
 
@@ -45,9 +45,9 @@ def published():
     return CrystalEnvironment(CrystalSpace(PUBLISHED, max_atoms=80, max_atoms_per_element=16), 3)
 
 
-def test_crystals_of_the_quickstart_pass_an_independent_check(quickstart, check_crystal):
-    _, terminal = roll(quickstart, 2000, seed=0)
-    crystals = [proposal.candidate for proposal in quickstart.proposals(terminal)]
+def test_crystals_of_a_small_space_pass_an_independent_check(small_space, check_crystal):
+    _, terminal = roll(small_space, 2000, seed=0)
+    crystals = [proposal.candidate for proposal in small_space.proposals(terminal)]
     for crystal in crystals:
         check_crystal(crystal, max_atoms=24)
     assert len({crystal.space_group for crystal in crystals}) > 200
@@ -65,8 +65,8 @@ def test_crystals_of_the_published_space_pass_an_independent_check(published, ch
 
 
 @pytest.mark.slow
-def test_ten_thousand_crystals_pass_an_independent_check(quickstart, published, check_crystal):
-    for environment, max_atoms in ((quickstart, 24), (published, 80)):
+def test_ten_thousand_crystals_pass_an_independent_check(small_space, published, check_crystal):
+    for environment, max_atoms in ((small_space, 24), (published, 80)):
         _, terminal = roll(environment, 10_000, seed=2)
         for proposal in environment.proposals(terminal):
             check_crystal(proposal.candidate, max_atoms=max_atoms)
@@ -97,43 +97,43 @@ def test_restricted_spaces_pass_an_independent_check(check_crystal):
         assert proposal.fidelity is None
 
 
-def test_methods_return_new_tensors_and_leave_their_input(quickstart):
-    steps, terminal = roll(quickstart, 50, seed=4)
+def test_methods_return_new_tensors_and_leave_their_input(small_space):
+    steps, terminal = roll(small_space, 50, seed=4)
     for states, actions, u in steps:
         before = states.clone(), actions.clone(), u.clone()
-        first = quickstart.forward_mask(states)
-        quickstart.encode(states)
-        quickstart.backward_mask(states)
-        quickstart.continuous_mask(states, actions)
-        quickstart.log_jacobian(states, actions, u)
-        children = quickstart.step(states, actions, u)
-        quickstart.step_back(children, actions)
+        first = small_space.forward_mask(states)
+        small_space.encode(states)
+        small_space.backward_mask(states)
+        small_space.continuous_mask(states, actions)
+        small_space.log_jacobian(states, actions, u)
+        children = small_space.step(states, actions, u)
+        small_space.step_back(children, actions)
         first.zero_()
-        assert quickstart.forward_mask(states).any(dim=1).all()
+        assert small_space.forward_mask(states).any(dim=1).all()
         assert torch.equal(states, before[0])
         assert torch.equal(actions, before[1])
         assert torch.equal(u, before[2])
     kept = terminal.clone()
-    quickstart.proposals(terminal)
+    small_space.proposals(terminal)
     assert torch.equal(terminal, kept)
 
 
-def test_a_step_back_undoes_a_step(quickstart):
-    steps, _ = roll(quickstart, 200, seed=5)
+def test_a_step_back_undoes_a_step(small_space):
+    steps, _ = roll(small_space, 200, seed=5)
     for states, actions, u in steps:
-        children = quickstart.step(states, actions, u)
-        backward = quickstart.backward_mask(children)
+        children = small_space.step(states, actions, u)
+        backward = small_space.backward_mask(children)
         # Each state has one parent.
         assert (backward.sum(dim=1) == 1).all()
         assert torch.equal(backward.long().argmax(dim=1), actions)
-        parents, again = quickstart.step_back(children, actions)
+        parents, again = small_space.step_back(children, actions)
         assert torch.equal(parents, states)
-        drawn = quickstart.continuous_mask(states, actions)
+        drawn = small_space.continuous_mask(states, actions)
         assert torch.equal(again[drawn], u[drawn])
         assert torch.equal(
-            quickstart.forward_mask(parents).gather(1, actions[:, None]).all(), torch.tensor(True)
+            small_space.forward_mask(parents).gather(1, actions[:, None]).all(), torch.tensor(True)
         )
-    assert not quickstart.backward_mask(quickstart.initial(3)).any()
+    assert not small_space.backward_mask(small_space.initial(3)).any()
 
 
 def test_masks_and_encodings_of_a_row_do_not_depend_on_the_batch(published):
@@ -151,33 +151,33 @@ def test_masks_and_encodings_of_a_row_do_not_depend_on_the_batch(published):
     assert inputs.abs().max() <= 1.5
 
 
-def test_encodings_tell_states_apart(quickstart):
-    steps, _ = roll(quickstart, 300, seed=7)
+def test_encodings_tell_states_apart(small_space):
+    steps, _ = roll(small_space, 300, seed=7)
     states = torch.cat([states for states, _, _ in steps])
     distinct = torch.unique(states, dim=0)
-    assert len(torch.unique(quickstart.encode(distinct), dim=0)) == len(distinct)
+    assert len(torch.unique(small_space.encode(distinct), dim=0)) == len(distinct)
 
 
-def test_states_are_the_inverse_of_proposals(quickstart):
-    _, terminal = roll(quickstart, 500, seed=8)
-    proposals = quickstart.proposals(terminal)
-    again = quickstart.states(proposals)
+def test_states_are_the_inverse_of_proposals(small_space):
+    _, terminal = roll(small_space, 500, seed=8)
+    proposals = small_space.proposals(terminal)
+    again = small_space.states(proposals)
     # Lattices are rounded in a candidate, so that coordinates come back up to that.
-    lattice = quickstart.columns["lattice"]
+    lattice = small_space.columns["lattice"]
     assert (again[:, lattice] - terminal[:, lattice]).abs().max() < 1e-2
     again[:, lattice] = terminal[:, lattice]
     assert torch.equal(again, terminal)
-    assert [p.candidate.key for p in quickstart.proposals(again)] == [p.candidate.key for p in proposals]
-    assert [p.fidelity for p in quickstart.proposals(again)] == [p.fidelity for p in proposals]
+    assert [p.candidate.key for p in small_space.proposals(again)] == [p.candidate.key for p in proposals]
+    assert [p.fidelity for p in small_space.proposals(again)] == [p.fidelity for p in proposals]
 
 
 @pytest.mark.parametrize("fidelity", [None, 2, -1])
-def test_states_of_a_wrong_fidelity_are_refused(quickstart, fidelity):
+def test_states_of_a_wrong_fidelity_are_refused(small_space, fidelity):
     crystal = CrystalCandidate(225, {"Li": 4, "Cl": 4}, (5.13, 5.13, 5.13, 90, 90, 90))
     with pytest.raises(ValueError, match="fidelity"):
-        quickstart.states([Proposal(crystal, fidelity)])
+        small_space.states([Proposal(crystal, fidelity)])
     with pytest.raises(ValueError, match="not among the elements"):
-        quickstart.states([Proposal(CrystalCandidate(225, {"Na": 4, "Cl": 4}, crystal.lattice), 0)])
+        small_space.states([Proposal(CrystalCandidate(225, {"Na": 4, "Cl": 4}, crystal.lattice), 0)])
 
 
 def test_probabilities_of_all_crystals_sum_to_one():
@@ -227,8 +227,8 @@ def test_uniform_coordinates_have_the_density_of_the_log_jacobian():
     assert math.isfinite(float(density.max()))
 
 
-def test_untrained_volumes_are_plausible(quickstart):
+def test_untrained_volumes_are_plausible(small_space):
     # Within the range of the elements' radii, log-uniform.
-    _, terminal = roll(quickstart, 2000, seed=9)
-    per_atom = [p.candidate.volume / p.candidate.n_atoms for p in quickstart.proposals(terminal)]
+    _, terminal = roll(small_space, 2000, seed=9)
+    per_atom = [p.candidate.volume / p.candidate.n_atoms for p in small_space.proposals(terminal)]
     assert 12 < np.median(per_atom) < 20
