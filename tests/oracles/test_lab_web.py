@@ -20,7 +20,7 @@ from oracles.lab import list_requests, read_request, record
 from oracles.lab.results import MAX_FILE_BYTES
 from oracles.lab.web import Access, make_app
 from oracles.lab.web.forms import MalformedError, read_form
-from oracles.lab.web.guard import COOKIE, MAX_BODY
+from oracles.lab.web.guard import MAX_BODY
 
 ORIGIN = "http://127.0.0.1:8765"
 TOKEN = "t" * 43
@@ -262,11 +262,11 @@ def test_a_form_sent_twice_with_another_content_is_refused(client: TestClient, d
 @pytest.mark.parametrize(
     "path", ["/", f"/requests/{KEYS[0]}", f"/requests/{KEYS[0]}/material.cif", "/export.csv", "/import"]
 )
-def test_nothing_is_shown_without_the_token(stranger: TestClient, path: str) -> None:
+def test_nothing_is_shown_without_the_token(stranger: TestClient, access: Access, path: str) -> None:
     for headers in (
         {},
-        {"cookie": f"{COOKIE}={TOKEN}"},
-        {"cookie": f"{COOKIE}={'0' * 64}"},
+        {"cookie": f"{access.cookie}={TOKEN}"},
+        {"cookie": f"{access.cookie}={'0' * 64}"},
         {"authorization": "Bearer wrong"},
         {"authorization": f"Basic {TOKEN}"},
         {"authorization": "Bearer Bär".encode("latin-1").decode("latin-1")},
@@ -299,11 +299,21 @@ def test_the_cookie_is_no_use_to_scripts_and_other_sites(stranger: TestClient) -
 
 @pytest.mark.parametrize("other", ['a={"x":1}', "b=[1, 2]", "no equals sign", "=", 'c="', 'd="é"; @:=1', ""])
 def test_cookies_of_other_services_lock_nobody_out(stranger: TestClient, access: Access, other: str) -> None:
-    ours = f"{COOKIE}={access.session}"
+    ours = f"{access.cookie}={access.session}"
     for cookies in (f"{other}; {ours}", f"{ours}; {other}"):
         assert stranger.get("/", headers={"cookie": cookies.encode("latin-1")}).status_code == 200
-    theirs = f"{other}; {COOKIE}={'0' * 64}"
+    theirs = f"{other}; {access.cookie}={'0' * 64}"
     assert stranger.get("/", headers={"cookie": theirs.encode("latin-1")}).status_code == 401
+
+
+def test_a_browser_is_logged_in_at_two_servers_of_one_host(stranger: TestClient, access: Access) -> None:
+    other = Access((ORIGIN,), "another token of a server beside it")
+    assert other.cookie != access.cookie
+    assert TOKEN not in access.cookie
+    both = f"{other.cookie}={other.session}; {access.cookie}={access.session}"
+    assert stranger.get("/", headers={"cookie": both}).status_code == 200
+    theirs = f"{other.cookie}={other.session}"
+    assert stranger.get("/", headers={"cookie": theirs}).status_code == 401
 
 
 def test_the_login_form_takes_the_token(stranger: TestClient) -> None:

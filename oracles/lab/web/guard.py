@@ -26,7 +26,6 @@ from oracles.lab.web.pages import login_page, problem_page
 
 # A file, and what is written beside it.
 MAX_BODY = MAX_FILE_BYTES + 512 * 1024
-COOKIE = "activelearning_lab"
 OPEN_PATHS = ("/style.css", "/login")
 BY_COOKIE = "lab.by_cookie"
 _SAFE_METHODS = ("GET", "HEAD")
@@ -56,6 +55,11 @@ class Access:
     def hosts(self) -> frozenset[str]:
         """The `Host` headers that mean this server."""
         return frozenset(urlsplit(origin).netloc for origin in self.origins)
+
+    @property
+    def cookie(self) -> str:
+        """The cookie's name: browsers give a host's cookies to servers at all of its ports, and each has its own."""
+        return f"activelearning_lab_{self._derived('cookie')[:8]}"
 
     @property
     def session(self) -> str:
@@ -144,7 +148,7 @@ class Guard:
             # On to the same page without the token, which then stays in no history and no link.
             rest = urlencode([(name, value) for name, value in query if name != "token"])
             return admitted(self.access, f"/{path.lstrip('/')}" + (f"?{rest}" if rest else ""))
-        if not is_same(_cookie(headers.getlist("cookie")), self.access.session):
+        if not is_same(_cookie(self.access.cookie, headers.getlist("cookie")), self.access.session):
             return HTMLResponse(login_page(), 401)
         scope[BY_COOKIE] = True
         return None
@@ -154,7 +158,7 @@ def admitted(access: Access, path: str) -> Response:
     """Send a browser that has shown the token on to a page, with its cookie."""
     answer = RedirectResponse(path, 303)
     answer.set_cookie(
-        COOKIE,
+        access.cookie,
         access.session,
         httponly=True,
         samesite="strict",
@@ -167,10 +171,10 @@ def _problem(status: int, said: str) -> Response:
     return HTMLResponse(problem_page(said), status)
 
 
-def _cookie(headers: Iterable[str]) -> str | None:
-    """Our cookie among those of this host, whose other services, on other ports, write what they like into theirs."""
+def _cookie(name: str, headers: Iterable[str]) -> str | None:
+    """A cookie among those of this host, whose other services, on other ports, write what they like into theirs."""
     for header in headers:
-        found = cookie_parser(header).get(COOKIE)
+        found = cookie_parser(header).get(name)
         if found is not None:
             return found
     return None
