@@ -14,6 +14,17 @@ from oracles.mace_md.batch import BatchedMace, drive_together
 from oracles.potentials import load_calculator
 from oracles.potentials.student.structures import argyrodite
 
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+        ],
+    ),
+]
+
 
 def structures():
     """Cells of different sizes and shapes, off their minima."""
@@ -27,9 +38,10 @@ def structures():
     return made
 
 
-def test_a_batch_has_the_energies_and_forces_of_each_alone():
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_has_the_energies_and_forces_of_each_alone(device):
     calculator = load_calculator("mace:student", dtype="float64")
-    batched = BatchedMace(calculator)
+    batched = BatchedMace(load_calculator("mace:student", dtype="float64", device=device))
     for atoms, (energy, forces) in zip(structures(), batched(structures()), strict=True):
         atoms.calc = calculator
         assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
@@ -79,7 +91,8 @@ def test_dynamics_of_different_lengths_share_the_places(size):
     assert max(len(batch) for batch in seen) == min(size, 4)  # one is done before it begins
 
 
-def test_answers_are_those_of_each_alone(tmp_path):
+@pytest.mark.parametrize("device", DEVICES)
+def test_answers_are_those_of_each_alone(tmp_path, device):
     """Double precision, short runs: the same crystals, steps and samples to within rounding."""
     params = {"dtype": "float64", "time_ps": 0.1, "keep_trajectory": True}
     candidates = [
@@ -90,7 +103,7 @@ def test_answers_are_those_of_each_alone(tmp_path):
         BoxCandidate((0.0,)),
     ]
     alone = [oracle(tmp_path / "alone", **params).evaluate_one(candidate) for candidate in candidates]
-    tested = oracle(tmp_path / "together", batch_size=2, **params)
+    tested = oracle(tmp_path / "together", batch_size=2, device=device, **params)
     assert tested.is_batched
     together = tested.evaluate(candidates)
     assert [m.is_success for m in together] == [True, True, False, True, False]
