@@ -5,7 +5,6 @@ The command line prints it without a traceback and exits with the error's `exit_
 """
 
 import errno
-from collections.abc import Iterator
 
 
 class ActiveLearningError(Exception):
@@ -56,6 +55,10 @@ class MachineError(ActiveLearningError):
     """The machine failed an oracle, which says nothing of what it was asked: evaluations stay open, at no cost."""
 
 
+class DeviceError(MachineError):
+    """An accelerator failed: for this process, as for one that crashed, there is no going on."""
+
+
 class SamplerError(ActiveLearningError):
     """A sampler was given a reward, a state or a request that it can't work with."""
 
@@ -90,29 +93,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     return _is_of(error, _MEMORY_CLASSES, _MEMORY_TEXTS)
 
 
+def is_broken_device(error: BaseException) -> bool:
+    """Whether an error says that an accelerator fails, which it does from then on for the whole process."""
+    return not is_out_of_memory(error) and _is_of(error, _DEVICE_CLASSES, _DEVICE_TEXTS)
+
+
 def is_machine_trouble(error: BaseException) -> bool:
     """Whether an error is the machine's and says nothing of what was computed: no memory, or a device that fails."""
-    return is_out_of_memory(error) or _is_of(error, _DEVICE_CLASSES, _DEVICE_TEXTS)
+    return is_out_of_memory(error) or is_broken_device(error)
 
 
-def is_broken_machine(error: BaseException) -> bool:
-    """Whether an error, or one that led to it, will be met again: no file can be written, or a device fails.
-
-    Lack of memory is none: something smaller may fit.
-    """
-    return any(
-        (isinstance(cause, OSError) and cause.errno in _STORAGE_CODES)
-        or (not is_out_of_memory(cause) and is_machine_trouble(cause))
-        for cause in _causes(error)
-    )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that a traceback of it would show."""
+def is_out_of_storage(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, is an `OSError` of a disk or files that will be met again."""
     cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    seen: set[int] = set()  # errors may be raised from one another
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, OSError) and cause.errno in _STORAGE_CODES:
+            return True
+        seen.add(id(cause))
+        cause = cause.__cause__
+    return False
 
 
 def _is_of(error: BaseException, classes: set[str], texts: tuple[str, ...]) -> bool:

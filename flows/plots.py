@@ -32,7 +32,7 @@ def best_against_cost(points: Sequence[TracePoint], *, label: str, total: float)
         axes.step(*zip(*known, strict=True), where="post", color="tab:blue")
         axes.plot(*known[-1], "o", color="tab:blue")
     else:
-        axes.text(0.5, 0.5, "no value at the target fidelity yet", ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "nothing yet", ha="center", transform=axes.transAxes)
     axes.set_xlim(0.0, total)
     axes.set_xlabel("cumulative cost")
     axes.set_ylabel(f"best {label}")

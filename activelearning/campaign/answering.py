@@ -1,4 +1,4 @@
-"""Asking an oracle, and holding it to its contract: what it does wrong fails its evaluation, never the campaign."""
+"""Asking an oracle, and holding it to its contract: what it does wrong fails its evaluation, not the campaign."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from typing import Any
 
 from activelearning.candidate import Candidate, CrystalCandidate
 from activelearning.contracts.oracle import OracleLike
-from activelearning.errors import ActiveLearningError, MachineError, is_broken_machine
+from activelearning.errors import (
+    ActiveLearningError,
+    DeviceError,
+    MachineError,
+    is_broken_device,
+    is_out_of_storage,
+)
 from activelearning.measurement import MeasuredValue, Measurement
 
 STAYS_OPEN = "What was asked stays open and costs nothing; once that is mended, `activelearning run` goes on."
@@ -39,7 +45,8 @@ def ask(
         keys: Keys of the evaluations, in the same order.
 
     Raises:
-        MachineError: files can't be written any more, or the device fails: nothing is known of any of the candidates.
+        MachineError: files can't be written any more: nothing is known of any of the candidates.
+        DeviceError: the device fails, and will fail this process.
     """
     if takes_average(oracle) or not any(needs_order(candidate) for candidate in candidates):
         return _ask(oracle, name, prop, unit, candidates, keys)
@@ -95,12 +102,12 @@ def _ask(
         answers = list(oracle.evaluate(candidates))
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
-        if is_broken_machine(error):
-            # Taken for an answer, it would fail and charge one candidate after the other. Lack of memory is one: it is
-            # the crystal's size that this machine can't do.
-            raise MachineError(
-                f"The machine fails the oracle {name!r}: {type(error).__name__}: {text}. {STAYS_OPEN}"
-            ) from error
+        # Taken for answers, these would fail and charge one candidate after the other. Lack of memory is an answer: it
+        # is the crystal's size that this machine can't do.
+        if is_out_of_storage(error) or is_broken_device(error):
+            kind = DeviceError if is_broken_device(error) else MachineError
+            said = f"{type(error).__name__}: {text}".rstrip(".")
+            raise kind(f"The machine fails the oracle {name!r}: {said}. {STAYS_OPEN}") from error
         if len(candidates) > 1:
             pairs = zip(candidates, keys, strict=True)
             return [_ask(oracle, name, prop, unit, [candidate], [key])[0] for candidate, key in pairs]

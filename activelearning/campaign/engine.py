@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from activelearning.campaign.agreement import agreement
 from activelearning.campaign.answering import checked
@@ -164,9 +165,12 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close; after an error the worker processes are killed first."""
-        if error is not None:
-            self._evaluator.kill()
-        self.close()
+        if error is None:
+            self.close()
+            return
+        self._evaluator.kill()
+        with suppress(SQLAlchemyError):  # a full disk, say; the first error is the one to tell
+            self.close()
 
     def abort(self) -> None:
         """End evaluations at once, from any thread; what they were at stays open for the next run."""

@@ -17,6 +17,7 @@ from activelearning.campaign.answering import ask, checked
 from activelearning.campaign.isolation import WorkerPool
 from activelearning.campaign.parts import Parts, Source
 from activelearning.candidate import candidate_from_dict
+from activelearning.errors import DeviceError
 from activelearning.measurement import Measurement
 from activelearning.store.models import Evaluation, State
 from activelearning.store.records import TAKEOVERS, Answer
@@ -103,18 +104,25 @@ class Evaluator:
             raise
         self.finish(source, waiting, worker=self._worker)
 
-    @staticmethod
-    def _ask(source: Source, rows: Sequence[Evaluation]) -> list[tuple[Evaluation, Measurement]]:
+    def _ask(self, source: Source, rows: Sequence[Evaluation]) -> list[tuple[Evaluation, Measurement]]:
         if not rows:
             return []
-        answers = ask(
-            source.oracle,
-            source.config.oracle,
-            source.fidelity.property,
-            source.fidelity.unit,
-            [candidate_from_dict(row.candidate) for row in rows],
-            [row.key for row in rows],
-        )
+        try:
+            answers = ask(
+                source.oracle,
+                source.config.oracle,
+                source.fidelity.property,
+                source.fidelity.unit,
+                [candidate_from_dict(row.candidate) for row in rows],
+                [row.key for row in rows],
+            )
+        except DeviceError:
+            # This process is lost, as by a crash. Where it is always the same candidates that are at hand, they are
+            # asked in a process of their own in the end.
+            for row in rows:
+                lost = row.details.get(TAKEOVERS, 0) + 1
+                self.repository.advance([row.key], State.RUNNING, details={TAKEOVERS: lost})
+            raise
         return list(zip(rows, answers, strict=True))
 
     def known_answer(self, source: Source, row: Evaluation) -> Measurement | None:

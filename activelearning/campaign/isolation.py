@@ -19,7 +19,7 @@ from activelearning.campaign.answering import STAYS_OPEN
 from activelearning.campaign.worker import receive, send
 from activelearning.candidate import Candidate
 from activelearning.contracts.oracle import OracleContext
-from activelearning.errors import MachineError, OracleError
+from activelearning.errors import DeviceError, MachineError, OracleError
 from activelearning.measurement import Measurement
 
 START_SECONDS = (
@@ -128,6 +128,10 @@ class WorkerProcess:
         answer = self._next(timeout)
         if isinstance(answer, Measurement):
             return answer, True
+        if isinstance(answer, DeviceError):
+            # As a crash: it may be this candidate that does it, and the next one has a device of its own again.
+            self.kill()
+            return Measurement.failed(str(answer.args[0]).removesuffix(f" {STAYS_OPEN}")), False
         if isinstance(answer, MachineError):
             raise answer
         if isinstance(answer, TimeoutError):

@@ -93,7 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     from activelearning.campaign.answering import ask
     from activelearning.campaign.sections import construct
-    from activelearning.errors import MachineError, is_broken_machine
+    from activelearning.errors import MachineError, is_broken_device, is_out_of_storage
 
     try:
         oracle = construct(
@@ -102,7 +102,8 @@ def main() -> None:
         oracle.bind(setup["context"])
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        send(frames, MachineError(text) if is_broken_machine(error) else {"error": text})
+        is_ours = is_out_of_storage(error) or is_broken_device(error)
+        send(frames, MachineError(text.rstrip(".")) if is_ours else {"error": text})
         return
     send(frames, {"ready": True})
     context = setup["context"]
@@ -112,7 +113,7 @@ def main() -> None:
             (answer,) = ask(oracle, setup["oracle"], context.property, context.unit, [candidate], [key])
         except MachineError as error:
             # Without its cause, which another process may not be able to read.
-            send(frames, MachineError(str(error)))
+            send(frames, type(error)(str(error)))
         else:
             send(frames, answer)
 

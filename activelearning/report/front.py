@@ -66,6 +66,10 @@ class Archive:
         found = (self._candidate(mine) for mine in self._results.values())
         return [candidate for candidate in found if candidate is not None]
 
+    def n_answered(self) -> int:
+        """Candidates of which every target has answered, be it with a bound or against a constraint."""
+        return sum(len(mine) == len(self.campaign.targets) for mine in self._results.values())
+
     def ranked(self) -> list[MeasuredCandidate]:
         """The results by their first objective, best first; of several objectives only what no other one beats."""
         candidates = self.candidates()

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from activelearning.report.front import MeasuredCandidate, TargetResult, read_archive, target_answers
+from activelearning.report.front import MeasuredCandidate, TargetResult, read_archive
 from activelearning.report.reading import Header, at_target, header, target_results
 from activelearning.store.database import Database
 from activelearning.store.models import Evaluation, MeasurementRow
@@ -77,10 +77,14 @@ def why_no_best(database: Database, name: str) -> str:
     """
     with database.read() as session:
         campaign = header(session, name)
-        if campaign.constraints and target_answers(session, campaign):
-            return "no candidate is known to keep every constraint yet"
         if not campaign.has_one_goal:
-            return "no candidate is measured at every target fidelity yet"
+            n = read_archive(session, campaign).n_answered()
+            if not n:
+                return "no candidate is measured at every target fidelity yet"
+            wanted = "a value of each objective" + (
+                " and to keep the constraints" if campaign.constraints else ""
+            )
+            return f"of {n} measured at every target fidelity none is known to have {wanted}"
         # Answers that only say what a candidate does not reach.
         query = select(func.count()).where(
             MeasurementRow.evaluation_key == Evaluation.key,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 from typing import Any
 
 import pytest
 
 from activelearning.campaign.tick import run, tick
-from activelearning.errors import MachineError, is_broken_machine
+from activelearning.errors import DeviceError, MachineError, is_broken_device, is_out_of_storage
 
 # The second of the three evaluations of the initial design at `low` goes wrong.
 TEMPLATE = """
@@ -275,25 +276,50 @@ def test_what_came_one_by_one_is_not_asked_again(bench: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("error", "is_broken"),
+    ("error", "storage", "device"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), True),
-        (RuntimeError("CUDA error: unspecified launch failure"), True),
-        (OSError(errno.ENOENT, "No such file"), False),
-        (MemoryError(), False),
-        (RuntimeError("CUDA out of memory"), False),
-        (OSError("1024 requested and 0 written"), False),  # without a code it may be anything
+        (OSError(errno.ENOSPC, "No space left on device"), True, False),
+        (OSError(errno.ENOENT, "No such file"), False, False),
+        (OSError("1024 requested and 0 written"), False, False),  # without a code it may be anything
+        (RuntimeError("CUDA error: unspecified launch failure"), False, True),
+        (RuntimeError("CUDA out of memory"), False, False),
+        (MemoryError(), False, False),
     ],
 )
-def test_what_would_meet_the_next_candidate_too_is_told_from_the_rest(
-    error: Exception, is_broken: bool
-) -> None:
-    assert is_broken_machine(error) == is_broken
-    wrapped, hidden = ValueError("it"), ValueError("it")
-    wrapped.__cause__ = error
-    hidden.__context__, hidden.__suppress_context__ = error, True  # raise … from None
-    assert is_broken_machine(wrapped) == is_broken
-    assert not is_broken_machine(hidden)
+def test_what_would_be_met_again_is_told_from_the_rest(error: Exception, storage: bool, device: bool) -> None:
+    assert (is_out_of_storage(error), is_broken_device(error)) == (storage, device)
+    raised_from, handled = ValueError("it"), ValueError("another")
+    raised_from.__cause__ = error
+    error.__cause__ = raised_from  # a circle has an end
+    handled.__context__ = error
+    assert is_out_of_storage(raised_from) == storage
+    assert not is_out_of_storage(handled)
+    error.__cause__ = None
+
+
+def test_a_candidate_that_breaks_the_device_each_time_fails_alone_in_the_end(bench: Any) -> None:
+    """As one that takes its process along: the third run asks it where it harms nobody."""
+    name = bench.folder / "bad"
+    body = f"""if repr(candidate.values[0]) == open({str(name)!r}).read():
+            raise RuntimeError("CUDA error: device-side assert")
+        return 1.0"""
+    bench.write("oracle.py", TEMPLATE.format(method="evaluate_one", s="", body=body))
+    config = bench.config({"stopping.max_rounds": 1})
+    with bench.open(config) as engine:
+        engine.propose()
+        assert engine._plan is not None
+        name.write_text(repr(engine._plan.evaluations[1].candidate.values[0]))
+    said = "The machine fails the oracle 'oracle.py:Low': RuntimeError: CUDA error: device-side assert."
+    for _ in range(2):
+        with (
+            bench.open(config) as engine,
+            pytest.raises(DeviceError, match=f"{re.escape(said)} What was asked"),
+        ):
+            run(engine)
+        assert not any(row.state == "failed" for row in bench.evaluations())
+    with bench.open(config) as engine:
+        assert run(engine).reason == "all 1 rounds are done"
+    assert [row.reason for row in bench.evaluations() if row.state != "succeeded"] == [said]
 
 
 @pytest.mark.parametrize("is_batched", [False, True])

@@ -154,7 +154,7 @@ def test_a_worker_that_the_machine_can_not_start_fails_no_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, said in (
-        ("Homeless", r"can't be made: .*Read-only"),
+        ("Homeless", r"can't be made: .*Read-only file system\. What"),
         ("Scripted", "can't be started: .*open files"),
     ):
         if name == "Scripted":

@@ -232,9 +232,11 @@ def test_where_there_is_no_best_it_is_said_why(database: Database) -> None:
     held.round(0)
     both = BoxCandidate((0.5,))
     held.evaluation(0, "dear", 3.0, candidate=both)
+    assert report.why_no_best(database, "held") == "no candidate is measured at every target fidelity yet"
     held.evaluation(0, "cheap", 0.5, candidate=both)
     assert report.best(database, "held") == []
-    assert report.why_no_best(database, "held") == "no candidate is known to keep every constraint yet"
+    said = "of 1 measured at every target fidelity none is known to have a value of each objective and to keep the"
+    assert report.why_no_best(database, "held") == f"{said} constraints"
     held.evaluation(0, "cheap", 1.5, candidate=both)
     assert [row["value"] for row in report.best(database, "held")] == [3.0]
 

@@ -14,6 +14,7 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -58,8 +59,8 @@ class Access:
 
     @property
     def cookie(self) -> str:
-        """The cookie's name: browsers give a host's cookies to servers at all of its ports, and each has its own."""
-        return f"activelearning_lab_{self._derived('cookie')[:8]}"
+        """The cookie's name, by this server's addresses: browsers send cookies to every port of a host."""
+        return f"activelearning_lab_{sha256(' '.join(self.origins).encode()).hexdigest()[:8]}"
 
     @property
     def session(self) -> str:
