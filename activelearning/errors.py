@@ -52,7 +52,22 @@ class OracleError(ActiveLearningError):
 
 
 class MachineError(ActiveLearningError):
-    """The machine failed an oracle, which says nothing of what it was asked: evaluations stay open, at no cost."""
+    """The machine failed an oracle, which says nothing of what it was asked: evaluations stay open, at no cost.
+
+    Args:
+        reason: What failed, as one sentence; the message adds how to go on.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = f"{reason.rstrip('.')}."
+
+    def __str__(self) -> str:
+        """The reason, and how to go on."""
+        how = (
+            "What was asked stays open and costs nothing; once that is mended, `activelearning run` goes on."
+        )
+        return f"{self.reason} {how}"
 
 
 class DeviceError(MachineError):
@@ -113,6 +128,17 @@ def is_out_of_storage(error: BaseException) -> bool:
         seen.add(id(cause))
         cause = cause.__cause__
     return False
+
+
+def machine_error(error: BaseException) -> type[MachineError] | None:
+    """What an error is to a campaign where it is no answer about a candidate; None where it is one.
+
+    Taken for answers, these would fail and charge one candidate after the other. Lack of memory is an answer: it is the
+    crystal's size that this machine can't do.
+    """
+    if is_broken_device(error):
+        return DeviceError
+    return MachineError if is_out_of_storage(error) else None
 
 
 def _is_of(error: BaseException, classes: set[str], texts: tuple[str, ...]) -> bool:

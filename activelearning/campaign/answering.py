@@ -11,16 +11,9 @@ from typing import Any
 
 from activelearning.candidate import Candidate, CrystalCandidate
 from activelearning.contracts.oracle import OracleLike
-from activelearning.errors import (
-    ActiveLearningError,
-    DeviceError,
-    MachineError,
-    is_broken_device,
-    is_out_of_storage,
-)
+from activelearning.errors import ActiveLearningError, machine_error
 from activelearning.measurement import MeasuredValue, Measurement
 
-STAYS_OPEN = "What was asked stays open and costs nothing; once that is mended, `activelearning run` goes on."
 ORDERING_KEY = "ordering"  # where an answer's metadata tell how partial occupancies became whole atoms
 
 
@@ -102,12 +95,9 @@ def _ask(
         answers = list(oracle.evaluate(candidates))
     except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
-        # Taken for answers, these would fail and charge one candidate after the other. Lack of memory is an answer: it
-        # is the crystal's size that this machine can't do.
-        if is_out_of_storage(error) or is_broken_device(error):
-            kind = DeviceError if is_broken_device(error) else MachineError
-            said = f"{type(error).__name__}: {text}".rstrip(".")
-            raise kind(f"The machine fails the oracle {name!r}: {said}. {STAYS_OPEN}") from error
+        kind = machine_error(error)
+        if kind is not None:
+            raise kind(f"The machine fails the oracle {name!r}: {type(error).__name__}: {text}") from error
         if len(candidates) > 1:
             pairs = zip(candidates, keys, strict=True)
             return [_ask(oracle, name, prop, unit, [candidate], [key])[0] for candidate, key in pairs]

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from activelearning.campaign.answering import STAYS_OPEN
 from activelearning.campaign.worker import receive, send
 from activelearning.candidate import Candidate
 from activelearning.contracts.oracle import OracleContext
@@ -80,7 +79,7 @@ class WorkerProcess:
         greeting = self._next(START_SECONDS)
         if isinstance(greeting, MachineError):
             self.kill()
-            raise MachineError(f"The oracle {spec.oracle!r} can't be made: {greeting}. {STAYS_OPEN}")
+            raise MachineError(f"The oracle {spec.oracle!r} can't be made: {greeting.reason}")
         if not isinstance(greeting, dict) or "ready" not in greeting:
             said = greeting["error"] if isinstance(greeting, dict) else None
             if isinstance(greeting, TimeoutError):
@@ -131,7 +130,7 @@ class WorkerProcess:
         if isinstance(answer, DeviceError):
             # As a crash: it may be this candidate that does it, and the next one has a device of its own again.
             self.kill()
-            return Measurement.failed(str(answer.args[0]).removesuffix(f" {STAYS_OPEN}")), False
+            return Measurement.failed(answer.reason), False
         if isinstance(answer, MachineError):
             raise answer
         if isinstance(answer, TimeoutError):
@@ -252,7 +251,7 @@ class WorkerPool:
             return Measurement.failed(str(error))
         except OSError as error:
             raise MachineError(
-                f"A worker process of the oracle {self._spec.oracle!r} can't be started: {error}. {STAYS_OPEN}"
+                f"A worker process of the oracle {self._spec.oracle!r} can't be started: {error}"
             ) from error
         try:
             measurement, reusable = worker.ask(candidate, key, self._timeout)

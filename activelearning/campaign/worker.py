@@ -93,7 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     from activelearning.campaign.answering import ask
     from activelearning.campaign.sections import construct
-    from activelearning.errors import MachineError, is_broken_device, is_out_of_storage
+    from activelearning.errors import MachineError, machine_error
 
     try:
         oracle = construct(
@@ -102,8 +102,7 @@ def main() -> None:
         oracle.bind(setup["context"])
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        is_ours = is_out_of_storage(error) or is_broken_device(error)
-        send(frames, MachineError(text.rstrip(".")) if is_ours else {"error": text})
+        send(frames, {"error": text} if machine_error(error) is None else MachineError(text))
         return
     send(frames, {"ready": True})
     context = setup["context"]
@@ -111,11 +110,9 @@ def main() -> None:
         candidate, key = inbox.get()
         try:
             (answer,) = ask(oracle, setup["oracle"], context.property, context.unit, [candidate], [key])
-        except MachineError as error:
-            # Without its cause, which another process may not be able to read.
-            send(frames, type(error)(str(error)))
-        else:
             send(frames, answer)
+        except MachineError as error:
+            send(frames, error)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,12 @@ def status(name: CampaignArgument, json: JsonOption = False, store: StoreOption 
 
     with open_store(store) as database:
         standing = report.status(database, name)
-        model = {} if json else report.diagnostics(database, name)
+        if json:
+            print_json(standing)
+            return
+        model = report.diagnostics(database, name)
         best = standing["best"]
         said = report.why_no_best(database, name) if best is None else best_text(best)
-    if json:
-        print_json(standing)
-        return
     reason = f" ({standing['reason']})" if standing["reason"] else ""
     budget = standing["budget"]
     typer.echo(f"{standing['campaign']}: {standing['state']}{reason}")

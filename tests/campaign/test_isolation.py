@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -150,25 +151,25 @@ def test_a_full_disk_is_no_answer_about_a_candidate(tmp_path: Path) -> None:
     assert all(_gone(int(pid), 1.0) for pid in (tmp_path / "pids").read_text().split())
 
 
-def test_a_worker_that_the_machine_can_not_start_fails_no_evaluation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, said in (
+@pytest.mark.parametrize(
+    ("cls", "said"),
+    [
         ("Homeless", r"can't be made: .*Read-only file system\. What"),
         ("Scripted", "can't be started: .*open files"),
-    ):
-        if name == "Scripted":
-
-            def full() -> tuple[int, int]:
-                raise OSError(errno.EMFILE, "Too many open files")
-
-            monkeypatch.setattr(os, "pipe", full)
-        pool = _pool(tmp_path, cls=name)
-        answers: dict[str, Measurement] = {}
-        with pytest.raises(MachineError, match=said):
-            pool.run([(BoxCandidate((0.0, 0.0)), "key")], lambda _key: True, answers.__setitem__)
-        assert answers == {}
-        pool.close()
+    ],
+)
+def test_a_worker_that_the_machine_can_not_start_fails_no_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cls: str, said: str
+) -> None:
+    if cls == "Scripted":
+        full = OSError(errno.EMFILE, "Too many open files")
+        monkeypatch.setattr(os, "pipe", Mock(side_effect=full))
+    pool = _pool(tmp_path, cls=cls)
+    answers: dict[str, Measurement] = {}
+    with pytest.raises(MachineError, match=said):
+        pool.run([(BoxCandidate((0.0, 0.0)), "key")], lambda _key: True, answers.__setitem__)
+    assert answers == {}
+    pool.close()
 
 
 def test_much_output_stops_nothing(tmp_path: Path) -> None:
